@@ -1,0 +1,25 @@
+"""Relevance propagation for unmodified transformers.
+
+>>> explanation = relprop.explain(model, images)
+>>> heatmaps = explanation.heatmap(224)
+"""
+
+from relprop import rules
+from relprop.explanation import Explanation, explain, explain_trace
+from relprop.methods import METHODS, Options, method
+from relprop.operations import UnsupportedModel, register
+from relprop.trace import Trace, record
+
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "Options",
+    "Trace",
+    "UnsupportedModel",
+    "explain",
+    "explain_trace",
+    "method",
+    "record",
+    "register",
+    "rules",
+]

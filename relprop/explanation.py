@@ -1,0 +1,108 @@
+"""What the engine is for: which inputs made the model decide for a class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relprop.methods import METHODS, Options
+from relprop.operations import UnsupportedModel
+from relprop.trace import Trace, record
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The relevance of each token for one class a sample.
+
+    ``relevance`` [B, tokens], without class, distillation and register tokens (for ``lrp`` on
+    images: of each pixel); ``target`` [B]; ``logits`` [B, C]; ``grid`` rows and columns of
+    ``relevance``, None for text.
+    """
+
+    relevance: Tensor
+    target: Tensor
+    logits: Tensor
+    grid: tuple[int, int] | None
+
+    def heatmap(self, size: int | tuple[int, int]) -> Tensor:
+        """The map over an image of ``size`` (H, W), interpolated bilinearly: [B, H, W]."""
+        if self.grid is None:
+            raise ValueError("there is no grid of patches to make a heatmap of: the input is text")
+        maps = self.relevance.unflatten(-1, self.grid)[:, None]
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def explain(
+    model: nn.Module,
+    inputs: Tensor | Mapping[str, Tensor],
+    target: int | Tensor | None = None,
+    method: str = "transformer_attribution",
+    **options,
+) -> Explanation:
+    """Explain a batch: the relevance of every token for ``target``.
+
+    ``inputs``: a tensor or a mapping of keyword tensors. ``target``: None for the predicted class,
+    one class, or a tensor [B]. ``method``: a name in ``relprop.METHODS``. ``options``:
+    ``start_layer``, ``rules``, ``eps``, ``normalize_rows`` (:class:`relprop.methods.Options`).
+
+    >>> import relprop, timm, torch
+    >>> model = timm.create_model("vit_tiny_patch16_224")
+    >>> explanation = relprop.explain(model, torch.rand(2, 3, 224, 224))
+    >>> explanation.heatmap(224).shape
+    torch.Size([2, 224, 224])
+    """
+    check_method(method, options)  # before the forward pass
+    return explain_trace(record(model, inputs), target, method, **options)
+
+
+def explain_trace(
+    trace: Trace,
+    target: int | Tensor | None = None,
+    method: str = "transformer_attribution",
+    **options,
+) -> Explanation:
+    """As :func:`explain`, from a recording: several methods and classes from one forward pass."""
+    chosen = check_method(method, options)
+    target = resolve_target(target, trace.logits)
+    relevance = METHODS[method](trace, target, chosen)
+    if relevance.ndim == 3:  # pixels
+        grid = tuple(relevance.shape[1:])
+        return Explanation(relevance.flatten(1), target, trace.logits, grid)
+    if trace.prefix < 0:
+        raise UnsupportedModel(
+            f"{relevance.shape[1]} tokens for a grid of {trace.grid}: patches are dropped or merged"
+        )
+    return Explanation(relevance[:, trace.prefix :], target, trace.logits, trace.grid)
+
+
+def check_method(method: str, options: dict) -> Options:
+    """The options of a method, or a ValueError that says what is accepted."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; accepted: {', '.join(METHODS)}")
+    accepted = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in accepted:
+            raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")
+    return Options(**options)
+
+
+def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
+    """The class to explain of each sample, [B]."""
+    batch, classes = logits.shape
+    if target is None:
+        return logits.argmax(dim=-1)
+    target = torch.as_tensor(target, device=logits.device)
+    if target.is_floating_point() or target.shape not in ((), (batch,)):
+        raise ValueError(
+            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
+            f"a class or {batch} of them"
+        )
+    if target.numel() and not (0 <= int(target.min()) and int(target.max()) < classes):
+        raise ValueError(f"target is {target.tolist()}; accepted: classes 0 to {classes - 1}")
+    return target.long().expand(batch)

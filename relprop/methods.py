@@ -1,0 +1,173 @@
+"""Explanation methods, each a few lines over a :class:`~relprop.trace.Trace`, found by name.
+
+Notation as in the paper: t the class explained, A^b, G^b = d y_t / d A^b and R^b the attention,
+gradient and relevance of block b, [B, H, N, N]; E_h the mean over heads; ^+ clamping at 0; w the
+readout [B, N], one-hot at the class token of a model that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from relprop.rules import RuleSet
+from relprop.trace import DEFAULT_EPS, Trace
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every method takes; a method that has no use for one of them ignores it.
+
+    ``start_layer``: first block of the product. ``rules``: a rule set or its name; None is the
+    method's own. ``eps``: the stabiliser, 0 for exact division. ``normalize_rows``: rows of
+    I + A-bar sum to 1 in the product methods (the paper's choice for BERT).
+    """
+
+    start_layer: int = 0
+    rules: str | RuleSet | None = None
+    eps: float = DEFAULT_EPS
+    normalize_rows: bool = False
+
+
+Method = Callable[[Trace, Tensor, Options], Tensor]
+METHODS: dict[str, Method] = {}
+
+
+def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
+    """Register a method: (trace, target [B], options) -> relevance of the tokens [B, N].
+
+    Or of the pixels, [B, H, W]. ``rules`` is the rule set it uses unless told otherwise.
+    """
+
+    def add(function: Method) -> Method:
+        def with_rules(trace: Trace, target: Tensor, options: Options) -> Tensor:
+            if options.rules is None:
+                options = replace(options, rules=rules)
+            return function(trace, target, options)
+
+        METHODS[name] = with_rules
+        return function
+
+    return add
+
+
+def _heads(maps: Tensor) -> Tensor:
+    """E_h (.)^+: [B, H, N, N] -> [B, N, N]."""
+    return maps.clamp(min=0).mean(dim=1)
+
+
+def _read(trace: Trace, target: Tensor, options: Options, maps: Tensor) -> Tensor:
+    """The readout's row of a map: w M, [B, ..., N, N] -> [B, ..., N]."""
+    w = trace.readout(target, options.rules, options.eps)
+    return torch.einsum("bn,b...nm->b...m", w, maps)
+
+
+def _read_product(
+    trace: Trace, target: Tensor, options: Options, blocks: list[Tensor], normalize: bool
+) -> Tensor:
+    """w (I + C^L) (I + C^(L-1)) ... (I + C^start), blocks [B, N, N] in the order of the model."""
+    row = trace.readout(target, options.rules, options.eps)
+    for C in reversed(blocks):
+        if normalize:
+            row = row / (1 + C.sum(dim=-1))
+        row = row + (row[:, None] @ C)[:, 0]
+    return row
+
+
+@method("transformer_attribution")
+def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
+    G = trace.gradient(target, options.start_layer)
+    R = trace.relevance(target, options.start_layer, options.rules, options.eps)
+    blocks = [_heads(g * r) for g, r in zip(G, R, strict=True)]
+    return _read_product(trace, target, options, blocks, options.normalize_rows)
+
+
+@method("generic_attention")
+def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
+    G = trace.gradient(target, options.start_layer)
+    blocks = [_heads(g * a) for g, a in zip(G, trace.attention[options.start_layer :], strict=True)]
+    return _read_product(trace, target, options, blocks, options.normalize_rows)
+
+
+@method("rollout")
+def rollout(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Attention rollout (Abnar, Zuidema 2020): product of I + E_h A, rows summing to 1."""
+    blocks = [a.mean(dim=1) for a in trace.attention[options.start_layer :]]
+    return _read_product(trace, target, options, blocks, normalize=True)
+
+
+@method("raw_attention")
+def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """The last block's attention, E_h A^L."""
+    return _read(trace, target, options, trace.attention[-1].mean(dim=1))
+
+
+@method("gradcam")
+def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """GradCAM on the last block's attention: heads weighted by their mean gradient over the grid.
+
+    Negative evidence is clamped and each map is scaled to 0..1.
+    """
+    last = len(trace.attention) - 1
+    A = _read(trace, target, options, trace.attention[-1])
+    G = _read(trace, target, options, trace.gradient(target, last)[0])
+    weight = G[..., trace.prefix :].mean(dim=-1, keepdim=True)
+    cam = (A * weight).mean(dim=1).clamp(min=0)
+    grid = cam[:, trace.prefix :]
+    low, high = grid.amin(dim=-1, keepdim=True), grid.amax(dim=-1, keepdim=True)
+    return torch.where(high > low, (cam - low) / (high - low), 0)
+
+
+@method("lrp", rules="lrp")
+def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Relevance all the way to the pixels [B, H, W] or the embeddings [B, N]. Signed."""
+    relevance = trace.source_relevance(target, options.rules, options.eps)
+    return relevance.sum(dim=1 if relevance.ndim == 4 else -1)
+
+
+@method("partial_lrp", rules="lrp")
+def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
+    last = len(trace.attention) - 1
+    R = trace.relevance(target, last, options.rules, options.eps)[0]
+    return _read(trace, target, options, _heads(R))
+
+
+# ------------------------------------------------------- ablations (paper section 4, table 4)
+
+
+@method("without_gradient")
+def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Ablation: product of I + E_h R^+, rows summing to 1."""
+    R = trace.relevance(target, options.start_layer, options.rules, options.eps)
+    return _read_product(trace, target, options, [_heads(r) for r in R], options.normalize_rows)
+
+
+@method("without_relevance")
+def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Ablation: product of I + E_h G^+."""
+    G = trace.gradient(target, options.start_layer)
+    return _read_product(trace, target, options, [_heads(g) for g in G], options.normalize_rows)
+
+
+def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Tensor:
+    G = trace.gradient(target, block)[0]
+    R = trace.relevance(target, block, options.rules, options.eps)[0]
+    return _read(trace, target, options, _heads(G * R))
+
+
+@method("last_block")
+def last_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Ablation: E_h (G * R)^+ of the last block alone."""
+    return _one_block(trace, target, options, len(trace.attention) - 1)
+
+
+@method("second_block")
+def second_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """Ablation: E_h (G * R)^+ of the second block alone."""
+    return _one_block(trace, target, options, 1)

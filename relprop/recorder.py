@@ -1,0 +1,362 @@
+"""Records a forward pass of an unmodified model, so that relevance can walk it backwards.
+
+While a :class:`Recorder` is active it sees every torch call of the model. Calls on the relevance
+path (those with an input that depends on the pixels or embeddings) run as torch runs them, and
+their output goes through :class:`_Recorded`, an ``autograd.Function`` with two backwards: the
+gradient follows the call's own autograd graph, the relevance takes the rule's shortcut from the
+output to the inputs::
+
+                 relevance: rule
+        input  <-----------------  output
+           ^                         |
+           +---- autograd's own <----+  gradient
+
+So one graph serves both, and the autograd engine does the walking: residual branches, reuse of a
+tensor, and stopping at the lowest attention map that is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from relprop.operations import COMPOSED, MOVED, OPERATIONS, UNCHANGED, UnsupportedModel
+from relprop.rules import RuleSet
+
+_TENSOR = object()  # stands for a tensor in the arguments that a node keeps
+
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+
+# What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
+# keep the role of their input.
+PIXELS = "pixels"
+IDS = "ids"
+SCORES = "attention scores"
+ATTENTION = "attention"
+
+
+@dataclass
+class Backward:
+    """Which of the two backwards is running over a recording, and with what."""
+
+    rules: RuleSet | None = None  # None: the gradient
+    eps: float = 0.0
+
+
+class _Recorded(torch.autograd.Function):
+    """Identity on ``output``; backward sends the gradient to it, or the relevance to ``tensors``."""
+
+    @staticmethod
+    def forward(ctx, backward: Backward, operation: str, args, kwargs, output, *tensors):
+        ctx.set_materialize_grads(False)
+        ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
+        ctx.count = len(tensors)
+        if operation != UNCHANGED:
+            ctx.save_for_backward(output, *tensors)
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx, arriving):
+        backward, nothing = ctx.backward_, (None,) * ctx.count
+        if arriving is None:
+            return (None,) * 5 + nothing
+        if backward.rules is None:
+            return (*(None,) * 4, arriving, *nothing)
+        if ctx.operation == UNCHANGED:
+            return (*(None,) * 5, arriving, *nothing[1:])
+        relevance = _apply_rule(ctx, backward, arriving)
+        return (*(None,) * 5, *relevance, *nothing[len(relevance) :])
+
+
+def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]:
+    if ctx.operation not in backward.rules:
+        raise UnsupportedModel(
+            f"the rule set has no rule for '{ctx.operation}'; it has: {', '.join(backward.rules)}"
+        )
+    output, *tensors = (t.detach() for t in ctx.saved_tensors)
+    remaining = iter(tensors)
+    args = [next(remaining) if a is _TENSOR else a for a in ctx.args]
+    kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}
+    relevance = backward.rules[ctx.operation](arriving, output, *args, eps=backward.eps, **kwargs)
+    return relevance if isinstance(relevance, tuple) else (relevance,)
+
+
+def role(x: Tensor) -> str | None:
+    return getattr(x, "_relprop_role", None)
+
+
+def set_role(x: Tensor, value: str | None) -> Tensor:
+    x._relprop_role = value
+    return x
+
+
+def on_path(x) -> bool:
+    """Whether relevance can reach ``x``: it depends on the pixels or embeddings."""
+    return isinstance(x, Tensor) and x.requires_grad
+
+
+def _tensors(*values) -> list[Tensor]:
+    """The tensors among arguments and in lists of them (``torch.cat``)."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found.extend(_tensors(*value))
+    return found
+
+
+@dataclass
+class Recording:
+    """What a recorder saw."""
+
+    batch_size: int
+    backward: Backward = field(default_factory=Backward)
+    attention: list[Tensor] = field(default_factory=list)  # [B, H, N, N] a block, or [B*H, N, N]
+    stream: Tensor | None = None  # [B, N, D]: tokens after the last block
+    source: Tensor | None = None  # pixels [B, C, H, W] or embeddings [B, N, D]
+    grid: tuple[int, int] | None = None  # patches: rows, columns
+
+
+class _Active(threading.local):
+    """The recorders of this thread, innermost last: an outer one pauses for an inner one."""
+
+    def __init__(self) -> None:
+        self.stack: list[Recorder] = []
+
+
+class Recorder(TorchFunctionMode):
+    """Context in which torch calls are recorded into ``self.recording``."""
+
+    _active = _Active()
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.recording = Recording(batch_size)
+        self._embedded = False
+        self._rewritten: dict[int, tuple[Tensor, Tensor]] = {}
+        self._stale_storages: set[int] = set()
+
+    def __enter__(self):
+        self._active.stack.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        self._active.stack.pop()
+        return super().__exit__(*exception)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self._active.stack[-1] is not self or not torch.is_grad_enabled():
+            return function(*args, **kwargs)
+        if _writes_in_place(function, kwargs):
+            return self._run_in_place(function, args, kwargs)
+        args = tuple(self.current(a) for a in args)
+        kwargs = {k: self.current(a) for k, a in kwargs.items()}
+        return self._run(function, args, kwargs)
+
+    def _run(self, function, args, kwargs):
+        path = [t for t in _tensors(*args, *kwargs.values()) if on_path(t)]
+        if not path:
+            return self._run_off_path(function, args, kwargs)
+        if function in COMPOSED:
+            with self:  # its parts are recorded
+                return COMPOSED[function](*args, **kwargs)
+        operation, rule_args, rule_kwargs = _interpret(function, args, kwargs)
+        if operation is None:
+            return _run_unknown(function, args, kwargs)
+        output = function(*args, **kwargs)
+        if operation == MOVED:
+            for moved in _tensors(output):
+                set_role(moved, role(path[0]))
+            return output
+        recorded = self._record(operation, rule_args, rule_kwargs, output, path)
+        if function in _SOFTMAX and role(path[0]) == SCORES:
+            set_role(recorded, ATTENTION)
+        return recorded
+
+    def _run_off_path(self, function, args, kwargs):
+        output = function(*args, **kwargs)
+        if function is F.embedding and self.recording.source is None and role(args[0]) == IDS:
+            # The first look-up of the model's ids. Later ones (positions, types) are constants.
+            self.recording.source = output.requires_grad_()
+        elif args and isinstance(args[0], Tensor) and role(args[0]) == IDS:
+            for moved in _tensors(output):
+                set_role(moved, IDS)
+        return output
+
+    def _record(self, operation, args, kwargs, output, path) -> Tensor:
+        """Give ``output`` its second backward, and note what the methods need to find again."""
+        if any(output is t for t in path):  # dropout in evaluation
+            return output
+        self._check_batch(operation, output)
+        tensors = path[:1]
+        if operation != UNCHANGED:
+            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            args = [_TENSOR if isinstance(a, Tensor) else a for a in args]
+            kwargs = {k: _TENSOR if isinstance(a, Tensor) else a for k, a in kwargs.items()}
+        recorded = _Recorded.apply(
+            self.recording.backward, operation, args, kwargs, output, *tensors
+        )
+        self._note(operation, path, recorded)
+        return recorded
+
+    def _check_batch(self, operation: str, output: Tensor) -> None:
+        if operation == "add" and output.shape[0] != self.recording.batch_size:
+            raise UnsupportedModel(
+                f"two streams of shape {list(output.shape)} are added, but the batch of "
+                f"{self.recording.batch_size} is not their first dimension: relevance per sample "
+                "needs batch-first models with attention over all tokens, not over windows"
+            )
+
+    def _note(self, operation: str, path: list[Tensor], output: Tensor) -> None:
+        recording = self.recording
+        if operation == UNCHANGED:
+            set_role(output, role(path[0]))
+        elif operation == "patch_embedding":
+            recording.source, recording.grid = path[0], tuple(output.shape[-2:])
+        elif operation == "linear" and recording.grid is None and not self._embedded:
+            # The relevance of a text ends where its embeddings are complete: at the first layer.
+            recording.source, self._embedded = path[0], True
+        elif operation == "add":
+            if role(path[0]) == SCORES:
+                set_role(output, SCORES)
+            elif output.ndim == 3:
+                recording.stream = output
+        elif operation in ("matmul", "einsum"):
+            if role(path[0]) == ATTENTION:
+                recording.attention.append(self._checked_attention(path[0]))
+            else:
+                set_role(output, SCORES)
+
+    def _checked_attention(self, attention: Tensor) -> Tensor:
+        batch = self.recording.batch_size
+        if attention.ndim == 3 and attention.shape[0] % batch == 0:
+            pass
+        elif attention.ndim != 4 or attention.shape[0] != batch:
+            raise UnsupportedModel(
+                f"attention maps of shape {list(attention.shape)} for a batch of {batch}: attention "
+                "within windows (Swin) has no token that sees the whole input; models with global "
+                "attention, [batch, heads, tokens, tokens], are accepted"
+            )
+        if attention.shape[-1] != attention.shape[-2]:
+            raise UnsupportedModel(
+                f"attention maps of shape {list(attention.shape)} lead from some tokens to others; "
+                "self-attention, [batch, heads, tokens, tokens], is accepted"
+            )
+        return attention
+
+    # ------------------------------------------------------------------ in-place operations
+
+    def _run_in_place(self, function, args, kwargs):
+        """Run an in-place call on a copy; from here on the copy stands for the tensor written to.
+
+        The recording keeps tensors that rules need later, so none may be overwritten.
+        """
+        target = args[0]
+        if not any(on_path(self.current(t)) for t in _tensors(*args, *kwargs.values())):
+            return function(*args, **kwargs)
+        args = tuple(self.current(a) for a in args)
+        kwargs = {k: self.current(a) for k, a in kwargs.items()} | (
+            {"inplace": False} if "inplace" in kwargs else {}
+        )
+        if function is Tensor.__setitem__:
+            output = args[0].clone()
+            function(output, *args[1:])
+        else:
+            output = self._run(_OUT_OF_PLACE.get(function, function), args, kwargs)
+        self._rewritten[id(target)] = (target, output)
+        self._stale_storages.add(target.untyped_storage().data_ptr())
+        return None if function is Tensor.__setitem__ else output
+
+    def current(self, value):
+        """``value`` as a call must see it: rewritten tensors replaced, parameters as constants."""
+        if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+            values = [self.current(v) for v in value]
+            return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+        if not isinstance(value, Tensor):
+            return value
+        if isinstance(value, torch.nn.Parameter):
+            return value.detach()  # no weight gradients
+        while id(value) in self._rewritten:
+            value = self._rewritten[id(value)][1]
+        if self._stale_storages and value.layout == torch.strided:
+            if value.untyped_storage().data_ptr() in self._stale_storages:
+                raise UnsupportedModel(
+                    f"a tensor of shape {list(value.shape)} is used after an in-place operation on "
+                    "another view of its memory; write that operation out of place"
+                )
+        return value
+
+
+def _out_of_place() -> dict:
+    """``Tensor.add_`` -> ``Tensor.add`` and so on; ``a += b`` reaches torch as ``a.add_(b)``."""
+    return {
+        getattr(owner, name): getattr(owner, name[:-1])
+        for owner in (torch, Tensor, F)
+        for name in dir(owner)
+        if name.endswith("_")
+        and not name.startswith("_")
+        and callable(getattr(owner, name[:-1], None))
+    }
+
+
+_OUT_OF_PLACE = _out_of_place()
+
+
+def _writes_in_place(function, kwargs) -> bool:
+    return (
+        function in _OUT_OF_PLACE or function is Tensor.__setitem__ or bool(kwargs.get("inplace"))
+    )
+
+
+def _interpret(function, args, kwargs):
+    """The operation that a call is, and its arguments as the operation's rule takes them.
+
+    None where the vocabulary has no such operation.
+    """
+    operation = MOVED if function.__name__ == "__get__" else OPERATIONS.get(function)
+    streams = [a for a in _tensors(*args, *kwargs.values()) if on_path(a)]
+    if operation in ("add", "sub", "rsub"):
+        if len(streams) == 1 and (role(streams[0]) == SCORES or _is_bias(args, kwargs)):
+            operation = UNCHANGED  # an attention mask, a bias, a number
+        elif operation == "sub":
+            operation, kwargs = "add", {**kwargs, "alpha": -kwargs.get("alpha", 1)}
+        elif operation == "rsub":
+            operation = None
+    elif operation == "mul" and len(streams) == 1:
+        operation = UNCHANGED  # 1/sqrt(d), LayerScale
+    elif operation == "div":
+        operation = UNCHANGED if len(streams) == 1 and on_path(args[0]) else None
+    elif operation == "matmul" and len(streams) == 1:
+        if on_path(args[0]) and args[1].ndim == 2:  # x @ W is a linear layer written by hand
+            return "linear", (args[0], args[1].mT), kwargs
+        operation = None
+    elif operation == "linear" and len(streams) > 1 or operation == "einsum" and len(streams) == 1:
+        operation = None
+    elif operation == "patch_embedding" and role(streams[0]) != PIXELS:
+        operation = None
+    return operation, args, kwargs
+
+
+def _is_bias(args, kwargs) -> bool:
+    """Whether a sum's constant is a number or a vector over channels, not a stream of tokens."""
+    constants = [a for a in (*args, *kwargs.values()) if not on_path(a)]
+    return all(not isinstance(a, Tensor) or a.ndim < 2 for a in constants)
+
+
+def _run_unknown(function, args, kwargs):
+    """A call without a rule is an error, unless nothing that relevance could follow comes out."""
+    output = function(*args, **kwargs)
+    if any(on_path(t) for t in _tensors(output)):
+        name = resolve_name(function) or repr(function)
+        raise UnsupportedModel(
+            f"no relevance rule for {name} (as called here); register one: "
+            f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"
+        )
+    return output

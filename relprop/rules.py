@@ -1,0 +1,187 @@
+"""Relevance rules: how the relevance of an operation's output becomes that of its inputs.
+
+Each rule is the equation of "Transformer Interpretability Beyond Attention Visualization"
+(Chefer, Gur, Wolf; CVPR 2021; arXiv 2012.09838), section 3.1 and 3.2, for one operation. A rule
+takes the relevance that arrives, the operation's output and the operation's own arguments, under
+torch's names, and returns the relevance of its tensor arguments, in their order. Where it returns
+fewer, the rest (a weight, a bias) gets none. All relevances are per sample: the first dimension is
+the batch, and nothing is ever summed over it.
+
+The gradient of every operation is autograd's own (see :mod:`relprop.trace`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Rule = Callable[..., "Tensor | tuple[Tensor, ...]"]
+RuleSet = Mapping[str, Rule]
+
+
+def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    """Stabilised quotient s(a, b) = a / (b + eps * sign(b)), and 0 where b is 0.
+
+    ``eps`` 0 is exact division.
+    """
+    return torch.where(b == 0, 0, a / (b + eps * b.sign()))
+
+
+# ------------------------------------------------------------------------------- linear maps
+
+
+def linear_z_plus(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
+) -> Tensor:
+    """z+ rule (paper eq. 3): R_i = sum_j  (x_i w_ji)^+ / sum_k (x_k w_jk)^+  R_j.
+
+    With v^+ = (|v| + v) / 2 the denominators are Z = (|x| |W|^T + x W^T) / 2, and x W^T is the
+    output less the bias: one extra product here, two below, none of them over clamped copies.
+
+    Shapes: ``relevance``, ``output`` [B, ..., out]; ``input`` [B, ..., in]; ``weight`` [out, in].
+    """
+    magnitude = F.linear(input.abs(), weight.abs())
+    product = output if bias is None else output - bias
+    rounding = magnitude if bias is None else magnitude + output.abs() + bias.abs()
+    Z = (magnitude + product) / 2
+    # Where every product x_i w_ji is negative Z is 0, up to the rounding of its two terms.
+    Z = torch.where(Z > 4 * torch.finfo(Z.dtype).eps * rounding, Z, 0)
+    S = divide(relevance, Z, eps)
+    return (input.abs() * (S @ weight.abs()) + input * (S @ weight)) / 2
+
+
+def linear_signs_apart(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
+) -> Tensor:
+    """The published LRP baseline: x+ with W+ and x- with W-, each normalised by itself.
+
+    R = x+ * (S1 W+) + x- * (S2 W-), with S1 = s(R, x+ W+^T) and S2 = s(R, x- W-^T).
+    Shapes as in :func:`linear_z_plus`.
+    """
+
+    def part(x: Tensor, w: Tensor) -> Tensor:
+        return x * (divide(relevance, F.linear(x, w), eps) @ w)
+
+    return part(input.clamp(min=0), weight.clamp(min=0)) + part(
+        input.clamp(max=0), weight.clamp(max=0)
+    )
+
+
+def conv2d_z_box(
+    relevance: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias=None,
+    *args,
+    eps: float,
+    **kwargs,
+) -> Tensor:
+    """z-box rule for pixels (Montavon et al. 2017, eq. 14), for the patch embedding.
+
+    z = x W - l W+ - h W-  with l and h the lowest and the highest value of the image itself.
+    Shapes: ``input`` [B, C, H, W]; ``weight`` [D, C, h, w]; ``relevance`` [B, D, rows, columns].
+    """
+    low = input.amin(dim=(1, 2, 3), keepdim=True)
+    high = input.amax(dim=(1, 2, 3), keepdim=True)
+    with torch.enable_grad():
+        corners = [x.expand_as(input).detach().requires_grad_() for x in (input, low, high)]
+        weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
+        Z = sum(
+            F.conv2d(x, w, None, *args, **kwargs) for x, w in zip(corners, weights, strict=True)
+        )
+    S = divide(relevance, Z.detach(), eps)
+    transposed = torch.autograd.grad(Z, corners, S)
+    return sum(x.detach() * c for x, c in zip(corners, transposed, strict=True))
+
+
+# ------------------------------------------------------------------------ sums and products
+
+
+def add_proportional(
+    relevance: Tensor, output: Tensor, input, other, *, alpha: float = 1, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The published LRP baseline for a sum of two streams: R_a = a s(R, a+b), R_b = b s(R, a+b)."""
+    S = divide(relevance, output, eps)
+    return input * S, alpha * other * S
+
+
+def add_keeping_shares(
+    relevance: Tensor, output: Tensor, input, other, *, alpha: float = 1, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Sum of two streams (residual, embeddings), conserving relevance (paper eq. 8-10).
+
+    R_a = a s(R, a+b) and R_b = b s(R, a+b) may be huge and of opposite sign where a + b is small.
+    Each is scaled so that the two hold the shares |sum R_a| : |sum R_b| of sum R, sums running over
+    one sample.
+    """
+
+    def total(x: Tensor) -> Tensor:
+        return x.sum(dim=tuple(range(1, x.ndim)), keepdim=True)
+
+    R_a, R_b = add_proportional(relevance, output, input, other, alpha=alpha, eps=eps)
+    sum_a, sum_b = total(R_a), total(R_b)
+    share = divide(total(relevance), sum_a.abs() + sum_b.abs(), eps)
+    return (
+        R_a * divide(sum_a.abs() * share, sum_a, eps),
+        R_b * divide(sum_b.abs() * share, sum_b, eps),
+    )
+
+
+def matmul_halves(
+    relevance: Tensor, output: Tensor, input: Tensor, other: Tensor, *, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Product of two streams (paper eq. 6-7), A V and Q K^T: each operand gets half.
+
+    R_A = A * (S B^T) / 2,  R_B = B * (A^T S) / 2,  S = s(R, AB).
+    Shapes: ``input`` [..., n, k]; ``other`` [..., k, m]; ``relevance``, ``output`` [..., n, m].
+    """
+    S = divide(relevance, output, eps)
+    return input * (S @ other.mT) / 2, other * (input.mT @ S) / 2
+
+
+def proportional(function: Callable[..., Tensor]) -> Rule:
+    """The rule of any function that is linear in each of its tensors: means, sums, products.
+
+    R_x = x * (dy/dx)^T s(R, y), divided by the number of tensors so that relevance is conserved.
+    """
+
+    def rule(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            args = [a.detach().requires_grad_() if torch.is_tensor(a) else a for a in args]
+            streams = [a for a in args if torch.is_tensor(a)]
+            y = function(*args, **kwargs)
+        factors = torch.autograd.grad(y, streams, divide(relevance, output, eps))
+        return tuple(x.detach() * f / len(streams) for x, f in zip(streams, factors, strict=True))
+
+    return rule
+
+
+PAPER: RuleSet = {
+    "linear": linear_z_plus,
+    "patch_embedding": conv2d_z_box,
+    "add": add_keeping_shares,
+    "matmul": matmul_halves,
+    "einsum": proportional(torch.einsum),
+    "mul": proportional(torch.mul),
+    "mean": proportional(torch.mean),
+    "sum": proportional(torch.sum),
+}
+"""The paper's rules, by operation."""
+
+LRP: RuleSet = PAPER | {"linear": linear_signs_apart, "add": add_proportional}
+"""The rules of the published LRP baseline."""
+
+RULE_SETS: dict[str, RuleSet] = {"paper": PAPER, "lrp": LRP}
+
+
+def rule_set(rules: str | RuleSet) -> RuleSet:
+    """The rule set of a name; a rule set is its own."""
+    if not isinstance(rules, str):
+        return rules
+    if rules not in RULE_SETS:
+        raise ValueError(f"rules is {rules!r}; accepted: {', '.join(RULE_SETS)}, or a rule set")
+    return RULE_SETS[rules]

@@ -1,0 +1,187 @@
+"""A recorded forward pass, and the attention, gradient and relevance maps that it yields."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from relprop.operations import UnsupportedModel
+from relprop.recorder import IDS, PIXELS, Recorder, Recording, set_role
+from relprop.rules import RuleSet, rule_set
+
+DEFAULT_EPS = 1e-9
+_RECORDING = threading.RLock()  # recordings change the model's train/eval flags: one at a time
+
+
+class Trace:
+    """One recorded forward pass: ask it for as many classes and rule sets as you like.
+
+    ``logits`` [B, C]; ``attention`` one map a block, [B, H, N, N]; ``grid`` the rows and columns of
+    a convolutional patch embedding, or None; ``prefix`` the number of tokens before the patches
+    (class token, distillation token, registers). The recorded graph lives as long as the trace.
+    """
+
+    def __init__(self, logits: Tensor, recording: Recording) -> None:
+        if not recording.attention or not logits.requires_grad:
+            raise UnsupportedModel(
+                "no attention map was seen between the input and the logits: the model has no "
+                "self-attention in torch functions (is it scripted, or run under no_grad?)"
+            )
+        self._logits, self._recording = logits, recording
+        self.grid = recording.grid
+        tokens = recording.attention[-1].shape[-1]
+        self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
+
+    @property
+    def logits(self) -> Tensor:
+        return self._logits.detach()
+
+    @property
+    def attention(self) -> tuple[Tensor, ...]:
+        """A^b of every block, [B, H, N, N]."""
+        return tuple(self._by_head(a.detach()) for a in self._recording.attention)
+
+    def gradient(self, target: Tensor, start_layer: int = 0) -> tuple[Tensor, ...]:
+        """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B]."""
+        maps = self._maps(start_layer)
+        return tuple(self._by_head(g) for g in self._walk_back(maps, target, None, 0.0))
+
+    def relevance(
+        self,
+        target: Tensor,
+        start_layer: int = 0,
+        rules: str | RuleSet = "paper",
+        eps: float = DEFAULT_EPS,
+    ) -> tuple[Tensor, ...]:
+        """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up."""
+        maps = self._maps(start_layer)
+        return tuple(self._by_head(r) for r in self._walk_back(maps, target, rules, eps))
+
+    def source_relevance(
+        self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
+    ) -> Tensor:
+        """Relevance of the pixels [B, C, H, W] or of the embeddings [B, N, D]."""
+        if self._recording.source is None:
+            raise UnsupportedModel("neither a patch embedding nor an embedding layer was seen")
+        return self._walk_back([self._recording.source], target, rules, eps)[0]
+
+    def readout(
+        self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
+    ) -> Tensor:
+        """The share of the output's relevance that each token of the last block holds, [B, N].
+
+        Rows of a map are weighted by it. One-hot at the class token where the head reads that
+        alone, the two halves of a distilled model, spread out where tokens are averaged. Costs no
+        more than the head: the walk stops at the last block's output.
+        """
+        stream, tokens = self._recording.stream, self._recording.attention[-1].shape[-1]
+        if stream is None or stream.shape[1] != tokens:
+            raise UnsupportedModel(
+                f"the tokens after the last block ([B, {tokens}, D], the sum of a residual stream) "
+                "were not seen, so it is not known which of them the head reads"
+            )
+        held = self._walk_back([stream], target, rules, eps)[0].sum(dim=-1).abs()
+        return torch.nan_to_num(held / held.sum(dim=-1, keepdim=True))
+
+    def _maps(self, start_layer: int) -> list[Tensor]:
+        depth = len(self._recording.attention)
+        if not 0 <= start_layer < depth:
+            raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {depth - 1}")
+        return self._recording.attention[start_layer:]
+
+    def _walk_back(
+        self, inputs: list[Tensor], target: Tensor, rules: str | RuleSet | None, eps: float
+    ) -> tuple[Tensor, ...]:
+        """One backward pass from y_t to ``inputs``, of the gradient (``rules`` None) or relevance."""
+        start = torch.zeros_like(self._logits).scatter_(1, target[:, None], 1)
+        backward = self._recording.backward
+        backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
+        found = torch.autograd.grad(
+            self._logits, inputs, start, retain_graph=True, allow_unused=True
+        )
+        return tuple(
+            torch.zeros_like(x) if f is None else f for x, f in zip(inputs, found, strict=True)
+        )
+
+    def _by_head(self, maps: Tensor) -> Tensor:
+        """[B*H, N, N], as ``bmm`` has it, to [B, H, N, N]."""
+        return maps if maps.ndim == 4 else maps.unflatten(0, (self._recording.batch_size, -1))
+
+
+def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
+    """Run ``model`` once, in evaluation, and record what relevance needs.
+
+    ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors. The
+    model's parameters, gradients and train/eval state are left as they were. Runs in the
+    parameters' own precision: autocast is off.
+    """
+    keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
+    with _RECORDING, torch.inference_mode(False), torch.enable_grad():
+        keywords, batch_size = _leaves(keywords)
+        device = next(iter(keywords.values())).device.type
+        with (
+            _evaluating(model),
+            torch.autocast(device, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+            Recorder(batch_size) as recorder,
+        ):
+            output = model(keywords[""]) if "" in keywords else model(**keywords)
+        logits = recorder.current(_logits(output))
+    return Trace(logits, recorder.recording)
+
+
+def _leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Copies of the inputs, the one that relevance flows back to marked as such; the batch size."""
+    for name, x in inputs.items():
+        if isinstance(x, Tensor) and (x.ndim < 2 or x.shape[0] == 0):
+            raise ValueError(
+                f"inputs {name} have shape {list(x.shape)}; a batch is [B, ...], B > 0"
+            )
+    copies = {k: x.detach().clone() if isinstance(x, Tensor) else x for k, x in inputs.items()}
+    tensors = {k: x for k, x in copies.items() if isinstance(x, Tensor)}
+    if not tensors:
+        raise ValueError("inputs hold no tensor; accepted: a tensor or a mapping of tensors")
+    floats = [x for k, x in tensors.items() if x.is_floating_point() and "mask" not in k]
+    if floats:
+        set_role(floats[0].requires_grad_(), PIXELS)
+    else:
+        for x in tensors.values():
+            set_role(x, IDS)
+    return copies, next(iter(tensors.values())).shape[0]
+
+
+def _logits(output) -> Tensor:
+    """The logits in what a model returns: a tensor, or ``.logits``, or the first of a tuple."""
+    logits = getattr(output, "logits", output)
+    if isinstance(logits, (tuple, list)):
+        logits = logits[0]
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedModel(f"the model returns {shape}; accepted: logits [batch, classes]")
+    return logits
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation and without gradient checkpointing; as it was afterwards.
+
+    Checkpointing would run blocks a second time, outside the recording.
+    """
+    switches = ("training", "grad_checkpointing", "gradient_checkpointing")
+    before = [
+        (module, switch, value)
+        for module in model.modules()
+        for switch in switches
+        if (value := module.__dict__.get(switch)) is not None
+    ]
+    try:
+        for module, switch, _ in before:
+            module.__dict__[switch] = False
+        yield
+    finally:
+        for module, switch, value in before:
+            module.__dict__[switch] = value
