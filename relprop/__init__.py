@@ -5,9 +5,10 @@
 """
 
 from relprop import rules
+from relprop.errors import UnsupportedModel
 from relprop.explanation import Explanation, explain, explain_trace
 from relprop.methods import METHODS, Options, method
-from relprop.operations import UnsupportedModel, register
+from relprop.operations import register
 from relprop.trace import Trace, record
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relprop.errors import UnsupportedModel
 from relprop.methods import METHODS, Options
-from relprop.operations import UnsupportedModel
 from relprop.trace import Trace, record
 
 

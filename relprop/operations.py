@@ -12,7 +12,6 @@ Anything else is an error that names the function; :func:`register` adds to the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,12 +25,12 @@ UNCHANGED = "unchanged"
 
 
 def spellings(name: str) -> Iterator[Callable]:
-    """Every torch function that a model may reach one operation by.
+    """Every torch function that a model may reach an operation by.
 
-    ``add``: ``torch.add``, ``Tensor.add``, ``a + b``, ``1 + a``, ``a.add_(b)``, ``a += b``.
+    ``add``: ``torch.add``, ``Tensor.add``, ``a + b``, ``a.add_(b)``, ``a += b``.
     """
     for owner in (torch, Tensor, F):
-        for spelled in (name, name + "_", f"__{name}__", f"__r{name}__", f"__i{name}__"):
+        for spelled in (name, name + "_", f"__{name}__", f"__i{name}__"):
             function = getattr(owner, spelled, None)
             if callable(function):
                 yield function
@@ -54,9 +53,11 @@ _RULED = {
     "linear": "linear",
     "conv2d": "patch_embedding",
     "add": "add",
+    "radd": "add",
     "sub": "sub",
     "rsub": "rsub",
     "mul": "mul",
+    "rmul": "mul",
     "multiply": "mul",
     "div": "div",
     "truediv": "div",
@@ -101,113 +102,92 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
         rules[operation] = rule
 
 
-# ---------------------------------------------------------------------- composed operations
+# ------------------------------------------------------------- reading a call of a model
+
+SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+
+# What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
+# keep the role of their input.
+PIXELS = "pixels"
+IDS = "ids"
+SCORES = "attention scores"
+ATTENTION = "attention"
 
 
-def scaled_dot_product_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """softmax(Q K^T scale + mask) V, written out so that the attention map is seen.
+def role(x: Tensor) -> str | None:
+    return getattr(x, "_relprop_role", None)
 
-    Dropout is left out: a recording is an evaluation. Shapes: [B, H, N, d]; mask broadcastable to
-    [B, H, N, N], boolean (True takes part) or additive.
+
+def set_role(x: Tensor, value: str | None) -> Tensor:
+    x._relprop_role = value
+    return x
+
+
+def on_path(x) -> bool:
+    """Whether relevance can reach ``x``: it depends on the pixels or embeddings."""
+    return isinstance(x, Tensor) and x.requires_grad
+
+
+def tensors_in(*values) -> list[Tensor]:
+    """The tensors among arguments and in lists of them (``torch.cat``)."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found.extend(tensors_in(*value))
+    return found
+
+
+def interpret(function, args, kwargs):
+    """The operation that a call is, and its arguments as the operation's rule takes them.
+
+    None where the vocabulary has no such operation.
     """
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = (x.repeat_interleave(groups, dim=-3) for x in (key, value))
-    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~causal, -math.inf)
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -math.inf)
-        else:
-            scores = scores + attn_mask
-    return F.softmax(scores, dim=-1) @ value
+    operation = MOVED if function.__name__ == "__get__" else OPERATIONS.get(function)
+    streams = [a for a in tensors_in(*args, *kwargs.values()) if on_path(a)]
+    if operation in ("add", "sub", "rsub"):
+        if len(streams) == 1 and (role(streams[0]) == SCORES or _is_bias(args, kwargs)):
+            operation = UNCHANGED  # an attention mask, a bias, a number
+        elif operation == "sub":
+            operation, kwargs = "add", {**kwargs, "alpha": -kwargs.get("alpha", 1)}
+        elif operation == "rsub":
+            operation = None
+    elif operation == "mul" and len(streams) == 1:
+        operation = UNCHANGED  # 1/sqrt(d), LayerScale
+    elif operation == "div":
+        operation = UNCHANGED if len(streams) == 1 and on_path(args[0]) else None
+    elif operation == "matmul" and len(streams) == 1:
+        if on_path(args[0]) and args[1].ndim == 2:  # x @ W is a linear layer written by hand
+            return "linear", (args[0], args[1].mT), kwargs
+        operation = None
+    elif operation == "linear" and len(streams) > 1 or operation == "einsum" and len(streams) == 1:
+        operation = None
+    elif operation == "patch_embedding" and role(streams[0]) != PIXELS:
+        operation = None
+    return operation, args, kwargs
 
 
-def multi_head_attention_forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim_to_check: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    training: bool = True,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False,
-    q_proj_weight: Tensor | None = None,
-    k_proj_weight: Tensor | None = None,
-    v_proj_weight: Tensor | None = None,
-    static_k: Tensor | None = None,
-    static_v: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> tuple[Tensor, None]:
-    """``nn.MultiheadAttention``, written out. Shapes [N, B, D] as torch calls it.
-
-    Returns no attention weights: nothing downstream of a classifier reads them.
-    """
-    if (
-        bias_k is not None
-        or bias_v is not None
-        or add_zero_attn
-        or static_k is not None
-        or static_v is not None
-    ):
-        raise UnsupportedModel(
-            "nn.MultiheadAttention with bias_k, bias_v, add_zero_attn or static keys has attention "
-            "maps that are not token by token"
-        )
-    if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
-        weights = in_proj_weight.chunk(3)
-    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-    heads = [  # [N, B, D] -> [B, H, N, d]
-        F.linear(x, w, b).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
-        for x, w, b in zip((query, key, value), weights, biases, strict=True)
-    ]
-    mask = None
-    for part, shape in ((attn_mask, None), (key_padding_mask, (query.shape[1], 1, 1, -1))):
-        if part is None:
-            continue
-        if part.dtype == torch.bool:  # here True leaves out
-            part = torch.zeros(part.shape, dtype=query.dtype, device=part.device).masked_fill(
-                part, -math.inf
-            )
-        if shape is not None:
-            part = part.reshape(shape)
-        elif part.ndim == 3:
-            part = part.unflatten(0, (query.shape[1], num_heads))
-        mask = part if mask is None else mask + part
-    attended = scaled_dot_product_attention(*heads, attn_mask=mask)
-    return F.linear(attended.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias), None
+def _is_bias(args, kwargs) -> bool:
+    """Whether a sum's constant is a number or a vector over channels, not a stream of tokens."""
+    constants = [a for a in (*args, *kwargs.values()) if not on_path(a)]
+    return all(not isinstance(a, Tensor) or a.ndim < 2 for a in constants)
 
 
-COMPOSED: dict[Callable, Callable] = {
-    F.scaled_dot_product_attention: scaled_dot_product_attention,
-    F.multi_head_attention_forward: multi_head_attention_forward,
-}
-"""The written-out form of each fused function."""
+def _out_of_place() -> dict:
+    """``Tensor.add_`` -> ``Tensor.add`` and so on; ``a += b`` reaches torch as ``a.add_(b)``."""
+    return {
+        getattr(owner, name): getattr(owner, name[:-1])
+        for owner in (torch, Tensor, F)
+        for name in dir(owner)
+        if name.endswith("_")
+        and not name.startswith("_")
+        and callable(getattr(owner, name[:-1], None))
+    }
 
 
-class UnsupportedModel(ValueError):
-    """The model does something that relevance cannot follow; the message says what and what to do."""
+OUT_OF_PLACE = _out_of_place()
+
+
+def writes_in_place(function, kwargs) -> bool:
+    return function in OUT_OF_PLACE or function is Tensor.__setitem__ or bool(kwargs.get("inplace"))

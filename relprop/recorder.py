@@ -25,19 +25,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from relprop.operations import COMPOSED, MOVED, OPERATIONS, UNCHANGED, UnsupportedModel
+from relprop.attention import COMPOSED
+from relprop.errors import UnsupportedModel
+from relprop.operations import (
+    ATTENTION,
+    IDS,
+    MOVED,
+    OUT_OF_PLACE,
+    SCORES,
+    SOFTMAX,
+    UNCHANGED,
+    interpret,
+    on_path,
+    role,
+    set_role,
+    tensors_in,
+    writes_in_place,
+)
 from relprop.rules import RuleSet
 
 _TENSOR = object()  # stands for a tensor in the arguments that a node keeps
-
-_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
-
-# What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
-# keep the role of their input.
-PIXELS = "pixels"
-IDS = "ids"
-SCORES = "attention scores"
-ATTENTION = "attention"
 
 
 @dataclass
@@ -49,7 +56,7 @@ class Backward:
 
 
 class _Recorded(torch.autograd.Function):
-    """Identity on ``output``; backward sends the gradient to it, or the relevance to ``tensors``."""
+    """Identity on ``output``; backward: the gradient to it, or the relevance to ``tensors``."""
 
     @staticmethod
     def forward(ctx, backward: Backward, operation: str, args, kwargs, output, *tensors):
@@ -84,31 +91,6 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
     kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}
     relevance = backward.rules[ctx.operation](arriving, output, *args, eps=backward.eps, **kwargs)
     return relevance if isinstance(relevance, tuple) else (relevance,)
-
-
-def role(x: Tensor) -> str | None:
-    return getattr(x, "_relprop_role", None)
-
-
-def set_role(x: Tensor, value: str | None) -> Tensor:
-    x._relprop_role = value
-    return x
-
-
-def on_path(x) -> bool:
-    """Whether relevance can reach ``x``: it depends on the pixels or embeddings."""
-    return isinstance(x, Tensor) and x.requires_grad
-
-
-def _tensors(*values) -> list[Tensor]:
-    """The tensors among arguments and in lists of them (``torch.cat``)."""
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list)):
-            found.extend(_tensors(*value))
-    return found
 
 
 @dataclass
@@ -154,29 +136,29 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._active.stack[-1] is not self or not torch.is_grad_enabled():
             return function(*args, **kwargs)
-        if _writes_in_place(function, kwargs):
+        if writes_in_place(function, kwargs):
             return self._run_in_place(function, args, kwargs)
         args = tuple(self.current(a) for a in args)
         kwargs = {k: self.current(a) for k, a in kwargs.items()}
         return self._run(function, args, kwargs)
 
     def _run(self, function, args, kwargs):
-        path = [t for t in _tensors(*args, *kwargs.values()) if on_path(t)]
+        path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
-        operation, rule_args, rule_kwargs = _interpret(function, args, kwargs)
+        operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
             return _run_unknown(function, args, kwargs)
         output = function(*args, **kwargs)
         if operation == MOVED:
-            for moved in _tensors(output):
+            for moved in tensors_in(output):
                 set_role(moved, role(path[0]))
             return output
         recorded = self._record(operation, rule_args, rule_kwargs, output, path)
-        if function in _SOFTMAX and role(path[0]) == SCORES:
+        if function in SOFTMAX and role(path[0]) == SCORES:
             set_role(recorded, ATTENTION)
         return recorded
 
@@ -186,7 +168,7 @@ class Recorder(TorchFunctionMode):
             # The first look-up of the model's ids. Later ones (positions, types) are constants.
             self.recording.source = output.requires_grad_()
         elif args and isinstance(args[0], Tensor) and role(args[0]) == IDS:
-            for moved in _tensors(output):
+            for moved in tensors_in(output):
                 set_role(moved, IDS)
         return output
 
@@ -240,9 +222,9 @@ class Recorder(TorchFunctionMode):
             pass
         elif attention.ndim != 4 or attention.shape[0] != batch:
             raise UnsupportedModel(
-                f"attention maps of shape {list(attention.shape)} for a batch of {batch}: attention "
-                "within windows (Swin) has no token that sees the whole input; models with global "
-                "attention, [batch, heads, tokens, tokens], are accepted"
+                f"attention maps of shape {list(attention.shape)} for a batch of {batch}: "
+                "attention within windows (Swin) has no token that sees the whole input; models "
+                "with global attention, [batch, heads, tokens, tokens], are accepted"
             )
         if attention.shape[-1] != attention.shape[-2]:
             raise UnsupportedModel(
@@ -259,7 +241,7 @@ class Recorder(TorchFunctionMode):
         The recording keeps tensors that rules need later, so none may be overwritten.
         """
         target = args[0]
-        if not any(on_path(self.current(t)) for t in _tensors(*args, *kwargs.values())):
+        if not any(on_path(self.current(t)) for t in tensors_in(*args, *kwargs.values())):
             return function(*args, **kwargs)
         args = tuple(self.current(a) for a in args)
         kwargs = {k: self.current(a) for k, a in kwargs.items()} | (
@@ -269,7 +251,7 @@ class Recorder(TorchFunctionMode):
             output = args[0].clone()
             function(output, *args[1:])
         else:
-            output = self._run(_OUT_OF_PLACE.get(function, function), args, kwargs)
+            output = self._run(OUT_OF_PLACE.get(function, function), args, kwargs)
         self._rewritten[id(target)] = (target, output)
         self._stale_storages.add(target.untyped_storage().data_ptr())
         return None if function is Tensor.__setitem__ else output
@@ -294,66 +276,10 @@ class Recorder(TorchFunctionMode):
         return value
 
 
-def _out_of_place() -> dict:
-    """``Tensor.add_`` -> ``Tensor.add`` and so on; ``a += b`` reaches torch as ``a.add_(b)``."""
-    return {
-        getattr(owner, name): getattr(owner, name[:-1])
-        for owner in (torch, Tensor, F)
-        for name in dir(owner)
-        if name.endswith("_")
-        and not name.startswith("_")
-        and callable(getattr(owner, name[:-1], None))
-    }
-
-
-_OUT_OF_PLACE = _out_of_place()
-
-
-def _writes_in_place(function, kwargs) -> bool:
-    return (
-        function in _OUT_OF_PLACE or function is Tensor.__setitem__ or bool(kwargs.get("inplace"))
-    )
-
-
-def _interpret(function, args, kwargs):
-    """The operation that a call is, and its arguments as the operation's rule takes them.
-
-    None where the vocabulary has no such operation.
-    """
-    operation = MOVED if function.__name__ == "__get__" else OPERATIONS.get(function)
-    streams = [a for a in _tensors(*args, *kwargs.values()) if on_path(a)]
-    if operation in ("add", "sub", "rsub"):
-        if len(streams) == 1 and (role(streams[0]) == SCORES or _is_bias(args, kwargs)):
-            operation = UNCHANGED  # an attention mask, a bias, a number
-        elif operation == "sub":
-            operation, kwargs = "add", {**kwargs, "alpha": -kwargs.get("alpha", 1)}
-        elif operation == "rsub":
-            operation = None
-    elif operation == "mul" and len(streams) == 1:
-        operation = UNCHANGED  # 1/sqrt(d), LayerScale
-    elif operation == "div":
-        operation = UNCHANGED if len(streams) == 1 and on_path(args[0]) else None
-    elif operation == "matmul" and len(streams) == 1:
-        if on_path(args[0]) and args[1].ndim == 2:  # x @ W is a linear layer written by hand
-            return "linear", (args[0], args[1].mT), kwargs
-        operation = None
-    elif operation == "linear" and len(streams) > 1 or operation == "einsum" and len(streams) == 1:
-        operation = None
-    elif operation == "patch_embedding" and role(streams[0]) != PIXELS:
-        operation = None
-    return operation, args, kwargs
-
-
-def _is_bias(args, kwargs) -> bool:
-    """Whether a sum's constant is a number or a vector over channels, not a stream of tokens."""
-    constants = [a for a in (*args, *kwargs.values()) if not on_path(a)]
-    return all(not isinstance(a, Tensor) or a.ndim < 2 for a in constants)
-
-
 def _run_unknown(function, args, kwargs):
     """A call without a rule is an error, unless nothing that relevance could follow comes out."""
     output = function(*args, **kwargs)
-    if any(on_path(t) for t in _tensors(output)):
+    if any(on_path(t) for t in tensors_in(output)):
         name = resolve_name(function) or repr(function)
         raise UnsupportedModel(
             f"no relevance rule for {name} (as called here); register one: "

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from relprop.operations import UnsupportedModel
-from relprop.recorder import IDS, PIXELS, Recorder, Recording, set_role
+from relprop.errors import UnsupportedModel
+from relprop.operations import IDS, PIXELS, set_role
+from relprop.recorder import Recorder, Recording
 from relprop.rules import RuleSet, rule_set
 
 DEFAULT_EPS = 1e-9
@@ -96,7 +97,7 @@ class Trace:
     def _walk_back(
         self, inputs: list[Tensor], target: Tensor, rules: str | RuleSet | None, eps: float
     ) -> tuple[Tensor, ...]:
-        """One backward pass from y_t to ``inputs``, of the gradient (``rules`` None) or relevance."""
+        """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
         start = torch.zeros_like(self._logits).scatter_(1, target[:, None], 1)
         backward = self._recording.backward
         backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
