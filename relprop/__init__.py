@@ -6,7 +6,7 @@
 
 from relprop import rules
 from relprop.errors import UnsupportedModel
-from relprop.explanation import Explanation, explain, explain_trace
+from relprop.explanation import Explanation, check_method, explain, explain_trace
 from relprop.methods import METHODS, Options, method
 from relprop.operations import register
 from relprop.trace import Trace, record
@@ -17,6 +17,7 @@ __all__ = [
     "Options",
     "Trace",
     "UnsupportedModel",
+    "check_method",
     "explain",
     "explain_trace",
     "method",

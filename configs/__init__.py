@@ -1,0 +1,1 @@
+"""One YAML an experiment, and the schema that every config is checked against."""

@@ -1,0 +1,6 @@
+"""What happens beside training: explanations tracked, metrics kept as a table."""
+
+from lightning_modules.callbacks.metrics_table import MetricsTable
+from lightning_modules.callbacks.relevance_tracker import RelevanceTracker
+
+__all__ = ["MetricsTable", "RelevanceTracker"]

@@ -1,0 +1,140 @@
+"""What image and text classifiers share: loss, metrics, optimiser, schedule, explanations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import lightning
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, optim
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+import relprop
+
+
+class Classifier(lightning.LightningModule):
+    """Fine-tunes a backbone and explains its decisions.
+
+    A subclass sets ``self.backbone``, which stays its library's own model, and says what of a
+    batch goes into it (:meth:`inputs`) and how its parameters are grouped
+    (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
+    with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
+    ``label_smoothing``.
+    """
+
+    kind: str  # its name in CLASSIFIERS
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
+        metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        if classes > 5:
+            metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+        metrics = MetricCollection(metrics)
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.val_class_accuracy = MulticlassAccuracy(classes, average="none")
+        self.test_class_accuracy = MulticlassAccuracy(classes, average="none")
+
+    # ---------------------------------------------------------------- what a subclass fills in
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """What the backbone is called with."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict]:
+        """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------- training
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C]."""
+        inputs = self.inputs(batch)
+        output = self.backbone(**inputs) if isinstance(inputs, dict) else self.backbone(inputs)
+        return getattr(output, "logits", output)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout, drop path and mixup depend on (seed, epoch, rank) alone, so a resumed run draws
+        # what the undisturbed one drew.
+        key = [self.hparams.seed, self.current_epoch, self.global_rank]
+        lightning.seed_everything(
+            int(np.random.SeedSequence(key).generate_state(1)[0]), verbose=False
+        )
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        logits, labels = self(batch), batch["label"]
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
+        self.train_metrics(logits, labels)
+        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(labels))
+        self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_metrics, self.val_class_accuracy)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_metrics, self.test_class_accuracy)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_class_accuracy("val", self.val_class_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_class_accuracy("test", self.test_class_accuracy)
+
+    def _evaluate(
+        self, batch: Mapping[str, Tensor], split: str, metrics: MetricCollection, by_class: Metric
+    ) -> None:
+        logits, labels = self(batch), batch["label"]
+        metrics.update(logits, labels)
+        by_class.update(logits, labels)
+        self.log(f"{split}/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log_dict(metrics, prog_bar=True)
+
+    def _log_class_accuracy(self, split: str, by_class: Metric) -> None:
+        for name, accuracy in zip(self.hparams.class_names, by_class.compute(), strict=True):
+            self.log(f"{split}_class_accuracy/{name}", accuracy, sync_dist=False)
+        by_class.reset()
+
+    # ------------------------------------------------------------------------- optimisation
+
+    def configure_optimizers(self):
+        """AdamW; linear warm-up over the share ``warmup`` of all steps, then a cosine to 0."""
+        optimizer = optim.AdamW(self.parameter_groups(), lr=self.hparams.lr)
+        total = self.trainer.estimated_stepping_batches
+        warmup = max(1, round(self.hparams.warmup * total))
+
+        def schedule(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            return (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, total - warmup)))) / 2
+
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    # ------------------------------------------------------------------------- explanations
+
+    def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
+        """One recorded forward pass, for several methods or classes."""
+        return relprop.record(self.backbone, self.inputs(batch))
+
+    def explain(
+        self,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """The relevance behind each decision; arguments as of :func:`relprop.explain`."""
+        return relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["kind"] = self.kind

@@ -1,0 +1,129 @@
+"""What the image data sets share: the order of the samples, and their loaders."""
+
+from collections.abc import Iterator
+
+import lightning
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+def check_option(name: str, value: object, valid: bool, accepted: str) -> None:
+    """Raises a ValueError that names the option, its value and what is accepted, unless `valid`."""
+    if not valid:
+        raise ValueError(f"{name}={value!r} is not accepted: {name} must be {accepted}")
+
+
+def epoch_and_index(key: int | tuple[int, int]) -> tuple[int, int]:
+    """What a training set is asked for: EpochSampler's (epoch, index), or an index of epoch 0.
+
+    Plain indices come from a sequential sampler, which Lightning's `overfit_batches` puts in place
+    of ours: the same samples epoch after epoch, as that option promises.
+    """
+    return key if isinstance(key, tuple) else (0, key)
+
+
+class EpochSampler(DistributedSampler):
+    """Yields shuffled (epoch, index) pairs, in an order that depends on (seed, epoch) alone.
+
+    Given the epoch beside the index, a data set can make a sample's randomness a pure function of
+    (seed, epoch, index). The samples are then the same with any number of workers and after a
+    resume. Lightning calls `set_epoch` before every training epoch.
+
+    Of several processes each gets an equal share; where the data set does not divide evenly, the
+    first samples of the order are repeated to fill up.
+
+    Args:
+        dataset: the training set; only its length is used.
+        seed: of the order.
+        num_replicas: how many processes share the data set. Default: those of
+            torch.distributed where it is initialised, else 1.
+        rank: which of them this is. Default: as for `num_replicas`, else 0.
+    """
+
+    def __init__(
+        self, dataset: Dataset, seed: int, num_replicas: int | None = None, rank: int | None = None
+    ) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = torch.distributed.get_world_size() if distributed else 1
+        if rank is None:
+            rank = torch.distributed.get_rank() if distributed else 0
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch  # workers fetch ahead: a later set_epoch must not change pairs under way
+        return ((epoch, index) for index in super().__iter__())
+
+
+class ImageDataModule(lightning.LightningDataModule):
+    """A data set of images with train, val and test splits, and their loaders.
+
+    The subclass's constructor sets the attributes below, so that a model can be built to fit the
+    data (number of classes, size of the input) before a Trainer exists.
+
+    Samples are dicts, batched by PyTorch's default collate:
+        image: float32 [3, H, W], normalised
+        label: int, an index into `class_names`
+        mask: bool [H, W], True on the object; only where the data set has masks
+
+    Attributes:
+        class_names: name of every class, in the order of the labels.
+        input_config: how a picture becomes an input, in timm's words and in plain types, for a
+            checkpoint to keep: `input_size` [3, H, W], `mean` [3], `std` [3], `interpolation`,
+            `crop_pct`.
+        train_dataset: indexed by EpochSampler's (epoch, index), or by an index of epoch 0.
+        val_dataset, test_dataset: indexed by an index.
+        pairs_dataset: scenes with two objects, None where the data set has none.
+
+    Args:
+        batch_size: samples a batch, in every loader.
+        num_workers: processes that prepare samples, each loader; 0: the main process.
+        seed: of everything random about the data.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    class_names: list[str]
+    input_config: dict
+    train_dataset: Dataset
+    val_dataset: Dataset
+    test_dataset: Dataset
+    pairs_dataset: Dataset | None = None
+
+    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
+        check_option("num_workers", num_workers, num_workers >= 0, "at least 0")
+        check_option("seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled anew every epoch. Drops the last, partial batch unless it is the only one."""
+        sampler = EpochSampler(self.train_dataset, self.seed)
+        drop_last = len(sampler) >= self.batch_size
+        return self._loader(self.train_dataset, sampler=sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        """All of val, in order."""
+        return self._loader(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader:
+        """All of test, in order."""
+        return self._loader(self.test_dataset)
+
+    def _loader(self, dataset: Dataset, **options) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A loader without its own generator takes a number from the global one whenever it
+            # starts its workers: dropout would differ with num_workers and after a resume.
+            generator=torch.Generator().manual_seed(self.seed),
+            **options,
+        )

@@ -1,0 +1,183 @@
+"""Scenes of handwritten digits among distractors, with the ink as ground truth for explanations.
+
+Each scene is 32x32 and holds a digit in its native 8x8 pixels and three distractors: other digits
+whose pixels are shuffled, so that they have a digit's ink but not its shape. A model must find the
+digit to name it, and an explanation should point at its ink. Offline (scikit-learn carries the
+digits), generated on the fly, and different in every epoch of training.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.utils.data import Dataset
+
+from lightning_modules.data.base import ImageDataModule, check_option, epoch_and_index
+
+SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
+TILES = 4  # digits and distractors in a scene
+MEAN = STD = 0.5
+SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
+
+# The top left corners (row, column) a tile may have, [49, 2], and which pairs of corners would let
+# their tiles overlap, [49, 49].
+CORNERS = np.stack(np.mgrid[0 : SCENE - TILE + 1 : STEP, 0 : SCENE - TILE + 1 : STEP], -1)
+CORNERS = CORNERS.reshape(-1, 2)
+OVERLAP = (np.abs(CORNERS[:, None] - CORNERS[None]) < TILE).all(-1)
+
+
+class Sources(NamedTuple):
+    """The handwritten digits that the scenes of one split are made of."""
+
+    ink: np.ndarray  # float32 [N, 8, 8], 0 (paper) to 1
+    classes: np.ndarray  # int64 [N], 0 to 9
+
+
+def split_sources(seed: int) -> dict[str, Sources]:
+    """scikit-learn's 1,797 digits, dealt to train (60%), val (20%) and test (20%) by class."""
+    digits = load_digits()
+    sources = Sources((digits.images / 16).astype(np.float32), digits.target.astype(np.int64))
+    everything = np.arange(len(sources.classes))
+    train, rest = train_test_split(
+        everything, test_size=0.4, stratify=sources.classes, random_state=seed
+    )
+    val, test = train_test_split(
+        rest, test_size=0.5, stratify=sources.classes[rest], random_state=seed
+    )
+    parts = {"train": train, "val": val, "test": test}
+    return {name: Sources(*(array[part] for array in sources)) for name, part in parts.items()}
+
+
+def choose_corners(rng: np.random.Generator) -> np.ndarray:
+    """Corners of TILES tiles that do not overlap: int [TILES, 2]. There is always room for four."""
+    free = np.ones(len(CORNERS), dtype=bool)
+    chosen = []
+    for draw in rng.random(TILES):
+        candidates = np.flatnonzero(free)
+        corner = candidates[int(draw * len(candidates))]
+        free &= ~OVERLAP[corner]
+        chosen.append(corner)
+    return CORNERS[chosen]
+
+
+def paste(tiles: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """An empty scene [32, 32] with tiles [n, 8, 8] at corners [n, 2]; of the tiles' dtype."""
+    scene = np.zeros((SCENE, SCENE), tiles.dtype)
+    for tile, (row, column) in zip(tiles, corners.tolist(), strict=True):
+        scene[row : row + TILE, column : column + TILE] = tile
+    return scene
+
+
+class DigitScenes(Dataset):
+    """Scenes with one digit: `{"image": [3, 32, 32], "label": int, "mask": bool [32, 32]}`.
+
+    The image is grey in three channels, -1 (paper) to 1 (ink); the mask is True on the digit's ink.
+    A sample depends on (seed, split, epoch, index) alone.
+
+    Args:
+        sources: the digits to make scenes of, also the distractors.
+        size: number of scenes, each epoch.
+        seed: of the scenes.
+        split: name of the split, a key of SPLIT_NUMBERS.
+    """
+
+    num_digits = 1
+
+    def __init__(self, sources: Sources, size: int, seed: int, split: str) -> None:
+        self.sources = sources
+        self.size = size
+        self.seed = seed
+        self.split = split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        image, labels, masks = self._scene(key)
+        return {"image": image, "label": int(labels[0]), "mask": masks[0]}
+
+    def _scene(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image [3, 32, 32], labels [num_digits], masks [num_digits, 32, 32]."""
+        epoch, index = epoch_and_index(key)
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.split} has scenes 0 to {self.size - 1}, not {index}")
+        number = epoch * self.size + index
+        rng = np.random.default_rng((self.seed, SPLIT_NUMBERS[self.split], number))
+
+        chosen, labels = self._choose_sources(rng)
+        tiles = self.sources.ink[chosen]
+        distractors = tiles[self.num_digits :].reshape(-1, TILE * TILE)
+        rng.permuted(distractors, axis=1, out=distractors)
+        corners = choose_corners(rng)
+
+        image = torch.from_numpy((paste(tiles, corners) - MEAN) / STD).repeat(3, 1, 1)
+        masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(self.num_digits)]
+        return image, torch.from_numpy(labels), torch.from_numpy(np.stack(masks))
+
+    def _choose_sources(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """TILES different sources, digits first, and the digits' classes, which all differ."""
+        while True:
+            chosen = rng.choice(len(self.sources.classes), TILES, replace=False)
+            labels = self.sources.classes[chosen[: self.num_digits]]
+            if len(set(labels.tolist())) == self.num_digits:
+                return chosen, labels
+
+
+class DigitPairs(DigitScenes):
+    """Scenes with two digits of different classes and two distractors, to explain either class.
+
+    A sample is `{"image": [3, 32, 32], "labels": long [2], "masks": bool [2, 32, 32]}`, the masks
+    in the order of the labels.
+    """
+
+    num_digits = 2
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        image, labels, masks = self._scene(key)
+        return {"image": image, "labels": labels, "masks": masks}
+
+
+class DigitsDataModule(ImageDataModule):
+    """Scenes of handwritten digits; no handwritten digit is in two of train, val and test.
+
+    Args:
+        batch_size, num_workers, seed: see ImageDataModule.
+        train_size: scenes an epoch of training; every epoch has fresh ones.
+        val_size: scenes in val.
+        test_size: scenes in test.
+        pairs_size: scenes with two digits, made of the digits of test.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+        train_size: int = 6400,
+        val_size: int = 1000,
+        test_size: int = 1000,
+        pairs_size: int = 500,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        check_option("train_size", train_size, train_size >= 1, "at least 1")
+        check_option("val_size", val_size, val_size >= 1, "at least 1")
+        check_option("test_size", test_size, test_size >= 1, "at least 1")
+        check_option("pairs_size", pairs_size, pairs_size >= 1, "at least 1")
+        self.class_names = [str(digit) for digit in range(10)]
+        self.input_config = {
+            "input_size": [3, SCENE, SCENE],
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+        }
+        sources = split_sources(seed)
+        self.train_dataset = DigitScenes(sources["train"], train_size, seed, "train")
+        self.val_dataset = DigitScenes(sources["val"], val_size, seed, "val")
+        self.test_dataset = DigitScenes(sources["test"], test_size, seed, "test")
+        self.pairs_dataset = DigitPairs(sources["test"], pairs_size, seed, "pairs")

@@ -1,0 +1,159 @@
+"""ViT and DeiT image classifiers: any of timm's, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.models import load_state_dict
+from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+from lightning_modules.classifier import Classifier
+
+
+class ViTClassifier(Classifier):
+    """A timm ViT or DeiT, trained from scratch, from timm's weights, or from a file of weights.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: how pictures were made into inputs, in timm's words (``input_size``, ``mean``,
+            ``std``, ``interpolation``, ``crop_pct``); kept with the checkpoint.
+        name: a timm model, e.g. ``deit_small_patch16_224``.
+        pretrained: start from timm's weights for it, from the model hub.
+        weights: or from a file of weights (``.safetensors``, ``.pth``); a head of another number
+            of classes is left out.
+        model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
+        freeze_backbone: train the head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases, norms, class token and position embeddings.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: 0 to 1.
+        mixup, cutmix: alpha of their Beta distributions; 0 is off.
+        seed: of dropout, drop path and mixup.
+
+    Batches hold ``image`` [B, 3, H, W] and ``label`` [B].
+    """
+
+    kind = "vit"
+
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        name: str = "deit_small_patch16_224",
+        pretrained: bool = False,
+        weights: str | None = None,
+        model_options: dict[str, Any] | None = None,
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: float = 1e-3,
+        warmup: float = 0.1,
+        weight_decay: float = 0.05,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(len(class_names))
+        self.save_hyperparameters(logger=False)
+        size = {"img_size": tuple(input_config["input_size"][-2:])}
+        self.backbone = create_backbone(
+            name, len(class_names), pretrained, size | (model_options or {})
+        )
+        if weights is not None:
+            load_weights(self.backbone, weights)
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+            self.backbone.get_classifier().requires_grad_(True)
+        if compile:
+            self.backbone.compile()
+        self.mix = None
+        if mixup > 0 or cutmix > 0:
+            self.mix = Mixup(
+                mixup, cutmix, label_smoothing=label_smoothing, num_classes=len(class_names)
+            )
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["image"]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        if self.mix is None:
+            return super().training_step(batch, batch_idx)
+        images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
+        loss = F.cross_entropy(self.backbone(images), labels)
+        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(labels))
+        return loss
+
+    def parameter_groups(self) -> list[dict]:
+        groups = param_groups_layer_decay(
+            self.backbone,
+            weight_decay=self.hparams.weight_decay,
+            no_weight_decay_list=self.backbone.no_weight_decay(),
+            layer_decay=self.hparams.layer_decay,
+        )
+        return [
+            {
+                "params": group["params"],
+                "weight_decay": group["weight_decay"],
+                "lr": self.hparams.lr * group["lr_scale"],
+            }
+            for group in groups
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        # The checkpoint has the weights: loading it must not fetch the initial ones again.
+        checkpoint["hyper_parameters"] |= {"pretrained": False, "weights": None}
+
+
+def create_backbone(
+    name: str, classes: int, pretrained: bool, options: Mapping[str, Any]
+) -> nn.Module:
+    """timm's model of that name; ValueError with the nearest names where there is none."""
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
+        raise ValueError(
+            f"model.name is {name!r}; accepted: a timm model"
+            + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
+    except TypeError as error:
+        raise ValueError(f"model.model_options are not what {name} accepts: {error}") from error
+
+
+def load_weights(backbone: nn.Module, path: str) -> None:
+    """Load a file of weights, position embeddings resized, a head of another size left out."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model.weights is {path}: no such file")
+    state = checkpoint_filter_fn(load_state_dict(path, weights_only=True), backbone)
+    own = backbone.state_dict()
+    head = tuple(
+        f"{name}." for name, m in backbone.named_modules() if m is backbone.get_classifier()
+    )
+    state = {
+        name: value
+        for name, value in state.items()
+        if not (name.startswith(head) and name in own and own[name].shape != value.shape)
+    }
+    try:
+        missing, unexpected = backbone.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise ValueError(f"model.weights {path} do not fit the model: {reason}") from error
+    missing = [name for name in missing if not name.startswith(head)]
+    if missing or unexpected:
+        raise ValueError(
+            f"model.weights {path} do not fit the model: {len(missing)} of its parameters are "
+            f"missing and {len(unexpected)} are unknown, e.g. {(missing + unexpected)[0]}"
+        )

@@ -1,0 +1,168 @@
+"""Fit an experiment from a config, its explanations logged as it learns.
+
+python train.py                                        # configs/vit_digits.yaml
+python train.py --config FILE run_dir=runs/mine model.lr=1e-4 trainer.max_epochs=20
+python train.py --resume RUN_DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from configs.schema import load_config
+from lightning_modules import CLASSIFIERS
+from lightning_modules.callbacks import MetricsTable, RelevanceTracker
+from lightning_modules.checkpoint_io import AtomicCheckpointIO
+from lightning_modules.data import DATAMODULES
+from relprop import UnsupportedModel
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, then test the best checkpoint. What the user got wrong: one line, exit code 2."""
+    arguments = parse(argv)
+    try:
+        config = read_config(arguments)
+        if arguments.print_config:
+            print(OmegaConf.to_yaml(config), end="")
+            return
+        checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
+        data, model, trainer = build(config, checkpoint)
+        save_config(config)
+    except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        fail(error)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        test(config, data, model, trainer)
+    except (UnsupportedModel, MisconfigurationException) as error:
+        fail(error)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.error = fail  # one line, without the usage
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG)
+    source.add_argument("--resume", metavar="RUN_DIR", help="carry on from its last checkpoint")
+    parser.add_argument("--print-config", action="store_true", help="print it, complete, and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="over the config's own")
+    return parser.parse_intermixed_args(argv)
+
+
+def fail(error: object) -> None:
+    """What was wrong and what is accepted, on one line; exit code 2."""
+    print("train.py: " + " ".join(str(error).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def read_config(arguments: argparse.Namespace) -> DictConfig:
+    if arguments.resume is None:
+        return load_config(arguments.config, arguments.overrides)
+    run_dir = Path(arguments.resume)
+    if not (run_dir / "config.yaml").is_file():
+        raise FileNotFoundError(f"--resume {run_dir}: no run is there (no config.yaml)")
+    return load_config(run_dir / "config.yaml", [*arguments.overrides, f"run_dir={run_dir}"])
+
+
+def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
+    """The checkpoint to carry on from; None for a new run, which must not write into an old one."""
+    run_dir = Path(config.run_dir)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if resume:
+        return last if last.is_file() else None  # stopped before its first checkpoint: from scratch
+    if (run_dir / "config.yaml").exists() and rank_zero_only.rank == 0:
+        raise FileExistsError(
+            f"run_dir {run_dir} holds a run; carry on with --resume {run_dir}, or choose another "
+            "with run_dir=..."
+        )
+    return None
+
+
+def build(config: DictConfig, checkpoint: Path | None):
+    """Data, classifier and trainer of an experiment."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    data_options = OmegaConf.to_container(config.data)
+    data = DATAMODULES[data_options.pop("kind")](**data_options)
+    model_options = OmegaConf.to_container(config.model)
+    if checkpoint is not None:  # which has the weights already
+        model_options |= {"pretrained": False, "weights": None}
+    model = CLASSIFIERS[model_options.pop("kind")](
+        class_names=data.class_names, input_config=data.input_config, **model_options
+    )
+    trainer_options = OmegaConf.to_container(config.trainer)
+    trainer = Trainer(
+        default_root_dir=config.run_dir,
+        logger=TensorBoardLogger(
+            config.run_dir, name="", version="", default_hp_metric=False, **rewind(checkpoint)
+        ),
+        callbacks=callbacks(config),
+        plugins=[AtomicCheckpointIO(), *trainer_options.pop("plugins", [])],
+        **trainer_options,
+    )
+    return data, model, trainer
+
+
+def callbacks(config: DictConfig) -> list[Callback]:
+    keep = {
+        "dirpath": Path(config.run_dir) / "checkpoints",
+        "save_on_train_epoch_end": True,  # when every callback has seen the epoch
+        "enable_version_counter": False,
+    }
+    chosen = [
+        LearningRateMonitor(),
+        MetricsTable(config.run_dir),
+        ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", **keep),
+        ModelCheckpoint(filename="last", **keep),  # after it, so that it knows the best one
+    ]
+    if config.tracker is not None:
+        chosen.insert(0, RelevanceTracker(run_dir=config.run_dir, **config.tracker))
+    return chosen
+
+
+def rewind(checkpoint: Path | None) -> dict[str, int]:
+    """Let TensorBoard forget what a stopped run logged after its last checkpoint."""
+    if checkpoint is None:
+        return {}
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return {"purge_step": state["global_step"] + 1}
+
+
+@rank_zero_only
+def save_config(config: DictConfig) -> None:
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / ".config.yaml.partial")
+    os.replace(run_dir / ".config.yaml.partial", run_dir / "config.yaml")
+
+
+def test(config: DictConfig, data, model, trainer: Trainer) -> None:
+    """Test metrics of the best checkpoint, in ``metrics.json``."""
+    run_dir = Path(config.run_dir)
+    best = run_dir / "checkpoints" / "best.ckpt"
+    (metrics,) = trainer.test(
+        model, datamodule=data, ckpt_path=best if best.is_file() else None, weights_only=True
+    )
+    if trainer.is_global_zero:
+        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
