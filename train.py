@@ -17,7 +17,7 @@ from pathlib import Path
 import lightning
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -127,7 +127,6 @@ def callbacks(config: DictConfig) -> list[Callback]:
         "enable_version_counter": False,
     }
     chosen = [
-        LearningRateMonitor(),
         MetricsTable(config.run_dir),
         ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", **keep),
         ModelCheckpoint(filename="last", **keep),  # after it, so that it knows the best one

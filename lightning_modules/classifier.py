@@ -71,9 +71,14 @@ class Classifier(lightning.LightningModule):
         logits, labels = self(batch), batch["label"]
         loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
         self.train_metrics(logits, labels)
-        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
+        self.log_training(loss)
         return loss
+
+    def log_training(self, loss: Tensor) -> None:
+        self.log("train/loss", loss)
+        # The top layer's: the others are fixed fractions of it.
+        self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_metrics, self.val_class_accuracy)

@@ -11,11 +11,18 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+from relprop import Explanation
+
+SHOWN = 8  # samples in a picture
+GROUPS = 2  # of them side by side
 COLORMAP = matplotlib.colormaps["inferno"]  # perceptually uniform, readable when colour-blind
-INCHES_PER_PANEL = 1.5
 DPI = 100
+WRONG = "#b00020"
+# Of a grid, in pixels.
+PANEL, TITLE, SPACE, GAP, MARGIN, HEADING, COLOR_BAR = 135, 32, 6, 30, 10, 45, 80
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -50,28 +57,35 @@ class Panel:
     wrong: bool = False  # the model is mistaken: the title is set apart
 
 
-def grid(rows: Sequence[Sequence[Panel]], heading: str, group: int) -> np.ndarray:
+def grid(rows: Sequence[Sequence[Panel | None]], heading: str, group: int) -> np.ndarray:
     """Panels in rows under a heading, with a colour bar: [H, W, 3], uint8.
 
-    ``group``: every so many columns belong together; a gap follows.
+    ``group``: so many columns belong together, a gap sets them apart; None is an empty place.
     """
     columns = len(rows[0])
-    figure = Figure(
-        figsize=((columns + 0.9) * INCHES_PER_PANEL, (len(rows) * 1.22 + 0.5) * INCHES_PER_PANEL),
-        dpi=DPI,
-        layout="constrained",
-    )
-    figure.suptitle(heading, fontsize=11, parse_math=False)
-    groups = figure.add_gridspec(1, columns // group, wspace=0.08)
-    axes = []
-    for g in range(columns // group):
-        inner = groups[g].subgridspec(len(rows), group)
-        for r, row in enumerate(rows):
-            for c, panel in enumerate(row[g * group : (g + 1) * group]):
-                axes.append(figure.add_subplot(inner[r, c]))
-                _draw(axes[-1], panel)
+    gaps = columns // group - 1
+    width = MARGIN + columns * (PANEL + SPACE) + gaps * GAP + COLOR_BAR
+    height = HEADING + len(rows) * (TITLE + PANEL + SPACE)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.text(MARGIN / width, 1 - 25 / height, heading, fontsize=11, va="center")
+    for r, row in enumerate(rows):
+        for c, panel in enumerate(row):
+            if panel is not None:
+                left = MARGIN + c * (PANEL + SPACE) + c // group * GAP
+                bottom = height - HEADING - (r + 1) * (TITLE + PANEL + SPACE)
+                _place(figure, panel, left, bottom)
+    bar_height = min(250, height - 2 * HEADING)
     bar = figure.colorbar(
-        ScalarMappable(cmap=COLORMAP), ax=axes, shrink=0.5, pad=0.02, ticks=[0, 1]
+        ScalarMappable(cmap=COLORMAP),
+        cax=figure.add_axes(
+            (
+                (width - COLOR_BAR + 15) / width,
+                (height - HEADING - TITLE - bar_height) / height,
+                12 / width,
+                bar_height / height,
+            )
+        ),
+        ticks=[0, 1],
     )
     bar.ax.set_yticklabels(["least", "most"], fontsize=8)
     bar.set_label("relevance within a map", fontsize=8)
@@ -80,16 +94,79 @@ def grid(rows: Sequence[Sequence[Panel]], heading: str, group: int) -> np.ndarra
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw(axis, panel: Panel | None) -> None:
-    axis.set_axis_off()
-    if panel is None:
-        return
-    axis.imshow(panel.image.clip(0, 1), interpolation="nearest")
-    color = "#b00020" if panel.wrong else "black"
-    axis.set_title(panel.title, fontsize=8, color=color, parse_math=False)
+def _place(figure: Figure, panel: Panel, left: int, bottom: int) -> None:
+    """A panel at pixels from the lower left corner, without the cost of axes."""
+    width, height = figure.bbox.size
+    picture = Image.fromarray((panel.image.clip(0, 1) * 255).round().astype(np.uint8))
+    picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
+    zoom = PANEL / max(picture.size)
+    size = [max(1, round(side * zoom)) for side in picture.size]
+    figure.figimage(np.asarray(picture.resize(size, Image.Resampling.NEAREST)), left, bottom)
+    figure.text(
+        (left + PANEL / 2) / width,
+        (bottom + PANEL + 4) / height,
+        panel.title,
+        fontsize=8,
+        color=WRONG if panel.wrong else "black",
+        ha="center",
+        parse_math=False,
+    )
 
 
 def short(name: str, length: int = 18) -> str:
     """A class name that fits over a picture: one printable line."""
     name = "".join(c if c.isprintable() else " " for c in name)
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+# ------------------------------------------------------------------- pictures of the tracker
+
+
+def probe_picture(
+    images: Tensor,
+    labels: Tensor,
+    of_true: Explanation,
+    of_predicted: Explanation,
+    class_names: list[str],
+    epoch: int,
+) -> np.ndarray:
+    """Input, map for the true class and map for the predicted class of the first probes."""
+    probability = of_true.logits.softmax(dim=-1)
+    maps = [e.heatmap(images.shape[-2:]) for e in (of_true, of_predicted)]
+    panels = []
+    for i in range(min(SHOWN, len(images))):
+        panels.append(Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
+        for kind, explanation, heat in (
+            ("true", of_true, maps[0]),
+            ("predicted", of_predicted, maps[1]),
+        ):
+            target = explanation.target[i]
+            title = f"{kind}: {short(class_names[target])}\np = {probability[i, target]:.2f}"
+            wrong = bool(target != labels[i])
+            panels.append(Panel(overlay(images[i], heat[i]), title, wrong))
+    heading = f"Why each class? Validation samples after epoch {epoch}"
+    return grid(_rows(panels, 3), heading, group=3)
+
+
+def pair_picture(
+    images: Tensor, explanations: list[Explanation], class_names: list[str], epoch: int
+) -> np.ndarray:
+    """Scenes with two objects, and the map for the class of each."""
+    probability = explanations[0].logits.softmax(dim=-1)
+    panels = []
+    for i in range(min(SHOWN, len(images))):
+        panels.append(Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
+        for explanation in explanations:
+            target = explanation.target[i]
+            heat = explanation.heatmap(images.shape[-2:])[i]
+            title = f"why {short(class_names[target])}?\np = {probability[i, target]:.2f}"
+            panels.append(Panel(overlay(images[i], heat), title))
+    heading = f"Two objects a scene, one map for each class, after epoch {epoch}"
+    return grid(_rows(panels, 3), heading, group=3)
+
+
+def _rows(panels: list[Panel], group: int) -> list[list[Panel | None]]:
+    """Groups of panels in rows of GROUPS, the last row filled up."""
+    width = group * GROUPS
+    panels = panels + [None] * (-len(panels) % width)
+    return [panels[i : i + width] for i in range(0, len(panels), width)]

@@ -65,7 +65,7 @@ class ViTClassifier(Classifier):
         seed: int = 0,
     ) -> None:
         super().__init__(len(class_names))
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters()
         size = {"img_size": tuple(input_config["input_size"][-2:])}
         self.backbone = create_backbone(
             name, len(class_names), pretrained, size | (model_options or {})
@@ -91,7 +91,7 @@ class ViTClassifier(Classifier):
             return super().training_step(batch, batch_idx)
         images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
         loss = F.cross_entropy(self.backbone(images), labels)
-        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(labels))
+        self.log_training(loss)
         return loss
 
     def parameter_groups(self) -> list[dict]:

@@ -1,6 +1,5 @@
 """configs/schema.py: what a config becomes, and the one line that a wrong one gets."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -160,23 +159,10 @@ def test_the_default_of_a_class_is_not_shared(load):
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "1e-3",
-        "1_e5",
-        "no",
-        "null",
-        "???x",
-        "2024-01-31",
-        " a\nb ",
-        "\x85",
-        "cost: 5$",
-        "😀",
-        "=",
-        "",
-    ],
+    ["", *"1e-3 1_e5 no null ???x 2024-01-31 5$ = # é 😀 \0".split(" "), " a\nb: ", "\x85", "\r"],
 )
 def test_a_saved_config_loads_to_itself(load, text):
-    name = json.dumps(text)
+    name = yaml.safe_dump(text, default_style='"').strip()
     config = load(MINIMAL, f"model.name={name}", f"model.extra={{{name}: [{name}]}}", "seed=3")
     assert config.model.name == text
     saved = OmegaConf.to_yaml(config)
@@ -191,10 +177,7 @@ def test_a_saved_config_loads_to_itself(load, text):
     [
         # Keys.
         ("modle.lr=1", "modle: unknown key, did you mean model?; accepted: seed, run_dir, model,"),
-        (
-            "model.lrr=1",
-            "model.lrr: unknown key, did you mean lr?; accepted: kind, name, lr, depth",
-        ),
+        ("model.lrr=1", "model.lrr: unknown key, did you mean lr?; accepted: kind, name, lr,"),
         ("data.root=a", "data.root: unknown key; accepted: kind, batch_size, seed, scale, shuffle"),
         ("data.kind=folder", "data.batch_size: unknown key; accepted: kind, root"),
         ("model.ignored=1", "model.ignored: unknown key; accepted: kind"),
@@ -227,17 +210,11 @@ def test_a_saved_config_loads_to_itself(load, text):
         ("data.scale=[1, [2]]", "data.scale: [1, [2]] is not accepted; accepted: list of float"),
         ("trainer.max_epochs=x", 'trainer.max_epochs: "x" is not accepted; accepted: int or null'),
         ("trainer.plugins=x", 'trainer.plugins: "x" is not accepted; accepted: list or null'),
-        (
-            "trainer.precision=8",
-            'trainer.precision: 8 is not accepted; accepted: 64 or 32 or 16 or "',
-        ),
+        ("trainer.precision=8", "trainer.precision: 8 is not accepted; accepted: 64 or 32 or 16"),
         # Values that are not there.
         ("run_dir=???", "run_dir: missing; give a value in the file or key=value"),
         ("run_dir='\\???'", "run_dir: missing; give a value in the file or key=value"),
-        (
-            "model={extra: {a: '???'}, name: '???'}",
-            "model.name, model.extra.a: missing; give a value",
-        ),
+        ("model={extra: {a: '???'}, name: '???'}", "model.name, model.extra.a: missing; give"),
         # Interpolations.
         ("run_dir=${sed}", "run_dir: ${sed}: no such key, did you mean seed?"),
         ("run_dir=${data.scale.2}", "run_dir: ${data.scale.2}: no such key"),
@@ -246,14 +223,8 @@ def test_a_saved_config_loads_to_itself(load, text):
         ("run_dir=${tracker}", 'run_dir: ${tracker} is {"probes": 8}; accepted: a key with one,'),
         ("model=${data}", 'model: "${data}" is not accepted; accepted: mapping'),
         ("model.extra=${data}", 'model.extra: "${data}" is not accepted; accepted: mapping of any'),
-        (
-            "model.depth=${model.lr}",
-            "model.depth: While dereferencing interpolation '${model.lr}':",
-        ),
-        (
-            "trainer.max_epochs=${model.lr}",
-            "trainer.max_epochs: 0.001 is not accepted; accepted: i",
-        ),
+        ("model.depth=${model.lr}", "model.depth: While dereferencing interpolation '${model"),
+        ("trainer.max_epochs=${model.lr}", "trainer.max_epochs: 0.001 is not accepted; accepted:"),
         ("run_dir=${seed}${nope", 'override "run_dir=${seed}${nope", line 1: "${seed}${nope" is'),
         # Overrides.
         ("seed", 'override "seed" is not accepted; accepted: key.sub=value'),
@@ -287,19 +258,13 @@ def test_nothing_in_a_config_is_executed(load, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "",
-            ": null is no mapping; accepted: one with seed, run_dir, model, data, tracker, trainer",
-        ),
+        ("", ": null is no mapping; accepted: one with seed, run_dir, model, data, tracker, train"),
         ("- a", ': ["a"] is no mapping'),
         ("a: 1\nb: [1\nc: 2", ", line 3: while parsing a flow sequence expected"),
         ("a: 1\nb: 2: 3", ", line 2: mapping values are not allowed here"),
         ("a: 1\n---\na: 2", ", line 2: expected a single document in the stream but found another"),
         ("seed: 1\nseed: 1", ", line 2: while constructing a mapping found duplicate key seed"),
-        (
-            "seed: 1\nmodel: {lr: 1, lr: 1}",
-            ", line 2: while constructing a mapping found duplicate",
-        ),
+        ("seed: 1\nmodel: {lr: 1, lr: 1}", ", line 2: while constructing a mapping found dup"),
         ("a: &b 1\nc: *b", ", line 2: the alias *b is not accepted; write the value out"),
         ("\n&a [*a]", ", line 2: the alias *a is not accepted"),
         ("a: !!python/object:os.system x", ", line 1: the tag tag:yaml.org,2002:python/object:os"),
@@ -313,10 +278,7 @@ def test_nothing_in_a_config_is_executed(load, value):
         ("a: \0", ": unacceptable character #x0000"),
         ("a: [" + "1," * 20_000 + "]", ", line 1: YAML node expansion exceeds"),
         ("#" * 70_000, ": too large; accepted: 64 KiB"),
-        (
-            b"seed: \xff",
-            ": 'utf-8' codec can't decode byte 0xff in position 6: invalid start byte;",
-        ),
+        (b"seed: \xff", ": 'utf-8' codec can't decode byte 0xff in position 6: invalid start byte"),
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -352,47 +314,19 @@ def test_a_path_that_is_no_file(path, message):
 
 
 NAMES = "seed run_dir model data tracker trainer kind name lr extra scale max_epochs".split()
-WORDS = [
-    *NAMES,
-    "vit",
-    "digits",
-    "1",
-    "1e-3",
-    "-.inf",
-    "no",
-    "???",
-    "null",
-    "a",
-    "'",
-    '"',
-    "\\",
-    "%",
-]
-MARKS = [
-    *"-[]{},:?=|>&*!#.\n ",
-    ": ",
-    "\n  ",
-    "${",
-    "}",
-    "${seed}",
-    "<<",
-    "0x",
-    "1:2",
-    "é",
-    "\t",
-    "\x85",
-]
-scraps = st.lists(st.sampled_from(WORDS + MARKS), max_size=12).map("".join)
+WORDS = "vit digits 1 1e-3 -.inf no ??? null a ${ ${seed} ${run_dir} << 0x 1:2 é".split()
+MARKS = [*"-[]{},:?=|>&*!#.%$'\"\\ \n\t\x85", ": ", "\n  "]
+scraps = st.lists(st.sampled_from(NAMES + WORDS + MARKS), max_size=12).map("".join)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | scraps
 values = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner, max_size=3)
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner, max_size=3),
     ),
     max_leaves=5,
 )
-yaml_texts = st.text() | scraps | values.map(lambda value: yaml.safe_dump(value))
+yaml_texts = st.text() | scraps | values.map(yaml.safe_dump)
 keys = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(".".join) | scraps
 free = st.just("model.extra.a") | st.just("model.name") | st.just("run_dir")
 overrides = st.lists(st.text() | st.builds("{}={}".format, keys | free, yaml_texts), max_size=3)

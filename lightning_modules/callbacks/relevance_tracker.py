@@ -20,9 +20,6 @@ from lightning_modules import render
 from lightning_modules.metrics import ClassSpecificity, Segmentation
 from relprop import Explanation
 
-SHOWN = 8  # samples in a picture
-GROUPS = 2  # of them side by side
-
 
 class RelevanceTracker(Callback):
     """Logs relevance maps of probe samples, in pictures and in numbers, each validation epoch.
@@ -122,7 +119,7 @@ class RelevanceTracker(Callback):
         images = render.unnormalize(
             batch["image"], data.input_config["mean"], data.input_config["std"]
         )
-        picture = probe_picture(
+        picture = render.probe_picture(
             images, batch["label"], of_true, of_predicted, data.class_names, trainer.current_epoch
         )
         self._publish(trainer, "probes", picture, f"epoch={trainer.current_epoch:03d}.png")
@@ -142,7 +139,7 @@ class RelevanceTracker(Callback):
         images = render.unnormalize(
             batch["image"], data.input_config["mean"], data.input_config["std"]
         )
-        picture = pair_picture(images, explanations, data.class_names, trainer.current_epoch)
+        picture = render.pair_picture(images, explanations, data.class_names, trainer.current_epoch)
         self._publish(trainer, "pairs", picture, f"pairs-epoch={trainer.current_epoch:03d}.png")
         return {"class_specificity": specificity.compute()}
 
@@ -170,56 +167,3 @@ def concentration(maps: Tensor) -> Tensor:
     share = F.normalize(maps.clamp(min=0), p=1, dim=-1)
     entropy = torch.special.entr(share).sum(dim=-1)
     return 1 - entropy / np.log(maps.shape[-1])
-
-
-# ------------------------------------------------------------------------------------ pictures
-
-
-def probe_picture(
-    images: Tensor,
-    labels: Tensor,
-    of_true: Explanation,
-    of_predicted: Explanation,
-    class_names: list[str],
-    epoch: int,
-) -> np.ndarray:
-    """Input, map for the true class and map for the predicted class of the first probes."""
-    probability = of_true.logits.softmax(dim=-1)
-    maps = [e.heatmap(images.shape[-2:]) for e in (of_true, of_predicted)]
-    panels = []
-    for i in range(min(SHOWN, len(images))):
-        panels.append(render.Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
-        for kind, explanation, heat in (
-            ("true", of_true, maps[0]),
-            ("predicted", of_predicted, maps[1]),
-        ):
-            target = explanation.target[i]
-            title = f"{kind}: {render.short(class_names[target])}\np = {probability[i, target]:.2f}"
-            wrong = bool(target != labels[i])
-            panels.append(render.Panel(render.overlay(images[i], heat[i]), title, wrong))
-    heading = f"Why each class? Validation samples after epoch {epoch}"
-    return render.grid(_rows(panels, 3), heading, group=3)
-
-
-def pair_picture(
-    images: Tensor, explanations: list[Explanation], class_names: list[str], epoch: int
-) -> np.ndarray:
-    """Scenes with two objects, and the map for the class of each."""
-    probability = explanations[0].logits.softmax(dim=-1)
-    panels = []
-    for i in range(min(SHOWN, len(images))):
-        panels.append(render.Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
-        for explanation in explanations:
-            target = explanation.target[i]
-            heat = explanation.heatmap(images.shape[-2:])[i]
-            title = f"why {render.short(class_names[target])}?\np = {probability[i, target]:.2f}"
-            panels.append(render.Panel(render.overlay(images[i], heat), title))
-    heading = f"Two objects a scene, one map for each class, after epoch {epoch}"
-    return render.grid(_rows(panels, 3), heading, group=3)
-
-
-def _rows(panels: list[render.Panel], group: int) -> list[list[render.Panel | None]]:
-    """Groups of panels in rows of GROUPS, the last row filled up."""
-    width = group * GROUPS
-    panels = panels + [None] * (-len(panels) % width)
-    return [panels[i : i + width] for i in range(0, len(panels), width)]
