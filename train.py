@@ -111,7 +111,11 @@ def build(config: DictConfig, checkpoint: Path | None):
     trainer = Trainer(
         default_root_dir=config.run_dir,
         logger=TensorBoardLogger(
-            config.run_dir, name="", version="", default_hp_metric=False, **rewind(checkpoint)
+            config.run_dir,
+            name="",
+            version="",
+            default_hp_metric=False,
+            purge_step=rewind(checkpoint),
         ),
         callbacks=callbacks(config),
         plugins=[AtomicCheckpointIO(), *trainer_options.pop("plugins", [])],
@@ -136,12 +140,12 @@ def callbacks(config: DictConfig) -> list[Callback]:
     return chosen
 
 
-def rewind(checkpoint: Path | None) -> dict[str, int]:
-    """Let TensorBoard forget what a stopped run logged after its last checkpoint."""
+def rewind(checkpoint: Path | None) -> int:
+    """The step from which on TensorBoard forgets what a stopped run has logged."""
     if checkpoint is None:
-        return {}
+        return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return {"purge_step": state["global_step"] + 1}
+    return state["global_step"]
 
 
 @rank_zero_only

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -80,7 +81,10 @@ class RelevanceTracker(Callback):
             self.probes = order[: self.samples].tolist()
         # A model that cannot be explained, or a block that is not there, should be known now.
         first = self._batch(module, dataset, self.probes[:1])
-        self._explain(module.record(first), first["label"])
+        try:
+            self._explain(module.record(first), first["label"])
+        except ValueError as error:
+            raise MisconfigurationException(f"tracker: {error}") from error
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
@@ -157,9 +161,8 @@ class RelevanceTracker(Callback):
         os.replace(partial, self.folder / name)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(
-                    f"explanations/{tag}", picture, trainer.global_step, dataformats="HWC"
-                )
+                step = trainer.global_step - 1  # of the last batch, as Lightning logs an epoch's end
+                logger.experiment.add_image(f"explanations/{tag}", picture, step, dataformats="HWC")
 
 
 def concentration(maps: Tensor) -> Tensor:
