@@ -10,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, optim
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import relprop
 
@@ -38,8 +38,8 @@ class Classifier(lightning.LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        self.val_class_accuracy = MulticlassAccuracy(classes, average="none")
-        self.test_class_accuracy = MulticlassAccuracy(classes, average="none")
+        self.val_confusion = MulticlassConfusionMatrix(classes)
+        self.test_confusion = MulticlassConfusionMatrix(classes)
 
     # ---------------------------------------------------------------- what a subclass fills in
 
@@ -81,30 +81,35 @@ class Classifier(lightning.LightningModule):
         self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_metrics, self.val_class_accuracy)
+        self._evaluate(batch, "val", self.val_metrics, self.val_confusion)
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics, self.test_class_accuracy)
+        self._evaluate(batch, "test", self.test_metrics, self.test_confusion)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_class_accuracy("val", self.val_class_accuracy)
+        self._log_class_accuracy("val", self.val_confusion)
 
     def on_test_epoch_end(self) -> None:
-        self._log_class_accuracy("test", self.test_class_accuracy)
+        self._log_class_accuracy("test", self.test_confusion)
 
     def _evaluate(
-        self, batch: Mapping[str, Tensor], split: str, metrics: MetricCollection, by_class: Metric
+        self, batch: Mapping[str, Tensor], split: str, metrics: MetricCollection, confusion: Metric
     ) -> None:
         logits, labels = self(batch), batch["label"]
         metrics.update(logits, labels)
-        by_class.update(logits, labels)
+        confusion.update(logits, labels)
         self.log(f"{split}/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
         self.log_dict(metrics, prog_bar=True)
 
-    def _log_class_accuracy(self, split: str, by_class: Metric) -> None:
-        for name, accuracy in zip(self.hparams.class_names, by_class.compute(), strict=True):
-            self.log(f"{split}_class_accuracy/{name}", accuracy, sync_dist=False)
-        by_class.reset()
+    def _log_class_accuracy(self, split: str, confusion: Metric) -> None:
+        """Accuracy of every class that the split has."""
+        counts = confusion.compute()  # [true, predicted]
+        for name, right, total in zip(
+            self.hparams.class_names, counts.diagonal(), counts.sum(dim=1), strict=True
+        ):
+            if total > 0:
+                self.log(f"{split}_class_accuracy/{name}", right / total)
+        confusion.reset()
 
     # ------------------------------------------------------------------------- optimisation
 
