@@ -28,6 +28,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import MetricsTable, RelevanceTracker
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.data import DATAMODULES
+from lightning_modules.errors import InputError
 from relprop import UnsupportedModel
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         test(config, data, model, trainer)
-    except (UnsupportedModel, MisconfigurationException) as error:
+    except (InputError, UnsupportedModel, MisconfigurationException) as error:
         fail(error)
 
 
@@ -68,7 +69,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def fail(error: object) -> None:
     """What was wrong and what is accepted, on one line; exit code 2."""
-    print("train.py: " + " ".join(str(error).split()), file=sys.stderr)
+    message = str(error)
+    if "Original Traceback" in message:  # a loader's worker sends its whole traceback
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    print("train.py: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(2)
 
 

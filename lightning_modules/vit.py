@@ -16,6 +16,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from lightning_modules.classifier import Classifier
+from lightning_modules.errors import InputError
 
 
 class ViTClassifier(Classifier):
@@ -89,6 +90,11 @@ class ViTClassifier(Classifier):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         if self.mix is None:
             return super().training_step(batch, batch_idx)
+        if len(batch["label"]) % 2:
+            raise InputError(
+                f"a batch of {len(batch['label'])} cannot be mixed in pairs; accepted with mixup "
+                "or cutmix: an even data.batch_size"
+            )
         images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
         loss = F.cross_entropy(self.backbone(images), labels)
         self.log_training(loss)
@@ -136,7 +142,11 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     """Load a file of weights, position embeddings resized, a head of another size left out."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"model.weights is {path}: no such file")
-    state = checkpoint_filter_fn(load_state_dict(path, weights_only=True), backbone)
+    try:
+        state = checkpoint_filter_fn(load_state_dict(path, weights_only=True), backbone)
+    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
     own = backbone.state_dict()
     head = tuple(
         f"{name}." for name, m in backbone.named_modules() if m is backbone.get_classifier()
