@@ -84,12 +84,9 @@ def main() -> None:
         seconds["plain"] += fit(plain, batch, options.steps)
         seconds["ours"] += fit(ours, batch, options.steps)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    quartiles = {name: statistics.quantiles(values, n=4) for name, values in seconds.items()}
     for name in seconds:
-        low, _, high = quartiles[name]
-        print(
-            f"{name:6} {median[name] * 1e3:7.1f} ms a step  (quartiles {low * 1e3:.1f}, {high * 1e3:.1f})"
-        )
+        low, middle, high = (1e3 * q for q in statistics.quantiles(seconds[name], n=4))
+        print(f"{name:6} {middle:7.1f} ms a step  (quartiles {low:.1f}, {high:.1f})")
     print(f"ratio  {median['ours'] / median['plain']:7.3f}")
 
 

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from relprop import Explanation
 
-SHOWN = 8  # samples in a picture
-GROUPS = 2  # of them side by side
+SHOWN = 6  # samples in a picture
 COLORMAP = matplotlib.colormaps["inferno"]  # perceptually uniform, readable when colour-blind
 DPI = 100
 WRONG = "#b00020"
 # Of a grid, in pixels.
-PANEL, TITLE, SPACE, GAP, MARGIN, HEADING, COLOR_BAR = 135, 32, 6, 30, 10, 45, 80
+PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 80
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -57,23 +56,17 @@ class Panel:
     wrong: bool = False  # the model is mistaken: the title is set apart
 
 
-def grid(rows: Sequence[Sequence[Panel | None]], heading: str, group: int) -> np.ndarray:
-    """Panels in rows under a heading, with a colour bar: [H, W, 3], uint8.
-
-    ``group``: so many columns belong together, a gap sets them apart; None is an empty place.
-    """
-    columns = len(rows[0])
-    gaps = columns // group - 1
-    width = MARGIN + columns * (PANEL + SPACE) + gaps * GAP + COLOR_BAR
+def grid(rows: Sequence[Sequence[Panel]], heading: str) -> np.ndarray:
+    """Panels in rows under a heading, with a colour bar: [H, W, 3], uint8."""
+    width = MARGIN + len(rows[0]) * (PANEL + SPACE) + COLOR_BAR
     height = HEADING + len(rows) * (TITLE + PANEL + SPACE)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     figure.text(MARGIN / width, 1 - 25 / height, heading, fontsize=11, va="center")
     for r, row in enumerate(rows):
         for c, panel in enumerate(row):
-            if panel is not None:
-                left = MARGIN + c * (PANEL + SPACE) + c // group * GAP
-                bottom = height - HEADING - (r + 1) * (TITLE + PANEL + SPACE)
-                _place(figure, panel, left, bottom)
+            left = MARGIN + c * (PANEL + SPACE)
+            bottom = height - HEADING - (r + 1) * (TITLE + PANEL + SPACE)
+            _place(figure, panel, left, bottom)
     bar_height = min(250, height - 2 * HEADING)
     bar = figure.colorbar(
         ScalarMappable(cmap=COLORMAP),
@@ -106,7 +99,7 @@ def _place(figure: Figure, panel: Panel, left: int, bottom: int) -> None:
         (left + PANEL / 2) / width,
         (bottom + PANEL + 4) / height,
         panel.title,
-        fontsize=8,
+        fontsize=9,
         color=WRONG if panel.wrong else "black",
         ha="center",
         parse_math=False,
@@ -119,54 +112,29 @@ def short(name: str, length: int = 18) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-# ------------------------------------------------------------------- pictures of the tracker
-
-
-def probe_picture(
+def explanation_picture(
     images: Tensor,
-    labels: Tensor,
-    of_true: Explanation,
-    of_predicted: Explanation,
-    class_names: list[str],
-    epoch: int,
+    explanations: Sequence[Explanation],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    heading: str,
+    labels: Tensor | None = None,
 ) -> np.ndarray:
-    """Input, map for the true class and map for the predicted class of the first probes."""
-    probability = of_true.logits.softmax(dim=-1)
-    maps = [e.heatmap(images.shape[-2:]) for e in (of_true, of_predicted)]
-    panels = []
-    for i in range(min(SHOWN, len(images))):
-        panels.append(Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
-        for kind, explanation, heat in (
-            ("true", of_true, maps[0]),
-            ("predicted", of_predicted, maps[1]),
-        ):
-            target = explanation.target[i]
-            title = f"{kind}: {short(class_names[target])}\np = {probability[i, target]:.2f}"
-            wrong = bool(target != labels[i])
-            panels.append(Panel(overlay(images[i], heat[i]), title, wrong))
-    heading = f"Why each class? Validation samples after epoch {epoch}"
-    return grid(_rows(panels, 3), heading, group=3)
+    """One row a sample: the picture, and its map in each explanation: [H, W, 3], uint8.
 
-
-def pair_picture(
-    images: Tensor, explanations: list[Explanation], class_names: list[str], epoch: int
-) -> np.ndarray:
-    """Scenes with two objects, and the map for the class of each."""
+    ``images`` [B, 3, H, W], 0..1; ``titles``, one an explanation, have ``{}`` for the class; where
+    the class is not the one of ``labels`` [B], the title is red.
+    """
+    heatmaps = [explanation.heatmap(images.shape[-2:]) for explanation in explanations]
     probability = explanations[0].logits.softmax(dim=-1)
-    panels = []
+    rows = []
     for i in range(min(SHOWN, len(images))):
-        panels.append(Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input"))
-        for explanation in explanations:
+        row = [Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input")]
+        for explanation, maps, title in zip(explanations, heatmaps, titles, strict=True):
             target = explanation.target[i]
-            heat = explanation.heatmap(images.shape[-2:])[i]
-            title = f"why {short(class_names[target])}?\np = {probability[i, target]:.2f}"
-            panels.append(Panel(overlay(images[i], heat), title))
-    heading = f"Two objects a scene, one map for each class, after epoch {epoch}"
-    return grid(_rows(panels, 3), heading, group=3)
-
-
-def _rows(panels: list[Panel], group: int) -> list[list[Panel | None]]:
-    """Groups of panels in rows of GROUPS, the last row filled up."""
-    width = group * GROUPS
-    panels = panels + [None] * (-len(panels) % width)
-    return [panels[i : i + width] for i in range(0, len(panels), width)]
+            wrong = labels is not None and bool(target != labels[i])
+            name = title.format(short(class_names[target]))
+            text = f"{name}\np = {probability[i, target]:.2f}"
+            row.append(Panel(overlay(images[i], maps[i]), text, wrong))
+        rows.append(row)
+    return grid(rows, heading)

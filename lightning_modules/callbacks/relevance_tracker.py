@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
@@ -120,11 +120,13 @@ class RelevanceTracker(Callback):
             segmentation.update(of_true.heatmap(size).float().cpu(), batch["mask"].cpu())
             scalars |= segmentation.compute()
 
-        images = render.unnormalize(
-            batch["image"], data.input_config["mean"], data.input_config["std"]
-        )
-        picture = render.probe_picture(
-            images, batch["label"], of_true, of_predicted, data.class_names, trainer.current_epoch
+        picture = render.explanation_picture(
+            self._images(batch, data),
+            (of_true, of_predicted),
+            ("true: {}", "predicted: {}"),
+            data.class_names,
+            f"Why each class? Validation samples, epoch {trainer.current_epoch}",
+            batch["label"],
         )
         self._publish(trainer, "probes", picture, f"epoch={trainer.current_epoch:03d}.png")
         return scalars
@@ -140,10 +142,13 @@ class RelevanceTracker(Callback):
             heatmaps = explanation.heatmap(batch["image"].shape[-2:])
             specificity.update(heatmaps, batch["masks"][:, one], batch["masks"][:, 1 - one])
 
-        images = render.unnormalize(
-            batch["image"], data.input_config["mean"], data.input_config["std"]
+        picture = render.explanation_picture(
+            self._images(batch, data),
+            explanations,
+            ("why {}?", "why {}?"),
+            data.class_names,
+            f"Two objects a scene: why each? Epoch {trainer.current_epoch}",
         )
-        picture = render.pair_picture(images, explanations, data.class_names, trainer.current_epoch)
         self._publish(trainer, "pairs", picture, f"pairs-epoch={trainer.current_epoch:03d}.png")
         return {"class_specificity": specificity.compute()}
 
@@ -154,6 +159,10 @@ class RelevanceTracker(Callback):
         batch = default_collate([dataset[i] for i in indices])
         return module.transfer_batch_to_device(batch, module.device, 0)
 
+    def _images(self, batch: dict[str, Tensor], data: LightningDataModule) -> Tensor:
+        config = data.input_config
+        return render.unnormalize(batch["image"], config["mean"], config["std"])
+
     def _publish(self, trainer: Trainer, tag: str, picture: np.ndarray, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{name}.partial"
@@ -161,7 +170,9 @@ class RelevanceTracker(Callback):
         os.replace(partial, self.folder / name)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                step = trainer.global_step - 1  # of the last batch, as Lightning logs an epoch's end
+                step = (
+                    trainer.global_step - 1
+                )  # of the last batch, as Lightning logs an epoch's end
                 logger.experiment.add_image(f"explanations/{tag}", picture, step, dataformats="HWC")
 
 
