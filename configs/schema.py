@@ -48,8 +48,7 @@ class ConfigError(ValueError):
     """What is wrong with a config, in one printable line."""
 
     def __init__(self, message: str) -> None:
-        printable = "".join(char if char.isprintable() else " " for char in message[:2000])
-        super().__init__(" ".join(printable.split()))
+        super().__init__("".join(char if char.isprintable() else " " for char in message[:2000]))
 
 
 def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
@@ -125,7 +124,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         problem = " ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{source}, line {error.problem_mark.line + 1}: {problem}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from None
 
 
@@ -189,9 +188,11 @@ def complete(written: dict[str, Any], schemas: dict[str, type]) -> DictConfig:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-    missing = [key for key, value in flatten(OmegaConf.to_container(config)) if value == MISSING]
+    # Merging would drop a written ??? for a default, which then is not what the file asks for.
+    values = (*flatten(written), *flatten(OmegaConf.to_container(config)))
+    missing = ", ".join(sorted({key for key, value in values if value == MISSING}))
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: missing; give a value in the file or key=value")
+        raise ConfigError(f"{missing}: missing; give a value in the file or key=value")
     return config
 
 
@@ -251,7 +252,7 @@ def describe(type_: Any) -> str:
     """A type in the words of someone who writes YAML; "" if YAML cannot express it."""
     origin, args = get_origin(type_) or type_, get_args(type_)
     if origin in (Union, UnionType):
-        return " or ".join(filter(None, dict.fromkeys(map(describe, args))))
+        return " or ".join(filter(None, map(describe, args)))
     if origin is Literal:
         return " or ".join(map(show, args))
     items = describe(args[-1]) if args else ""

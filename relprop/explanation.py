@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel
 from relprop.methods import METHODS, Options
-from relprop.trace import Trace, record
+from relprop.trace import Trace, as_if_alone, record
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def explain_trace(
     """As :func:`explain`, from a recording: several methods and classes from one forward pass."""
     chosen = check_method(method, options)
     target = resolve_target(target, trace.logits)
-    relevance = METHODS[method](trace, target, chosen)
+    with as_if_alone(trace.logits.device):
+        relevance = METHODS[method](trace, target, chosen)
     if relevance.ndim == 3:  # pixels
         grid = tuple(relevance.shape[1:])
         return Explanation(relevance.flatten(1), target, trace.logits, grid)

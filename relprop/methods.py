@@ -44,6 +44,7 @@ def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
 
     def add(function: Method) -> Method:
         def with_rules(trace: Trace, target: Tensor, options: Options) -> Tensor:
+            trace.check_start_layer(options.start_layer)
             if options.rules is None:
                 options = replace(options, rules=rules)
             return function(trace, target, options)
@@ -111,16 +112,19 @@ def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
 def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """GradCAM on the last block's attention: heads weighted by their mean gradient over the grid.
 
-    Negative evidence is clamped and each map is scaled to 0..1.
+    Negative evidence is clamped and each map is scaled to 0..1. Padding, which nothing attends to
+    but which has gradients, is no part of the grid.
     """
     last = len(trace.attention) - 1
     A = _read(trace, target, options, trace.attention[-1])
     G = _read(trace, target, options, trace.gradient(target, last)[0])
-    weight = G[..., trace.prefix :].mean(dim=-1, keepdim=True)
-    cam = (A * weight).mean(dim=1).clamp(min=0)
-    grid = cam[:, trace.prefix :]
-    low, high = grid.amin(dim=-1, keepdim=True), grid.amax(dim=-1, keepdim=True)
-    return torch.where(high > low, (cam - low) / (high - low), 0)
+    grid = A.amax(dim=1) > 0
+    grid[:, : trace.prefix] = False
+    weight = (G * grid[:, None]).sum(dim=-1) / grid.sum(dim=-1, keepdim=True)
+    cam = (A * weight[..., None]).mean(dim=1).clamp(min=0)
+    low = cam.masked_fill(~grid, torch.inf).amin(dim=-1, keepdim=True)
+    high = cam.masked_fill(~grid, -torch.inf).amax(dim=-1, keepdim=True)
+    return torch.where(grid & (high > low), (cam - low) / (high - low), 0)
 
 
 @method("lrp", rules="lrp")
@@ -150,9 +154,11 @@ def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
 
 @method("without_relevance")
 def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """Ablation: product of I + E_h G^+."""
+    """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
     G = trace.gradient(target, options.start_layer)
-    return _read_product(trace, target, options, [_heads(g) for g in G], options.normalize_rows)
+    A = trace.attention[options.start_layer :]
+    blocks = [_heads(g * (a > 0)) for g, a in zip(G, A, strict=True)]
+    return _read_product(trace, target, options, blocks, options.normalize_rows)
 
 
 def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Tensor:

@@ -44,10 +44,11 @@ _MOVED = """
     masked_fill masked_select detach diagonal pixel_shuffle pixel_unshuffle unfold adjoint
     requires_grad
 """
-_UNCHANGED = """
-    softmax log_softmax layer_norm rms_norm group_norm batch_norm normalize gelu relu relu6 silu elu
-    celu selu leaky_relu hardswish hardtanh hardsigmoid mish softplus logsigmoid tanh sigmoid erf
-    pow neg clamp clip dropout dropout1d dropout2d alpha_dropout feature_dropout
+_UNCHANGED = "softmax log_softmax layer_norm rms_norm group_norm batch_norm normalize"
+_UNCHANGED_ELEMENTWISE = """
+    gelu relu relu6 silu elu celu selu leaky_relu hardswish hardtanh hardsigmoid mish softplus
+    logsigmoid tanh sigmoid erf pow neg clamp clip dropout dropout1d dropout2d alpha_dropout
+    feature_dropout
 """
 _RULED = {
     "linear": "linear",
@@ -72,12 +73,19 @@ OPERATIONS: dict[Callable, str] = {
     function: operation
     for names, operation in (
         *((name, MOVED) for name in _MOVED.split()),
-        *((name, UNCHANGED) for name in _UNCHANGED.split()),
+        *((name, UNCHANGED) for name in (_UNCHANGED + _UNCHANGED_ELEMENTWISE).split()),
         *_RULED.items(),
     )
     for function in spellings(names)
 }
 """The operation of each torch function."""
+
+ELEMENTWISE = {
+    function
+    for name in (*_UNCHANGED_ELEMENTWISE.split(), *"add radd sub rsub mul rmul div truediv".split())
+    for function in spellings(name)
+}
+"""Functions whose output, where relevance passes unchanged, is elementwise in their input."""
 
 
 def register(function: Callable, rule: str | _rules.Rule) -> None:
@@ -105,10 +113,12 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
 # ------------------------------------------------------------- reading a call of a model
 
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+CAT = (torch.cat, torch.concat, torch.concatenate)
 
 # What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
 # keep the role of their input.
 PIXELS = "pixels"
+PATCHES = "patches"
 IDS = "ids"
 SCORES = "attention scores"
 ATTENTION = "attention"
@@ -121,6 +131,26 @@ def role(x: Tensor) -> str | None:
 def set_role(x: Tensor, value: str | None) -> Tensor:
     x._relprop_role = value
     return x
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether ``x`` came out of a call that the recorder saw: each such tensor has a role."""
+    return hasattr(x, "_relprop_role")
+
+
+def set_origin(x: Tensor, origin: Tensor) -> None:
+    """Note that ``x`` is an elementwise function of ``origin``, and of what that is one of."""
+    x._relprop_origin = _origin(origin)
+
+
+def _origin(x: Tensor) -> Tensor:
+    return getattr(x, "_relprop_origin", x)
+
+
+def common_origin(streams: list[Tensor]) -> Tensor | None:
+    """The one tensor that all are elementwise functions of: x of x * sigmoid(x)."""
+    origins = [_origin(x) for x in streams]
+    return origins[0] if all(origin is origins[0] for origin in origins) else None
 
 
 def on_path(x) -> bool:
@@ -145,6 +175,8 @@ def interpret(function, args, kwargs):
     None where the vocabulary has no such operation.
     """
     operation = MOVED if function.__name__ == "__get__" else OPERATIONS.get(function)
+    if operation == "einsum" and isinstance(args[1], (tuple, list)):
+        args = (args[0], *args[1])
     streams = [a for a in tensors_in(*args, *kwargs.values()) if on_path(a)]
     if operation in ("add", "sub", "rsub"):
         if len(streams) == 1 and (role(streams[0]) == SCORES or _is_bias(args, kwargs)):

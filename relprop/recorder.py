@@ -29,15 +29,21 @@ from relprop.attention import COMPOSED
 from relprop.errors import UnsupportedModel
 from relprop.operations import (
     ATTENTION,
+    CAT,
+    ELEMENTWISE,
     IDS,
     MOVED,
     OUT_OF_PLACE,
+    PATCHES,
     SCORES,
     SOFTMAX,
     UNCHANGED,
+    common_origin,
     interpret,
+    is_recorded,
     on_path,
     role,
+    set_origin,
     set_role,
     tensors_in,
     writes_in_place,
@@ -134,18 +140,21 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self._active.stack[-1] is not self or not torch.is_grad_enabled():
+        if self._active.stack[-1] is not self:
+            return function(*args, **kwargs)
+        args = tuple(self.current(a) for a in args)
+        kwargs = {k: self.current(a) for k, a in kwargs.items()}
+        if not torch.is_grad_enabled():
             return function(*args, **kwargs)
         if writes_in_place(function, kwargs):
             return self._run_in_place(function, args, kwargs)
-        args = tuple(self.current(a) for a in args)
-        kwargs = {k: self.current(a) for k, a in kwargs.items()}
         return self._run(function, args, kwargs)
 
     def _run(self, function, args, kwargs):
         path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
+        _check_recorded(path)
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
@@ -154,11 +163,18 @@ class Recorder(TorchFunctionMode):
             return _run_unknown(function, args, kwargs)
         output = function(*args, **kwargs)
         if operation == MOVED:
+            if function in CAT and role(path[0]) == PATCHES:
+                _check_patches_last(*args, **kwargs)
             for moved in tensors_in(output):
                 set_role(moved, role(path[0]))
             return output
+        if operation in ("add", "mul") and (x := common_origin(path)) is not None and len(path) > 1:
+            operation, path = UNCHANGED, [x]  # an activation written out by hand
         recorded = self._record(operation, rule_args, rule_kwargs, output, path)
+        if operation == UNCHANGED and function in ELEMENTWISE and recorded is not path[0]:
+            set_origin(recorded, path[0])
         if function in SOFTMAX and role(path[0]) == SCORES:
+            _check_softmax(*args, **kwargs)
             set_role(recorded, ATTENTION)
         return recorded
 
@@ -166,7 +182,7 @@ class Recorder(TorchFunctionMode):
         output = function(*args, **kwargs)
         if function is F.embedding and self.recording.source is None and role(args[0]) == IDS:
             # The first look-up of the model's ids. Later ones (positions, types) are constants.
-            self.recording.source = output.requires_grad_()
+            self.recording.source = set_role(output.requires_grad_(), None)
         elif args and isinstance(args[0], Tensor) and role(args[0]) == IDS:
             for moved in tensors_in(output):
                 set_role(moved, IDS)
@@ -198,21 +214,27 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, operation: str, path: list[Tensor], output: Tensor) -> None:
         recording = self.recording
-        if operation == UNCHANGED:
-            set_role(output, role(path[0]))
-        elif operation == "patch_embedding":
+        set_role(output, role(path[0]) if operation == UNCHANGED else None)
+        if operation == "patch_embedding":
+            if recording.grid is not None:
+                raise UnsupportedModel(
+                    "a second patch embedding: the model sees the image twice, and relevance "
+                    "follows one pass; explain the passes one by one"
+                )
             recording.source, recording.grid = path[0], tuple(output.shape[-2:])
+            set_role(output, PATCHES)
         elif operation == "linear" and recording.grid is None and not self._embedded:
             # The relevance of a text ends where its embeddings are complete: at the first layer.
             recording.source, self._embedded = path[0], True
         elif operation == "add":
-            if role(path[0]) == SCORES:
-                set_role(output, SCORES)
-            elif output.ndim == 3:
+            if role(path[0]) in (SCORES, PATCHES):
+                set_role(output, role(path[0]))
+            if role(path[0]) != SCORES and output.ndim == 3:
                 recording.stream = output
         elif operation in ("matmul", "einsum"):
             if role(path[0]) == ATTENTION:
-                recording.attention.append(self._checked_attention(path[0]))
+                if not any(path[0] is seen for seen in recording.attention):
+                    recording.attention.append(self._checked_attention(path[0]))
             else:
                 set_role(output, SCORES)
 
@@ -240,20 +262,22 @@ class Recorder(TorchFunctionMode):
 
         The recording keeps tensors that rules need later, so none may be overwritten.
         """
-        target = args[0]
-        if not any(on_path(self.current(t)) for t in tensors_in(*args, *kwargs.values())):
+        path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
+        if not path:
             return function(*args, **kwargs)
-        args = tuple(self.current(a) for a in args)
-        kwargs = {k: self.current(a) for k, a in kwargs.items()} | (
-            {"inplace": False} if "inplace" in kwargs else {}
-        )
+        target = args[0]
+        if "inplace" in kwargs:
+            kwargs = kwargs | {"inplace": False}
         if function is Tensor.__setitem__:
-            output = args[0].clone()
+            _check_recorded(path)
+            output = set_role(target.clone(), role(target))
             function(output, *args[1:])
         else:
             output = self._run(OUT_OF_PLACE.get(function, function), args, kwargs)
-        self._rewritten[id(target)] = (target, output)
-        self._stale_storages.add(target.untyped_storage().data_ptr())
+        if output is not target:  # as it is after dropout in evaluation
+            self._rewritten[id(target)] = (target, output)
+            if not _same_memory(output, target):  # as it is after unsqueeze_
+                self._stale_storages.add(target.untyped_storage().data_ptr())
         return None if function is Tensor.__setitem__ else output
 
     def current(self, value):
@@ -263,8 +287,8 @@ class Recorder(TorchFunctionMode):
             return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
         if not isinstance(value, Tensor):
             return value
-        if isinstance(value, torch.nn.Parameter):
-            return value.detach()  # no weight gradients
+        if value.requires_grad and value.is_leaf and not is_recorded(value):
+            return value.detach()  # a parameter: no weight gradients
         while id(value) in self._rewritten:
             value = self._rewritten[id(value)][1]
         if self._stale_storages and value.layout == torch.strided:
@@ -274,6 +298,36 @@ class Recorder(TorchFunctionMode):
                     "another view of its memory; write that operation out of place"
                 )
         return value
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _check_recorded(path: list[Tensor]) -> None:
+    """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
+    for x in path:
+        if not is_recorded(x):
+            raise UnsupportedModel(
+                f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "
+                "that is not a torch function (a custom autograd.Function, a scripted function): "
+                "relevance cannot cross it; write it in torch functions"
+            )
+
+
+def _check_patches_last(tensors, *args, **kwargs) -> None:
+    if not on_path(tensors[-1]):
+        raise UnsupportedModel(
+            "tokens are appended after the patches; accepted: class, distillation and register "
+            "tokens before the patches"
+        )
+
+
+def _check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:
+    if dim not in (-1, input.ndim - 1):
+        raise UnsupportedModel(
+            f"softmax of attention scores over dimension {dim}; accepted: the last, the keys"
+        )
 
 
 def _run_unknown(function, args, kwargs):

@@ -120,7 +120,7 @@ def add_keeping_shares(
     """
 
     def total(x: Tensor) -> Tensor:
-        return x.sum(dim=tuple(range(1, x.ndim)), keepdim=True)
+        return x.reshape(len(x), -1).sum(dim=1).reshape(-1, *[1] * (x.ndim - 1))
 
     R_a, R_b = add_proportional(relevance, output, input, other, alpha=alpha, eps=eps)
     sum_a, sum_b = total(R_a), total(R_b)

@@ -33,6 +33,7 @@ class Trace:
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
+        self._check_batch_first()
         self.grid = recording.grid
         tokens = recording.attention[-1].shape[-1]
         self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
@@ -88,22 +89,50 @@ class Trace:
         held = self._walk_back([stream], target, rules, eps)[0].sum(dim=-1).abs()
         return torch.nan_to_num(held / held.sum(dim=-1, keepdim=True))
 
+    def _check_batch_first(self) -> None:
+        """Where shapes leave open which dimension is the batch, follow sample 1 back to see."""
+        recording, batch = self._recording, self._recording.batch_size
+        last, stream = recording.attention[-1], recording.stream
+        unclear = [last] if last.ndim == 3 and last.shape[0] > batch else []
+        if stream is not None and stream.shape[0] == stream.shape[1]:
+            unclear.append(stream)
+        if batch == 1 or not unclear:
+            return
+        with as_if_alone(self._logits.device):
+            start = torch.zeros_like(self._logits).index_fill_(
+                0, torch.tensor(1, device=self._logits.device), 1
+            )
+            found = torch.autograd.grad(
+                self._logits, unclear, start, retain_graph=True, allow_unused=True
+            )
+        for x, f in zip(unclear, found, strict=True):
+            if f is not None and f.unflatten(0, (batch, -1))[torch.arange(batch) != 1].any():
+                raise UnsupportedModel(
+                    f"in a tensor of shape {list(x.shape)} the batch of {batch} is not first: "
+                    "tokens, or heads, come before it; accepted: [batch, tokens, channels] and "
+                    "attention [batch, heads, tokens, tokens] or [batch * heads, tokens, tokens]"
+                )
+
     def _maps(self, start_layer: int) -> list[Tensor]:
+        self.check_start_layer(start_layer)
+        return self._recording.attention[start_layer:]
+
+    def check_start_layer(self, start_layer: int) -> None:
         depth = len(self._recording.attention)
         if not 0 <= start_layer < depth:
             raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {depth - 1}")
-        return self._recording.attention[start_layer:]
 
     def _walk_back(
         self, inputs: list[Tensor], target: Tensor, rules: str | RuleSet | None, eps: float
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
-        start = torch.zeros_like(self._logits).scatter_(1, target[:, None], 1)
         backward = self._recording.backward
         backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
-        found = torch.autograd.grad(
-            self._logits, inputs, start, retain_graph=True, allow_unused=True
-        )
+        with as_if_alone(self._logits.device):  # a rule may need a graph of its own
+            start = torch.zeros_like(self._logits).scatter_(1, target[:, None], 1)
+            found = torch.autograd.grad(
+                self._logits, inputs, start, retain_graph=True, allow_unused=True
+            )
         return tuple(
             torch.zeros_like(x) if f is None else f for x, f in zip(inputs, found, strict=True)
         )
@@ -121,18 +150,24 @@ def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
     parameters' own precision: autocast is off.
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
-    with _RECORDING, torch.inference_mode(False), torch.enable_grad():
+    device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
+    with _RECORDING, as_if_alone(device), torch.enable_grad():
         keywords, batch_size = _leaves(keywords)
-        device = next(iter(keywords.values())).device.type
         with (
             _evaluating(model),
-            torch.autocast(device, enabled=False),
             torch.compiler.set_stance("force_eager"),
             Recorder(batch_size) as recorder,
         ):
             output = model(keywords[""]) if "" in keywords else model(**keywords)
         logits = recorder.current(_logits(output))
     return Trace(logits, recorder.recording)
+
+
+@contextmanager
+def as_if_alone(device: torch.device | str) -> Iterator[None]:
+    """Outside of the inference mode and autocast that a caller may be in."""
+    with torch.inference_mode(False), torch.autocast(torch.device(device).type, enabled=False):
+        yield
 
 
 def _leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:

@@ -46,7 +46,9 @@ def load(run_dir: Path, name: str = "last") -> dict:
 def rows(run_dir: Path) -> list[dict]:
     """metrics.csv, less the column that is a time."""
     with open(run_dir / "metrics.csv") as file:
-        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)
+        ]
 
 
 def curve(run_dir: Path, tag: str) -> list[tuple[int, float]]:

@@ -1,18 +1,37 @@
-"""The image data sets, by the name that a config gives them."""
+"""The data sets, by the name that a config gives them."""
 
-from lightning_modules.data.base import EpochSampler, ImageDataModule
+from lightning_modules.data.base import DataModule, EpochSampler, ImageDataModule
 from lightning_modules.data.digits import DigitsDataModule
+from lightning_modules.data.eraser import EraserDataModule
 from lightning_modules.data.image_folder import ImageFolderDataModule
+from lightning_modules.data.reviews import ReviewsDataModule
+from lightning_modules.data.sst import SSTDataModule
+from lightning_modules.data.text import TextDataModule
+from lightning_modules.data.text_batches import TextCollator
+from lightning_modules.data.text_table import TextTableDataModule
+from lightning_modules.data.text_tokenizers import tokenizer_from_config
 
-DATAMODULES: dict[str, type[ImageDataModule]] = {
+DATAMODULES: dict[str, type[DataModule]] = {
     "digits": DigitsDataModule,
     "image_folder": ImageFolderDataModule,
+    "reviews": ReviewsDataModule,
+    "text_table": TextTableDataModule,
+    "sst": SSTDataModule,
+    "eraser": EraserDataModule,
 }
 
 __all__ = [
     "DATAMODULES",
+    "DataModule",
     "DigitsDataModule",
     "EpochSampler",
+    "EraserDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
+    "ReviewsDataModule",
+    "SSTDataModule",
+    "TextCollator",
+    "TextDataModule",
+    "TextTableDataModule",
+    "tokenizer_from_config",
 ]

@@ -1,6 +1,6 @@
-"""What the image data sets share: the order of the samples, and their loaders."""
+"""What all data sets share: the order of the samples, and their loaders."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lightning
 import torch
@@ -56,25 +56,19 @@ class EpochSampler(DistributedSampler):
         return ((epoch, index) for index in super().__iter__())
 
 
-class ImageDataModule(lightning.LightningDataModule):
-    """A data set of images with train, val and test splits, and their loaders.
+class DataModule(lightning.LightningDataModule):
+    """A data set with train, val and test splits, and their loaders.
 
     The subclass's constructor sets the attributes below, so that a model can be built to fit the
     data (number of classes, size of the input) before a Trainer exists.
 
-    Samples are dicts, batched by PyTorch's default collate:
-        image: float32 [3, H, W], normalised
-        label: int, an index into `class_names`
-        mask: bool [H, W], True on the object; only where the data set has masks
-
     Attributes:
         class_names: name of every class, in the order of the labels.
-        input_config: how a picture becomes an input, in timm's words and in plain types, for a
-            checkpoint to keep: `input_size` [3, H, W], `mean` [3], `std` [3], `interpolation`,
-            `crop_pct`.
+        input_config: how a picture or a text becomes an input, in plain types, for a checkpoint to
+            keep.
         train_dataset: indexed by EpochSampler's (epoch, index), or by an index of epoch 0.
         val_dataset, test_dataset: indexed by an index.
-        pairs_dataset: scenes with two objects, None where the data set has none.
+        collate: makes a batch of a list of samples. None: PyTorch's default collate.
 
     Args:
         batch_size: samples a batch, in every loader.
@@ -90,7 +84,7 @@ class ImageDataModule(lightning.LightningDataModule):
     train_dataset: Dataset
     val_dataset: Dataset
     test_dataset: Dataset
-    pairs_dataset: Dataset | None = None
+    collate: Callable[[list[dict]], dict] | None = None
 
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
@@ -103,7 +97,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch. Drops the last, partial batch unless it is the only one."""
-        sampler = EpochSampler(self.train_dataset, self.seed)
+        sampler = self.train_sampler()
         drop_last = len(sampler) >= self.batch_size
         return self._loader(self.train_dataset, sampler=sampler, drop_last=drop_last)
 
@@ -115,6 +109,10 @@ class ImageDataModule(lightning.LightningDataModule):
         """All of test, in order."""
         return self._loader(self.test_dataset)
 
+    def train_sampler(self) -> EpochSampler:
+        """The order of the training samples."""
+        return EpochSampler(self.train_dataset, self.seed)
+
     def _loader(self, dataset: Dataset, **options) -> DataLoader:
         return DataLoader(
             dataset,
@@ -122,8 +120,26 @@ class ImageDataModule(lightning.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            collate_fn=self.collate,
             # A loader without its own generator takes a number from the global one whenever it
             # starts its workers: dropout would differ with num_workers and after a resume.
             generator=torch.Generator().manual_seed(self.seed),
             **options,
         )
+
+
+class ImageDataModule(DataModule):
+    """A data set of images.
+
+    Samples are dicts, batched by PyTorch's default collate:
+        image: float32 [3, H, W], normalised
+        label: int, an index into `class_names`
+        mask: bool [H, W], True on the object; only where the data set has masks
+
+    Attributes:
+        input_config: how a picture becomes an input, in timm's words: `input_size` [3, H, W],
+            `mean` [3], `std` [3], `interpolation`, `crop_pct`.
+        pairs_dataset: scenes with two objects, None where the data set has none.
+    """
+
+    pairs_dataset: Dataset | None = None

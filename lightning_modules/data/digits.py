@@ -96,10 +96,12 @@ class DigitScenes(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         image, labels, masks = self._scene(key)
-        return {"image": image, "label": int(labels[0]), "mask": masks[0]}
+        return {"image": image, "label": int(labels[0]), "mask": torch.from_numpy(masks[0])}
 
-    def _scene(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Image [3, 32, 32], labels [num_digits], masks [num_digits, 32, 32]."""
+    def _scene(
+        self, key: int | tuple[int, int]
+    ) -> tuple[torch.Tensor, np.ndarray, list[np.ndarray]]:
+        """Image [3, 32, 32], and of every digit its class and its mask [32, 32]."""
         epoch, index = epoch_and_index(key)
         if not 0 <= index < self.size:
             raise IndexError(f"{self.split} has scenes 0 to {self.size - 1}, not {index}")
@@ -112,9 +114,10 @@ class DigitScenes(Dataset):
         rng.permuted(distractors, axis=1, out=distractors)
         corners = choose_corners(rng)
 
-        image = torch.from_numpy((paste(tiles, corners) - MEAN) / STD).repeat(3, 1, 1)
+        grey = (paste(tiles, corners) - MEAN) / STD
+        image = torch.from_numpy(np.repeat(grey[None], 3, axis=0))
         masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(self.num_digits)]
-        return image, torch.from_numpy(labels), torch.from_numpy(np.stack(masks))
+        return image, labels, masks
 
     def _choose_sources(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """TILES different sources, digits first, and the digits' classes, which all differ."""
@@ -136,7 +139,11 @@ class DigitPairs(DigitScenes):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         image, labels, masks = self._scene(key)
-        return {"image": image, "labels": labels, "masks": masks}
+        return {
+            "image": image,
+            "labels": torch.from_numpy(labels),
+            "masks": torch.from_numpy(np.stack(masks)),
+        }
 
 
 class DigitsDataModule(ImageDataModule):

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from lightning_modules.errors import InputError
+
 LAYOUT = f"root/train/<class>/<image> and root/val/<class>/<image> ({' '.join(IMG_EXTENSIONS)})"
 
 
@@ -55,11 +57,11 @@ def read_image(path: str | Path) -> Image.Image:
     16-bit greys keep their range (65535 becomes 255); an alpha channel is dropped.
 
     Raises:
-        ValueError: the file is no image that can be read, or has floating-point pixels.
+        InputError: the file is no image that can be read, or has floating-point pixels.
     """
     image = _read_upright(path)
     if image.mode == "F":
-        raise ValueError(f"{path}: floating-point pixels; accepted: 8-bit and 16-bit images")
+        raise InputError(f"{path}: floating-point pixels; accepted: 8-bit and 16-bit images")
     if image.mode.startswith("I"):  # 16-bit grey, of which Pillow's convert makes plain white
         image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
@@ -71,7 +73,7 @@ def read_mask(path: str | Path) -> Image.Image:
     Not zero means any palette index, grey value or colour but 0; an alpha channel is not looked at.
 
     Raises:
-        ValueError: the file is no image that can be read.
+        InputError: the file is no image that can be read.
     """
     image = _read_upright(path)
     values = np.asarray(image if len(image.getbands()) == 1 else image.convert("RGB"))
@@ -84,6 +86,6 @@ def _read_upright(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
-        raise ValueError(
+        raise InputError(
             f"{path}: cannot be read ({error}); accepted: {' '.join(IMG_EXTENSIONS)}"
         ) from error

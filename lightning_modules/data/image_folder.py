@@ -22,6 +22,7 @@ from lightning_modules.data.image_transforms import (
     make_train_transform,
     seeded,
 )
+from lightning_modules.errors import InputError
 
 
 class TrainImages(Dataset):
@@ -88,7 +89,7 @@ class EvalImages(Dataset):
             return Image.new("L", image.size)
         mask = read_mask(mask_path)
         if mask.size != image.size:
-            raise ValueError(
+            raise InputError(
                 f"{mask_path}: {mask.width}x{mask.height} pixels; accepted: the "
                 f"{image.width}x{image.height} pixels of its image {path}"
             )
@@ -119,8 +120,9 @@ class ImageFolderDataModule(ImageDataModule):
 
     Raises:
         FileNotFoundError: a folder, or all images of a split or of a class of train, are missing.
-        ValueError: an argument is out of its range, or a split has a class that train lacks;
-            when a sample is read: a file is no image, or a mask has not the size of its image.
+        ValueError: an argument is out of its range, or a split has a class that train lacks.
+        InputError: when a sample is read: a file is no image, or a mask has another size than
+            its image.
     """
 
     def __init__(

@@ -1,0 +1,164 @@
+"""BERT-family text classifiers: any of Hugging Face's, by id, folder or configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+import relprop
+from lightning_modules.classifier import Classifier
+from lightning_modules.explained_text import ExplainedTexts
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Of these the paper sets the class token's own score to the least of its map, of the others to 0.
+PRODUCT_METHODS = ("transformer_attribution", "without_gradient", "without_relevance")
+
+
+class BertClassifier(Classifier):
+    """A Hugging Face sequence classifier, fine-tuned or trained from scratch.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: tokenizer and ``max_length``, as plain values; kept with the checkpoint.
+        name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``.
+        config: or a Hugging Face configuration to train from scratch, with its ``model_type``
+            (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
+        attention: ``sdpa`` or ``eager``; explanations are the same.
+        freeze_backbone: train the classification head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases and norms.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: 0 to 1.
+        seed: of dropout.
+
+    Batches hold ``input_ids`` and ``attention_mask`` [B, N], ``label`` [B], and what
+    :class:`~lightning_modules.data.text.TextCollator` adds.
+    """
+
+    kind = "bert"
+
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        attention: str = "sdpa",
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: float = 2e-5,
+        warmup: float = 0.1,
+        weight_decay: float = 0.01,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(len(class_names))
+        self.save_hyperparameters()
+        self.backbone = create_backbone(name, config, class_names, input_config, attention)
+        if freeze_backbone:
+            self.backbone.base_model.requires_grad_(False)
+        if compile:
+            self.backbone.compile()
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
+    def explain_trace(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> ExplainedTexts:
+        """As :meth:`explain`, from a recording."""
+        options = {"normalize_rows": True} | options  # the paper's choice for BERT
+        explanation = relprop.explain_trace(trace, target, method, **options)
+        relevance = explanation.relevance.clone()
+        valid = batch["attention_mask"].bool()
+        relevance[:, 0] = 0
+        if method in PRODUCT_METHODS:
+            relevance[:, 0] = explanation.relevance.masked_fill(~valid, float("inf")).amin(dim=1)
+        return ExplainedTexts.of(explanation, relevance, batch)
+
+    def parameter_groups(self) -> list[dict]:
+        depth = self.backbone.config.num_hidden_layers
+        groups: dict[tuple[int, bool], dict] = {}
+        for name, parameter in self.backbone.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            level, decays = level_of(name, depth), parameter.ndim > 1
+            group = groups.setdefault(
+                (level, decays),
+                {
+                    "params": [],
+                    "weight_decay": self.hparams.weight_decay if decays else 0.0,
+                    "lr": self.hparams.lr * self.hparams.layer_decay ** (depth + 1 - level),
+                },
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        # Everything that builds the model again, without the hub.
+        checkpoint["hyper_parameters"] |= {
+            "name": None,
+            "config": self.backbone.config.to_diff_dict()
+            | {"model_type": self.backbone.config.model_type},
+        }
+
+
+def level_of(name: str, depth: int) -> int:
+    """0 for the embeddings, 1 to ``depth`` for the blocks, ``depth`` + 1 for the head."""
+    block = re.search(r"\.layers?\.(\d+)\.", name)
+    if block:
+        return int(block[1]) + 1
+    return 0 if "embedding" in name else depth + 1
+
+
+def create_backbone(
+    name: str | None,
+    config: Mapping[str, Any] | None,
+    class_names: list[str],
+    input_config: Mapping[str, Any],
+    attention: str,
+) -> nn.Module:
+    """Hugging Face's model, with a head for the classes."""
+    if (name is None) == (config is None):
+        raise ValueError(
+            "model.name and model.config: give one of them, a pretrained model or sizes"
+        )
+    if attention not in ("sdpa", "eager"):
+        raise ValueError(f"model.attention is {attention!r}; accepted: sdpa, eager")
+    labels = dict(enumerate(class_names))
+    head = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}}
+    try:
+        if name is not None:
+            return AutoModelForSequenceClassification.from_pretrained(
+                name, attn_implementation=attention, ignore_mismatched_sizes=True, **head
+            )
+        sizes = dict(config)
+        kind = sizes.pop("model_type", "bert")
+        built = AutoConfig.for_model(kind, **{**vocabulary(input_config), **sizes, **head})
+        return AutoModelForSequenceClassification.from_config(
+            built, attn_implementation=attention
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model.{'name' if name else 'config'} {name or kind}: {reason}") from error
+
+
+def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:
+    """Vocabulary size and padding id of the tokenizer that the data brings."""
+    from lightning_modules.data.text import tokenizer_from_config
+
+    tokenizer = tokenizer_from_config(input_config)
+    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}

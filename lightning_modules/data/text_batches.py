@@ -1,0 +1,119 @@
+"""From texts to batches: words, tokens, and which token is of which word."""
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+Span = tuple[int, int]  # characters start, ..., end - 1 of a text
+
+
+def find_words(text: str) -> list[Span]:
+    """The spans of a text's words: what stands between white space."""
+    return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+class TextCollator:
+    """Makes a batch of items; W is the largest number of words of a text, N of tokens.
+
+    A text of more than `max_length` tokens loses its end; its last token is [SEP] all the same.
+
+    The batch is a dict:
+        input_ids, attention_mask: long [B, N], padded on the right to the longest text; and
+            whatever else the tokenizer makes for its models, as token_type_ids
+        label: long [B]
+        special: bool [B, N], True on special tokens and padding
+        word_ids: long [B, N], which word of the text a token is of; -1 on special tokens and
+            padding, and on the white space that some tokenizers have tokens for
+        words: B lists of the (start, end) of all words of the text, also of those truncated
+        dropped: B ints, how many words lost some or all of their tokens
+        text: B strings
+        rationale: bool [B, W], the words that overlap a span of the item's rationale, False on
+            padding; only where every item has a rationale
+        flipped_word: long [B], the word that the item's `flipped` is; only where every item has it
+
+    Args:
+        tokenizer: of the texts.
+        max_length: tokens at most, special ones included.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def __call__(self, items: list[dict]) -> dict[str, Tensor | list]:
+        texts = [item["text"] for item in items]
+        words = [find_words(text) for text in texts]
+        encoding = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_tensors="np",
+        )
+        # A row a text, each followed by rows of what was cut off it.
+        text_of_row = encoding["overflow_to_sample_mapping"]
+        kept = np.unique(text_of_row, return_index=True)[1]
+        special = encoding["special_tokens_mask"].astype(bool)
+        word_ids = [
+            words_of_tokens(offsets, words[text])
+            for offsets, text in zip(encoding["offset_mapping"], text_of_row, strict=True)
+        ]
+        word_ids = np.where(special, -1, word_ids)
+        cut = [set() for _ in items]
+        for row in set(range(len(text_of_row))).difference(kept):
+            cut[text_of_row[row]].update(word_ids[row].tolist())
+
+        batch = {
+            name: torch.from_numpy(encoding[name][kept])
+            for name in self.tokenizer.model_input_names
+        }
+        batch |= {
+            "label": torch.tensor([item["label"] for item in items]),
+            "special": torch.from_numpy(special[kept]),
+            "word_ids": torch.from_numpy(word_ids[kept]),
+            "words": words,
+            "dropped": [len(of_text - {-1}) for of_text in cut],
+            "text": texts,
+        }
+        if all(item["rationale"] is not None for item in items):
+            marked = [
+                torch.from_numpy(overlapping(spans, item["rationale"]))
+                for spans, item in zip(words, items, strict=True)
+            ]
+            batch["rationale"] = torch.nn.utils.rnn.pad_sequence(marked, batch_first=True)
+        if all("flipped" in item for item in items):
+            batch["flipped_word"] = torch.tensor(
+                [
+                    overlapping(spans, [item["flipped"]]).argmax()
+                    for spans, item in zip(words, items, strict=True)
+                ]
+            )
+        return batch
+
+
+def words_of_tokens(offsets: np.ndarray, words: list[Span]) -> np.ndarray:
+    """Which word each token is of, -1 for none: int64 [N].
+
+    A token may begin with the white space before its word, as SentencePiece's do.
+
+    Args:
+        offsets: spans of the tokens, [N, 2].
+        words: spans of the words.
+    """
+    starts, ends = np.array([*words, (np.inf, np.inf)]).T  # after the last word, one never reached
+    candidates = np.searchsorted(ends, offsets[:, 0], side="right")
+    return np.where(starts[candidates] < offsets[:, 1], candidates, -1)
+
+
+def overlapping(words: list[Span], spans: list[Span]) -> np.ndarray:
+    """Which words share a character with one of the spans: bool [number of words]."""
+    words, spans = (np.array(value, dtype=int).reshape(-1, 2) for value in (words, spans))
+    starts_before_end = words[:, None, 0] < spans[:, 1]
+    ends_after_start = words[:, None, 1] > spans[:, 0]
+    return (starts_before_end & ends_after_start).any(axis=1)

@@ -1,0 +1,27 @@
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_vit():
+    """Makes timm ViTs of 16 patches and 3 blocks, in float64, whose every parameter counts."""
+
+    def make(**options) -> VisionTransformer:
+        torch.manual_seed(0)
+        sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+        model = VisionTransformer(**sizes | {"num_classes": 5} | options).double().eval()
+        for parameter in model.parameters():  # timm's biases and the like start as 0 or 1
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def images():
+    return torch.randn(
+        3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
