@@ -37,8 +37,8 @@ SUPPLIED_BY_TRAIN = (
     "trainer.default_root_dir",
 )
 TOP_LEVEL = dict(seed=int, run_dir=str, model=dict, data=dict, tracker=dict | None, trainer=dict)
-MAX_BYTES = 64 * 1024
-MAX_DEPTH = 20
+MAX_LENGTH = 65536  # characters of a file
+MAX_DEPTH = 20  # mappings and lists within each other
 INTERPOLATION = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
 TYPE_NAMES = {cls: cls.__name__ for cls in (bool, int, float, str, list)}
 TYPE_NAMES |= {NoneType: "null", dict: "mapping", Any: "anything"}
@@ -81,9 +81,8 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
 def read_file(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode()
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_LENGTH + 1)
     except FileNotFoundError:
         folders = (Path(path).parent, Path(__file__).parent)
         known = {os.path.relpath(file) for folder in folders for file in folder.glob("*.yaml")}
@@ -92,8 +91,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         problem = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: {problem}; accepted: a YAML file in UTF-8") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: too large; accepted: {MAX_BYTES // 1024} KiB")
+    if len(text) > MAX_LENGTH:
+        raise ConfigError(f"{path}: too long; accepted: {MAX_LENGTH} characters")
     written = parse_yaml(text, str(path))
     if not isinstance(written, dict):
         accepted = ", ".join(TOP_LEVEL)

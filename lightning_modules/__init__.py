@@ -1,7 +1,8 @@
 """Training side: classifiers, data, callbacks, metrics and pictures; uses relprop."""
 
+from lightning_modules.bert import BertClassifier
 from lightning_modules.vit import ViTClassifier
 
-CLASSIFIERS = {"vit": ViTClassifier}
+CLASSIFIERS = {"vit": ViTClassifier, "bert": BertClassifier}
 
-__all__ = ["CLASSIFIERS", "ViTClassifier"]
+__all__ = ["CLASSIFIERS", "BertClassifier", "ViTClassifier"]

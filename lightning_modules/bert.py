@@ -6,16 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
 from lightning_modules.classifier import Classifier
+from lightning_modules.data.text_tokenizers import tokenizer_from_config
 from lightning_modules.explained_text import ExplainedTexts
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# Of these the paper sets the class token's own score to the least of its map, of the others to 0.
-PRODUCT_METHODS = ("transformer_attribution", "without_gradient", "without_relevance")
+PRODUCT_METHODS = (
+    "transformer_attribution",
+    "generic_attention",
+    "without_gradient",
+    "without_relevance",
+)
 
 
 class BertClassifier(Classifier):
@@ -81,11 +87,7 @@ class BertClassifier(Classifier):
         """As :meth:`explain`, from a recording."""
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
         explanation = relprop.explain_trace(trace, target, method, **options)
-        relevance = explanation.relevance.clone()
-        valid = batch["attention_mask"].bool()
-        relevance[:, 0] = 0
-        if method in PRODUCT_METHODS:
-            relevance[:, 0] = explanation.relevance.masked_fill(~valid, float("inf")).amin(dim=1)
+        relevance = with_class_token_entry(explanation.relevance, trace.valid, method)
         return ExplainedTexts.of(explanation, relevance, batch)
 
     def parameter_groups(self) -> list[dict]:
@@ -114,6 +116,18 @@ class BertClassifier(Classifier):
             "config": self.backbone.config.to_diff_dict()
             | {"model_type": self.backbone.config.model_type},
         }
+
+
+def with_class_token_entry(relevance: Tensor, valid: Tensor, method: str) -> Tensor:
+    """Relevance [B, N] with the class token's own score out of the way, as the paper has it.
+
+    The product methods' I puts the token's relevance on itself: it becomes the least of its map.
+    For the others it is 0.
+    """
+    relevance = relevance.clone()
+    lowest = relevance.masked_fill(~valid, torch.inf).amin(dim=1)
+    relevance[:, 0] = lowest if method in PRODUCT_METHODS else 0
+    return relevance
 
 
 def level_of(name: str, depth: int) -> int:
@@ -148,17 +162,15 @@ def create_backbone(
         sizes = dict(config)
         kind = sizes.pop("model_type", "bert")
         built = AutoConfig.for_model(kind, **{**vocabulary(input_config), **sizes, **head})
-        return AutoModelForSequenceClassification.from_config(
-            built, attn_implementation=attention
-        )
+        return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"model.{'name' if name else 'config'} {name or kind}: {reason}") from error
+        raise ValueError(
+            f"model.{'name' if name else 'config'} {name or kind}: {reason}"
+        ) from error
 
 
 def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:
     """Vocabulary size and padding id of the tokenizer that the data brings."""
-    from lightning_modules.data.text import tokenizer_from_config
-
     tokenizer = tokenizer_from_config(input_config)
     return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}

@@ -17,9 +17,9 @@ class ExplainedTexts:
 
     ``relevance`` [B, N], 0 on padding; ``special`` [B, N], True on special tokens and padding;
     ``word_ids`` [B, N], the word of each piece, -1 for none; ``words``, the character spans of each
-    text's words; ``word_scores`` [B, W], the highest score of each word's pieces, 0 where truncation
-    left none; ``seen`` [B, W], False there and beyond the text's last word; ``text``, ``dropped``
-    (words cut off), ``target`` [B], ``logits`` [B, C].
+    text's words; ``word_scores`` [B, W], the highest score of each word's pieces, 0 where
+    truncation left none; ``seen`` [B, W], False there and beyond the text's last word; ``text``,
+    ``dropped`` (words cut off), ``target`` [B], ``logits`` [B, C].
     """
 
     relevance: Tensor

@@ -72,6 +72,8 @@ def explain_trace(
     target = resolve_target(target, trace.logits)
     with as_if_alone(trace.logits.device):
         relevance = METHODS[method](trace, target, chosen)
+    if trace.valid is not None:
+        relevance = relevance.masked_fill(~trace.valid, 0)
     if relevance.ndim == 3:  # pixels
         grid = tuple(relevance.shape[1:])
         return Explanation(relevance.flatten(1), target, trace.logits, grid)

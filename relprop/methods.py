@@ -110,21 +110,26 @@ def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
 
 @method("gradcam")
 def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """GradCAM on the last block's attention: heads weighted by their mean gradient over the grid.
+    """GradCAM on the last block's attention: heads weighted by their mean gradient.
 
-    Negative evidence is clamped and each map is scaled to 0..1. Padding, which nothing attends to
-    but which has gradients, is no part of the grid.
+    E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
+    is taken; for texts over the whole map, as published.
     """
     last = len(trace.attention) - 1
-    A = _read(trace, target, options, trace.attention[-1])
     G = _read(trace, target, options, trace.gradient(target, last)[0])
-    grid = A.amax(dim=1) > 0
-    grid[:, : trace.prefix] = False
-    weight = (G * grid[:, None]).sum(dim=-1) / grid.sum(dim=-1, keepdim=True)
-    cam = (A * weight[..., None]).mean(dim=1).clamp(min=0)
-    low = cam.masked_fill(~grid, torch.inf).amin(dim=-1, keepdim=True)
-    high = cam.masked_fill(~grid, -torch.inf).amax(dim=-1, keepdim=True)
-    return torch.where(grid & (high > low), (cam - low) / (high - low), 0)
+    weight = G[..., trace.prefix :].mean(dim=-1)[..., None, None]
+    cam = (trace.attention[-1] * weight).mean(dim=1).clamp(min=0)
+    row = _read(trace, target, options, cam)
+    low, high = _range(row[:, trace.prefix :] if trace.grid else cam, trace.valid)
+    return torch.where(high > low, (row - low) / (high - low), 0)
+
+
+def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Least and greatest value of each map, padding aside: [B, ...] -> two of [B, 1]."""
+    low = maps
+    if valid is not None:
+        low = maps.masked_fill(~(valid[:, None, :] & valid[:, :, None]), torch.inf)
+    return low.flatten(1).amin(dim=1, keepdim=True), maps.flatten(1).amax(dim=1, keepdim=True)
 
 
 @method("lrp", rules="lrp")

@@ -23,16 +23,18 @@ class Trace:
 
     ``logits`` [B, C]; ``attention`` one map a block, [B, H, N, N]; ``grid`` the rows and columns of
     a convolutional patch embedding, or None; ``prefix`` the number of tokens before the patches
-    (class token, distillation token, registers). The recorded graph lives as long as the trace.
+    (class token, distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps
+    are 0 on padding. The recorded graph lives as long as the trace.
     """
 
-    def __init__(self, logits: Tensor, recording: Recording) -> None:
+    def __init__(self, logits: Tensor, recording: Recording, valid: Tensor | None = None) -> None:
         if not recording.attention or not logits.requires_grad:
             raise UnsupportedModel(
                 "no attention map was seen between the input and the logits: the model has no "
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
+        self.valid = valid
         self._check_batch_first()
         self.grid = recording.grid
         tokens = recording.attention[-1].shape[-1]
@@ -45,12 +47,12 @@ class Trace:
     @property
     def attention(self) -> tuple[Tensor, ...]:
         """A^b of every block, [B, H, N, N]."""
-        return tuple(self._by_head(a.detach()) for a in self._recording.attention)
+        return tuple(self._finished(a.detach()) for a in self._recording.attention)
 
     def gradient(self, target: Tensor, start_layer: int = 0) -> tuple[Tensor, ...]:
         """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B]."""
         maps = self._maps(start_layer)
-        return tuple(self._by_head(g) for g in self._walk_back(maps, target, None, 0.0))
+        return tuple(self._finished(g) for g in self._walk_back(maps, target, None, 0.0))
 
     def relevance(
         self,
@@ -61,7 +63,7 @@ class Trace:
     ) -> tuple[Tensor, ...]:
         """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up."""
         maps = self._maps(start_layer)
-        return tuple(self._by_head(r) for r in self._walk_back(maps, target, rules, eps))
+        return tuple(self._finished(r) for r in self._walk_back(maps, target, rules, eps))
 
     def source_relevance(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
@@ -137,16 +139,20 @@ class Trace:
             torch.zeros_like(x) if f is None else f for x, f in zip(inputs, found, strict=True)
         )
 
-    def _by_head(self, maps: Tensor) -> Tensor:
-        """[B*H, N, N], as ``bmm`` has it, to [B, H, N, N]."""
-        return maps if maps.ndim == 4 else maps.unflatten(0, (self._recording.batch_size, -1))
+    def _finished(self, maps: Tensor) -> Tensor:
+        """[B, H, N, N], from [B*H, N, N] as ``bmm`` has it, and 0 on padding."""
+        if maps.ndim == 3:
+            maps = maps.unflatten(0, (self._recording.batch_size, -1))
+        if self.valid is None:
+            return maps
+        return maps * (self.valid[:, None, :, None] & self.valid[:, None, None, :])
 
 
 def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
-    ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors. The
-    model's parameters, gradients and train/eval state are left as they were. Runs in the
+    ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors; an
+    ``attention_mask`` [B, N] among them says which tokens are padding. The model's parameters, gradients and train/eval state are left as they were. Runs in the
     parameters' own precision: autocast is off.
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
@@ -160,7 +166,9 @@ def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
         ):
             output = model(keywords[""]) if "" in keywords else model(**keywords)
         logits = recorder.current(_logits(output))
-    return Trace(logits, recorder.recording)
+    mask = keywords.get("attention_mask")
+    valid = mask.bool() if mask is not None and mask.ndim == 2 else None
+    return Trace(logits, recorder.recording, valid)
 
 
 @contextmanager

@@ -256,6 +256,13 @@ def test_what_is_wrong_gets_one_line(load, override, message):
     assert "full_key" not in str(error.value) and len(str(error.value)) <= 2000
 
 
+def test_options_without_a_default_must_be_given(load):
+    with pytest.raises(ConfigError) as error:
+        load("{model: {kind: vit}, data: {kind: folder}}")
+    message = "data.root, model.name, run_dir: missing; give a value in the file or key=value"
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize(
     "value", ["${oc.env:HOME}", "${oc.decode:1}", "\\${seed}", "${${seed}}", "${"]
 )
@@ -290,7 +297,7 @@ def test_nothing_in_a_config_is_executed(load, value):
         ('a: "\\ud800"', ", line 1: while parsing a quoted scalar found invalid Unicode"),
         ("a: \0", ": unacceptable character #x0000"),
         ("a: [" + "1," * 20_000 + "]", ", line 1: YAML node expansion exceeds"),
-        ("#" * 70_000, ": too large; accepted: 64 KiB"),
+        ("é" * 70_000, ": too long; accepted: 65536 characters"),
         (b"seed: \xff", ": 'utf-8' codec can't decode byte 0xff in position 6: invalid start byte"),
     ],
     ids=lambda value: repr(value)[:20],
