@@ -136,6 +136,17 @@ class Classifier(lightning.LightningModule):
         """One recorded forward pass, for several methods or classes."""
         return relprop.record(self.backbone, self.inputs(batch))
 
+    def explain_trace(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """As :meth:`explain`, from a recording of the same batch."""
+        return relprop.explain_trace(trace, target, method, **options)
+
     def explain(
         self,
         batch: Mapping[str, Tensor],
@@ -144,7 +155,8 @@ class Classifier(lightning.LightningModule):
         **options,
     ) -> relprop.Explanation:
         """The relevance behind each decision; arguments as of :func:`relprop.explain`."""
-        return relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
+        relprop.check_method(method, options)
+        return self.explain_trace(self.record(batch), batch, target, method, **options)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind

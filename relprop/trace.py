@@ -152,8 +152,9 @@ def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
     ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors; an
-    ``attention_mask`` [B, N] among them says which tokens are padding. The model's parameters, gradients and train/eval state are left as they were. Runs in the
-    parameters' own precision: autocast is off.
+    ``attention_mask`` [B, N] among them says which tokens are padding. The model's parameters,
+    gradients and train/eval state are left as they were. Runs in the parameters' own precision:
+    autocast is off.
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")

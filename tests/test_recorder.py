@@ -65,8 +65,10 @@ class Plain(nn.Module):
             x = x.flatten(2).transpose(1, 2)
         return torch.cat([self.prefix.expand(len(x), -1, -1), x], dim=1) + self.position
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, attention_mask=None) -> Tensor:
         self.maps = []
+        if attention_mask is not None:  # [B, N], 1 takes part, as Hugging Face has it
+            mask = additive(attention_mask[:, None, None].bool())
         x = self.spell("tokens", Plain.tokens)(self, x)
         add, attend = self.spell("add", torch.add), self.spell("attend", eager)
         activate, between = self.spell("activate", F.relu), self.spell("between", lambda x: x)
@@ -392,7 +394,7 @@ def test_masks(attend, mask, text):
 def test_padding_changes_nothing(method):
     model, x = Plain(text=True), ids()
     model.position.data[:] = model.position[:, :1]  # a shorter text has the same ones
-    padded = relprop.record(model, {"x": x, "mask": additive(KEPT)})
+    padded = relprop.record(model, {"x": x, "attention_mask": KEPT[:, 0, 0].long()})
     largest = 0
     for i, length in enumerate(N - PADDED):
         shorter = Plain(text=True)

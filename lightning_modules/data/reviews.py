@@ -147,7 +147,7 @@ def make_words(rng: np.random.Generator, label: int) -> list[Word]:
         opinion = fill(rng, choose(rng, CONCESSIONS), main=opinion, concession=concession)
     sentences = [opinion]
     least, most = LENGTHS
-    length = rng.integers(least, most - LONGEST_FILLER + 2)
+    length = rng.integers(least, most - LONGEST_FILLER + 2, size=2).min()  # more short ones
     while sum(map(len, sentences)) < length:
         filler = fill(rng, choose(rng, FILLERS))
         sentences.insert(rng.integers(len(sentences) + 1), filler)

@@ -10,8 +10,9 @@ from lightning_modules.data.text_files import read_lines
 from lightning_modules.errors import InputError
 
 ACCEPTED = "trees like (3 (2 A) (3 (4 great) (2 film))), labels from 0 to 4, one a line"
-LEAF = re.compile(r"\(([0-4]) ([^ ()]+)\)")
-NODE = re.compile(r"\([0-4] #(?: #)*\)")
+# The files have stray spaces, and no-break spaces within words.
+LEAF = re.compile(r"\(([0-4]) +([^ ()]+) *\)")
+NODE = re.compile(r"\([0-4](?: *#)+ *\)")
 NEUTRAL = 2
 # How a treebank writes what has a meaning in a tree or in its annotators' tools.
 ESCAPED = {

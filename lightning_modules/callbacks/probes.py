@@ -1,0 +1,157 @@
+"""What the tracker finds out about its probes: numbers, pictures, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from lightning_modules import render, render_text
+from lightning_modules.classifier import Classifier
+from lightning_modules.metrics import ClassSpecificity, Segmentation
+
+
+@dataclass
+class Report:
+    """``maps`` [probes, tokens or words] for the true classes, on the CPU; what is logged."""
+
+    maps: Tensor
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+def load(module: Classifier, dataset: Dataset, indices: Sequence[int], collate: Callable) -> dict:
+    """A batch of samples, on the module's device."""
+    batch = collate([dataset[i] for i in indices])
+    return module.transfer_batch_to_device(batch, module.device, 0)
+
+
+def concentration(maps: Tensor, counts: Tensor) -> Tensor:
+    """1 - entropy / log(count) of each map's positive part: [B, tokens], counts [B] -> [B].
+
+    0: evenly spread over its ``counts`` tokens; 1: all on one.
+    """
+    share = F.normalize(maps.clamp(min=0), p=1, dim=-1)
+    entropy = torch.special.entr(share).sum(dim=-1)
+    return 1 - entropy / counts.clamp(min=2).log()
+
+
+class ImageProbes:
+    """Pictures; segmentation where there are masks, class specificity where there are pairs."""
+
+    collate = staticmethod(default_collate)
+
+    def __init__(self, module: Classifier, data, options: dict) -> None:
+        self.module, self.data, self.options = module, data, options
+
+    def report(self, probes: Sequence[int], epoch: int) -> Report:
+        batch = load(self.module, self.data.val_dataset, probes, self.collate)
+        trace = self.module.record(batch)
+        explain = self.module.explain_trace
+        of_true = explain(trace, batch, batch["label"], **self.options)
+        of_predicted = explain(trace, batch, None, **self.options)
+        maps = of_true.relevance.float().cpu()
+        report = Report(maps)
+        count = torch.full((len(maps),), maps.shape[1])
+        report.scalars["concentration"] = concentration(maps, count).mean()
+        if "mask" in batch:
+            segmentation = Segmentation()
+            heatmaps = of_true.heatmap(batch["image"].shape[-2:]).float().cpu()
+            segmentation.update(heatmaps, batch["mask"].cpu())
+            report.scalars |= segmentation.compute()
+        report.pictures["probes"] = render.explanation_picture(
+            self._images(batch),
+            (of_true, of_predicted),
+            ("true: {}", "predicted: {}"),
+            self.data.class_names,
+            f"Why each class? Validation samples, epoch {epoch}",
+            batch["label"],
+        )
+        if self.data.pairs_dataset is not None:
+            self._add_pairs(report, len(probes), epoch)
+        return report
+
+    def _add_pairs(self, report: Report, count: int, epoch: int) -> None:
+        pairs = self.data.pairs_dataset
+        batch = load(self.module, pairs, range(min(count, len(pairs))), self.collate)
+        trace = self.module.record(batch)
+        specificity = ClassSpecificity().to(self.module.device)
+        explanations = [
+            self.module.explain_trace(trace, batch, labels, **self.options)
+            for labels in batch["labels"].T
+        ]
+        for one, explanation in enumerate(explanations):
+            heatmaps = explanation.heatmap(batch["image"].shape[-2:])
+            specificity.update(heatmaps, batch["masks"][:, one], batch["masks"][:, 1 - one])
+        report.scalars["class_specificity"] = specificity.compute()
+        report.pictures["pairs"] = render.explanation_picture(
+            self._images(batch),
+            explanations,
+            ("why {}?", "why {}?"),
+            self.data.class_names,
+            f"Two objects a scene: why each? Epoch {epoch}",
+        )
+
+    def _images(self, batch: dict[str, Tensor]) -> Tensor:
+        config = self.data.input_config
+        return render.unnormalize(batch["image"], config["mean"], config["std"])
+
+
+class TextProbes:
+    """Coloured words; token F1 where there are rationales, the flipped word where it is known."""
+
+    titles = ("true: {}", "predicted: {}")
+
+    def __init__(self, module: Classifier, data, options: dict) -> None:
+        self.module, self.data, self.options = module, data, options
+        self.collate = data.collate
+
+    def report(self, probes: Sequence[int], epoch: int) -> Report:
+        batch = load(self.module, self.data.val_dataset, probes, self.collate)
+        trace = self.module.record(batch)
+        of_true = self.module.explain_trace(trace, batch, batch["label"], **self.options)
+        of_predicted = self.module.explain_trace(trace, batch, None, **self.options)
+        maps = of_true.word_scores.float().cpu()
+        report = Report(maps)
+        seen = of_true.seen.cpu()
+        report.scalars["concentration"] = concentration(maps, seen.sum(dim=1)).mean()
+        if "rationale" in batch:
+            report.scalars["token_f1"] = token_f1(maps, seen, batch["rationale"].cpu())
+        if self.data.contrast_dataset is not None:
+            report.scalars["contrast"] = self._contrast(len(probes))
+        names = self.data.class_names
+        report.pictures["probes"] = render_text.text_picture(
+            (of_true, of_predicted),
+            self.titles,
+            names,
+            f"Why each class? Validation texts, epoch {epoch}",
+            batch["label"],
+        )
+        report.texts["probes"] = render_text.markdown((of_true, of_predicted), self.titles, names)
+        return report
+
+    def _contrast(self, count: int) -> Tensor:
+        """How often the one word that makes the difference carries the most relevance."""
+        contrast = self.data.contrast_dataset
+        batch = load(self.module, contrast, range(min(count, len(contrast))), self.collate)
+        trace = self.module.record(batch)
+        explained = self.module.explain_trace(trace, batch, batch["label"], **self.options)
+        return (explained.word_scores.argmax(dim=1) == batch["flipped_word"]).float().mean()
+
+
+def token_f1(scores: Tensor, seen: Tensor, rationale: Tensor) -> Tensor:
+    """F1 of the k highest words, k the size of each text's rationale; texts without one left out.
+
+    ``scores``, ``seen``, ``rationale`` [B, W]. With as many words as the rationale has, precision
+    and recall are one number.
+    """
+    wanted = rationale.sum(dim=1)
+    order = scores.masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True)
+    hit = rationale.gather(1, order) & (torch.arange(scores.shape[1]) < wanted[:, None])
+    return (hit.sum(dim=1) / wanted)[wanted > 0].mean()
