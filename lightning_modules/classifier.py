@@ -70,7 +70,7 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         logits, labels = self(batch), batch["label"]
         loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
-        self.train_metrics(logits, labels)
+        self.train_metrics.update(logits, labels)
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
         return loss
