@@ -34,10 +34,12 @@ class Trace:
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
-        self.valid = valid
         self._check_batch_first()
         self.grid = recording.grid
         tokens = recording.attention[-1].shape[-1]
+        # Other shapes, such as [N, N], say which token may attend to which.
+        is_padding = valid is not None and valid.shape == (recording.batch_size, tokens)
+        self.valid = valid if is_padding else None
         self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
 
     @property

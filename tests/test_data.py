@@ -303,6 +303,7 @@ def test_test_falls_back_to_val_and_says_so(root, monkeypatch):
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(root):
+    shutil.copy(root / "train" / "dog" / "0.png", root / "train" / "cat" / "3.png")
     options = {"batch_size": 2, "random_erasing": 1.0}
     alone, helped = folder(root, **options), folder(root, **options, num_workers=2)
     loader = helped.train_dataloader()
@@ -313,6 +314,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(root):
     train = alone.train_dataset
     assert_same([train[3]], [train[0, 3]])
     variants = [train[0, 3], train[1, 3], folder(root, **options, seed=1).train_dataset[0, 3]]
+    variants.append(train[0, 4])  # the same picture under another index
     for a, b in itertools.combinations(variants, 2):
         assert not torch.equal(a["image"], b["image"])
 
@@ -501,7 +503,7 @@ def test_a_missing_folder(root, missing):
     shutil.rmtree(root / missing)
     with pytest.raises(FileNotFoundError) as raises:
         folder(root)
-    message_of(raises, root / missing, "no such folder", ".png")
+    message_of(raises, f"{root / missing}: no such folder", ".png")
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

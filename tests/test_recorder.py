@@ -168,16 +168,6 @@ def test_gradcheck(name):
     assert gradcheck(recorded, inputs)
 
 
-def test_relevance_of_an_einsum_over_a_list():
-    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 4, 5).double()
-    found = [
-        walk_back(f, torch.ones(2, 3, 5).double(), a, b)
-        for f in (torch.matmul, lambda *x: torch.einsum("bij,bjk->bik", x))
-    ]
-    for matmul, einsum in zip(*found, strict=True):
-        torch.testing.assert_close(matmul, einsum)
-
-
 def walk_back(function, relevance: Tensor, *inputs: Tensor, rule_set="paper", eps=0.0):
     """The relevance of the inputs of a function."""
     inputs = [set_role(x.clone().requires_grad_(), PIXELS) for x in inputs]
@@ -186,6 +176,79 @@ def walk_back(function, relevance: Tensor, *inputs: Tensor, rule_set="paper", ep
     backward = recorder.recording.backward
     backward.rules, backward.eps = rules.RULE_SETS[rule_set], eps
     return torch.autograd.grad(y, inputs, relevance)
+
+
+CONSTANT = torch.randn(1, 3, 4).double()
+UNCHANGED = {
+    "x + 3": lambda x: x + 3,
+    "3 - x": lambda x: 3 - x,
+    "-x": lambda x: -x,
+    "x / 3": lambda x: x / 3,
+    "3 * x": lambda x: 3 * x,
+    "bias": lambda x: x + CONSTANT[0, 0],
+    "layer scale": lambda x: CONSTANT[0, 0] * x,
+    "softmax": lambda x: x.softmax(-1),
+    "layer norm": lambda x: F.layer_norm(x, (4,)),
+    "GELU": F.gelu,
+}
+RULED = {  # spellings of ruled operations, and the rule
+    "a + b": (lambda a, b: a + b, rules.add_keeping_shares, {}),
+    "a - b": (lambda a, b: a - b, rules.add_keeping_shares, {"alpha": -1}),
+    "a - 2 b": (lambda a, b: a.sub(b, alpha=2), rules.add_keeping_shares, {"alpha": -2}),
+    "a + 2 b": (lambda a, b: torch.add(a, b, alpha=2), rules.add_keeping_shares, {"alpha": 2}),
+    "a += b": (lambda a, b: (a * 1).add_(b), rules.add_keeping_shares, {}),
+    "a * b": (lambda a, b: a * b, rules.PAPER["mul"], {}),
+    "a @ b": (lambda a, b: a @ b.mT, lambda *x, eps: transposed(*x, eps=eps), {}),
+    "einsum": (lambda *x: torch.einsum("bij,bkj->bik", *x), lambda *x, eps: transposed(*x), {}),
+    "einsum of a list": (
+        lambda *x: torch.einsum("bij,bkj->bik", x), lambda *x, eps: transposed(*x), {}
+    ),
+}  # fmt: skip
+
+
+def transposed(relevance, output, a, b, eps=0.0):
+    R_a, R_b = rules.matmul_halves(relevance, output, a, b.mT, eps=eps)
+    return R_a, R_b.mT
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_relevance_passes_unchanged(name):
+    x, R = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    assert torch.equal(walk_back(UNCHANGED[name], R, x)[0], R)
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_relevance_follows_the_rule(name):
+    function, rule, options = RULED[name]
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    y = function(a, b)
+    R = torch.randn_like(y)
+    expected = rule(R, y, a, b, eps=0.0, **options)
+    torch.testing.assert_close(walk_back(function, R, a, b), expected)
+
+
+def test_relevance_of_a_linear_layer_written_by_hand():
+    x, R = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4).double()
+    (found,) = walk_back(lambda x: x @ WEIGHT.mT + BIAS, R, x)
+    y = F.linear(x, WEIGHT, BIAS)
+    torch.testing.assert_close(found, rules.linear_z_plus(R, y, x, WEIGHT, BIAS, eps=0.0))
+
+
+def test_constant_stream_takes_its_share():
+    """A position embedding: what it holds goes no further."""
+    x, R = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    for function in (lambda x: x + CONSTANT, lambda x: CONSTANT + x):
+        expected, _ = rules.add_keeping_shares(R, x + CONSTANT, x, CONSTANT, eps=0.0)
+        torch.testing.assert_close(walk_back(function, R, x), (expected,))
+
+
+def test_relevance_of_a_text_ends_where_its_embeddings_are_complete():
+    """Not at the words alone: positions, added in one go or in two, are part of them."""
+
+    def in_two(self, x):
+        return self.embed(x) + self.position / 4 + 3 * self.position / 4
+
+    assert_same(everything(Plain(text=True, tokens=in_two), ids()), everything(Plain(True), ids()))
 
 
 GELU = math.sqrt(2 / math.pi)

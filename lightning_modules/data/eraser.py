@@ -25,7 +25,7 @@ def read_annotations(path: Path) -> list[tuple[str, dict]]:
         where = f"{path}, line {number}"
         try:
             rows.append((where, make_item(annotation, path.parent / "docs", where)))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             problem = f"malformed annotation ({error!r})"
             raise InputError(f"{where}: {problem}; accepted: {ACCEPTED}") from None
     return rows

@@ -65,8 +65,8 @@ MODIFIERS = {
     "intensifier": "really truly simply clearly".split(),
     "none": [""],
 }
-MODIFIER_SHARES = {"negation": 0.4, "intensifier": 0.4, "none": 0.2}
-CONCESSION_SHARE = 0.4
+MODIFIER_SHARES = {"negation": 0.25, "intensifier": 0.55, "none": 0.2}
+CONCESSION_SHARE = 0.25
 CONCESSIONS = [
     "although {concession} , {main}",
     "{main} , although {concession}",

@@ -60,11 +60,12 @@ class TextCollator:
         text_of_row = encoding["overflow_to_sample_mapping"]
         kept = np.unique(text_of_row, return_index=True)[1]
         special = encoding["special_tokens_mask"].astype(bool)
-        word_ids = [
-            words_of_tokens(offsets, words[text])
-            for offsets, text in zip(encoding["offset_mapping"], text_of_row, strict=True)
-        ]
-        word_ids = np.where(special, -1, word_ids)
+        word_ids = np.stack(
+            [
+                words_of_tokens(offsets, words[text])
+                for offsets, text in zip(encoding["offset_mapping"], text_of_row, strict=True)
+            ]
+        )
         cut = [set() for _ in items]
         for row in set(range(len(text_of_row))).difference(kept):
             cut[text_of_row[row]].update(word_ids[row].tolist())
@@ -100,7 +101,8 @@ class TextCollator:
 def words_of_tokens(offsets: np.ndarray, words: list[Span]) -> np.ndarray:
     """Which word each token is of, -1 for none: int64 [N].
 
-    A token may begin with the white space before its word, as SentencePiece's do.
+    A token may begin with the white space before its word, as SentencePiece's do. Special tokens
+    and padding have the span (0, 0), which is of no word.
 
     Args:
         offsets: spans of the tokens, [N, 2].
