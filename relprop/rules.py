@@ -30,6 +30,11 @@ def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
     return torch.where(b == 0, 0, a / (b + eps * b.sign()))
 
 
+def _unless_rounding(Z: Tensor, magnitude: Tensor) -> Tensor:
+    """``Z``, which is not negative, and 0 where it is no more than the rounding of its terms."""
+    return torch.where(Z > 4 * torch.finfo(Z.dtype).eps * magnitude, Z, 0)
+
+
 # ------------------------------------------------------------------------------- linear maps
 
 
@@ -46,9 +51,8 @@ def linear_z_plus(
     magnitude = F.linear(input.abs(), weight.abs())
     product = output if bias is None else output - bias
     rounding = magnitude if bias is None else magnitude + output.abs() + bias.abs()
-    Z = (magnitude + product) / 2
     # Where every product x_i w_ji is negative Z is 0, up to the rounding of its two terms.
-    Z = torch.where(Z > 4 * torch.finfo(Z.dtype).eps * rounding, Z, 0)
+    Z = _unless_rounding((magnitude + product) / 2, rounding)
     S = divide(relevance, Z, eps)
     return (input.abs() * (S @ weight.abs()) + input * (S @ weight)) / 2
 
@@ -93,7 +97,10 @@ def conv2d_z_box(
         Z = sum(
             F.conv2d(x, w, None, *args, **kwargs) for x, w in zip(corners, weights, strict=True)
         )
-    S = divide(relevance, Z.detach(), eps)
+    magnitude = (
+        torch.maximum(low.abs(), high.abs()) * weight.abs().sum(dim=(1, 2, 3))[:, None, None]
+    )
+    S = divide(relevance, _unless_rounding(Z.detach(), magnitude), eps)
     transposed = torch.autograd.grad(Z, corners, S)
     return sum(x.detach() * c for x, c in zip(corners, transposed, strict=True))
 

@@ -1,4 +1,4 @@
-"""ViTClassifier: what it optimises, where its weights come from, and that it is timm's own model."""
+"""ViTClassifier: what it optimises, where its weights come from, that it is timm's model."""
 
 import math
 
