@@ -340,22 +340,6 @@ def test_only_the_augmentation_that_is_asked_for(root):
         assert torch.allclose(image, colour[:, None, None].expand_as(image), atol=1e-5)
 
 
-def test_every_option_of_the_augmentation_counts(root):
-    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    save(root / "train" / "cat" / "0.png", pixels)
-    off = {"auto_augment": None, "random_erasing": 0.0, "hflip": 0.0, "scale": [1.0, 1.0]}
-
-    def images(**options) -> torch.Tensor:
-        train = folder(root, **off | options).train_dataset
-        return torch.stack([train[epoch, 0]["image"] for epoch in range(6)])
-
-    plain = images()
-    assert torch.equal(plain, plain[:1].expand_as(plain))
-    assert torch.equal(images(hflip=1.0), plain.flip(-1))
-    for on in ({"auto_augment": "original"}, {"random_erasing": 1.0}, {"scale": [0.1, 0.2]}):
-        assert not torch.equal(images(**on), plain), on
-
-
 def test_input_config_of_imagenet_and_of_a_timm_model(root):
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
     rest = {"input_size": [3, 32, 32], "interpolation": "bicubic"}
@@ -589,3 +573,19 @@ def test_a_mask_of_another_size_than_its_image(root):
     with pytest.raises(ValueError) as raises:
         folder(root).val_dataset[0]
     message_of(raises, mask_path, root / "val" / "cat" / "0.png", "40x48", "48x40")
+
+
+def test_every_option_of_the_augmentation_counts(root):
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    save(root / "train" / "cat" / "0.png", pixels)
+    off = {"auto_augment": None, "random_erasing": 0.0, "hflip": 0.0, "scale": [1.0, 1.0]}
+
+    def images(**options) -> torch.Tensor:
+        train = folder(root, **off | options).train_dataset
+        return torch.stack([train[epoch, 0]["image"] for epoch in range(6)])
+
+    plain = images()
+    assert torch.equal(plain, plain[:1].expand_as(plain))
+    assert torch.equal(images(hflip=1.0), plain.flip(-1))
+    for on in ({"auto_augment": "original"}, {"random_erasing": 1.0}, {"scale": [0.1, 0.2]}):
+        assert not torch.equal(images(**on), plain), on
