@@ -23,9 +23,17 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 
 from relprop.attention import COMPOSED
+from relprop.checks import (
+    check_attention,
+    check_batch_first,
+    check_patches_last,
+    check_recorded,
+    check_softmax,
+    run_unknown,
+)
 from relprop.errors import UnsupportedModel
 from relprop.operations import (
     ATTENTION,
@@ -154,17 +162,17 @@ class Recorder(TorchFunctionMode):
         path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
-        _check_recorded(path)
+        check_recorded(path)
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
         operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
-            return _run_unknown(function, args, kwargs)
+            return run_unknown(function, args, kwargs)
         output = function(*args, **kwargs)
         if operation == MOVED:
             if function in CAT and role(path[0]) == PATCHES:
-                _check_patches_last(*args, **kwargs)
+                check_patches_last(*args, **kwargs)
             for moved in tensors_in(output):
                 set_role(moved, role(path[0]))
             return output
@@ -174,7 +182,7 @@ class Recorder(TorchFunctionMode):
         if operation == UNCHANGED and function in ELEMENTWISE and recorded is not path[0]:
             set_origin(recorded, path[0])
         if function in SOFTMAX and role(path[0]) == SCORES:
-            _check_softmax(*args, **kwargs)
+            check_softmax(*args, **kwargs)
             set_role(recorded, ATTENTION)
         return recorded
 
@@ -192,7 +200,8 @@ class Recorder(TorchFunctionMode):
         """Give ``output`` its second backward, and note what the methods need to find again."""
         if any(output is t for t in path):  # dropout in evaluation
             return output
-        self._check_batch(operation, output)
+        if operation == "add":
+            check_batch_first(output, self.recording.batch_size)
         tensors = path[:1]
         if operation != UNCHANGED:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
@@ -203,14 +212,6 @@ class Recorder(TorchFunctionMode):
         )
         self._note(operation, path, recorded)
         return recorded
-
-    def _check_batch(self, operation: str, output: Tensor) -> None:
-        if operation == "add" and output.shape[0] != self.recording.batch_size:
-            raise UnsupportedModel(
-                f"two streams of shape {list(output.shape)} are added, but the batch of "
-                f"{self.recording.batch_size} is not their first dimension: relevance per sample "
-                "needs batch-first models with attention over all tokens, not over windows"
-            )
 
     def _note(self, operation: str, path: list[Tensor], output: Tensor) -> None:
         recording = self.recording
@@ -234,26 +235,10 @@ class Recorder(TorchFunctionMode):
         elif operation in ("matmul", "einsum"):
             if role(path[0]) == ATTENTION:
                 if not any(path[0] is seen for seen in recording.attention):
-                    recording.attention.append(self._checked_attention(path[0]))
+                    check_attention(path[0], recording.batch_size)
+                    recording.attention.append(path[0])
             else:
                 set_role(output, SCORES)
-
-    def _checked_attention(self, attention: Tensor) -> Tensor:
-        batch = self.recording.batch_size
-        if attention.ndim == 3 and attention.shape[0] % batch == 0:
-            pass
-        elif attention.ndim != 4 or attention.shape[0] != batch:
-            raise UnsupportedModel(
-                f"attention maps of shape {list(attention.shape)} for a batch of {batch}: "
-                "attention within windows (Swin) has no token that sees the whole input; models "
-                "with global attention, [batch, heads, tokens, tokens], are accepted"
-            )
-        if attention.shape[-1] != attention.shape[-2]:
-            raise UnsupportedModel(
-                f"attention maps of shape {list(attention.shape)} lead from some tokens to others; "
-                "self-attention, [batch, heads, tokens, tokens], is accepted"
-            )
-        return attention
 
     # ------------------------------------------------------------------ in-place operations
 
@@ -269,7 +254,7 @@ class Recorder(TorchFunctionMode):
         if "inplace" in kwargs:
             kwargs = kwargs | {"inplace": False}
         if function is Tensor.__setitem__:
-            _check_recorded(path)
+            check_recorded(path)
             output = set_role(target.clone(), role(target))
             function(output, *args[1:])
         else:
@@ -302,41 +287,3 @@ class Recorder(TorchFunctionMode):
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
-def _check_recorded(path: list[Tensor]) -> None:
-    """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
-    for x in path:
-        if not is_recorded(x):
-            raise UnsupportedModel(
-                f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "
-                "that is not a torch function (a custom autograd.Function, a scripted function): "
-                "relevance cannot cross it; write it in torch functions"
-            )
-
-
-def _check_patches_last(tensors, *args, **kwargs) -> None:
-    if not on_path(tensors[-1]):
-        raise UnsupportedModel(
-            "tokens are appended after the patches; accepted: class, distillation and register "
-            "tokens before the patches"
-        )
-
-
-def _check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:
-    if dim not in (-1, input.ndim - 1):
-        raise UnsupportedModel(
-            f"softmax of attention scores over dimension {dim}; accepted: the last, the keys"
-        )
-
-
-def _run_unknown(function, args, kwargs):
-    """A call without a rule is an error, unless nothing that relevance could follow comes out."""
-    output = function(*args, **kwargs)
-    if any(on_path(t) for t in tensors_in(output)):
-        name = resolve_name(function) or repr(function)
-        raise UnsupportedModel(
-            f"no relevance rule for {name} (as called here); register one: "
-            f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"
-        )
-    return output

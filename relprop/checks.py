@@ -1,0 +1,74 @@
+"""What a recording refuses, rather than let a map be silently wrong."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from relprop.errors import UnsupportedModel
+from relprop.operations import is_recorded, on_path, tensors_in
+
+
+def check_batch_first(output: Tensor, batch: int) -> None:
+    """Of a sum of two streams: relevance is shared out per sample."""
+    if output.shape[0] != batch:
+        raise UnsupportedModel(
+            f"two streams of shape {list(output.shape)} are added, but the batch of "
+            f"{batch} is not their first dimension: relevance per sample "
+            "needs batch-first models with attention over all tokens, not over windows"
+        )
+
+
+def check_attention(attention: Tensor, batch: int) -> None:
+    """An attention map leads from every token of the input to every other."""
+    if attention.ndim == 3 and attention.shape[0] % batch == 0:
+        pass
+    elif attention.ndim != 4 or attention.shape[0] != batch:
+        raise UnsupportedModel(
+            f"attention maps of shape {list(attention.shape)} for a batch of {batch}: "
+            "attention within windows (Swin) has no token that sees the whole input; models "
+            "with global attention, [batch, heads, tokens, tokens], are accepted"
+        )
+    if attention.shape[-1] != attention.shape[-2]:
+        raise UnsupportedModel(
+            f"attention maps of shape {list(attention.shape)} lead from some tokens to others; "
+            "self-attention, [batch, heads, tokens, tokens], is accepted"
+        )
+
+
+def check_recorded(path: list[Tensor]) -> None:
+    """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
+    for x in path:
+        if not is_recorded(x):
+            raise UnsupportedModel(
+                f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "
+                "that is not a torch function (a custom autograd.Function, a scripted function): "
+                "relevance cannot cross it; write it in torch functions"
+            )
+
+
+def check_patches_last(tensors, *args, **kwargs) -> None:
+    if not on_path(tensors[-1]):
+        raise UnsupportedModel(
+            "tokens are appended after the patches; accepted: class, distillation and register "
+            "tokens before the patches"
+        )
+
+
+def check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:
+    if dim not in (-1, input.ndim - 1):
+        raise UnsupportedModel(
+            f"softmax of attention scores over dimension {dim}; accepted: the last, the keys"
+        )
+
+
+def run_unknown(function, args, kwargs):
+    """A call without a rule is an error, unless nothing that relevance could follow comes out."""
+    output = function(*args, **kwargs)
+    if any(on_path(t) for t in tensors_in(output)):
+        name = resolve_name(function) or repr(function)
+        raise UnsupportedModel(
+            f"no relevance rule for {name} (as called here); register one: "
+            f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"
+        )
+    return output
