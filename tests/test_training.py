@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +235,23 @@ def test_the_config_can_be_printed_complete(capsys):
     train.main(["--print-config", "model.lr=0.5"])
     printed = capsys.readouterr().out
     assert "lr: 0.5" in printed and "layer_decay: 1.0" in printed and "every_n_epochs: 1" in printed
+
+
+def test_two_processes_train_and_track(tmp_path):
+    """Rank 0 explains while the other waits: neither may hang in a collective of its own."""
+    arguments = [*SMALL, "trainer.devices=2", "trainer.strategy=ddp", f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, errors.decode()[-2000:]
+    assert len(rows(tmp_path / "run")) == EPOCHS
+    assert len(curve(tmp_path / "run", "relevance/class_specificity")) == EPOCHS

@@ -61,7 +61,7 @@ class ImageProbes:
         count = torch.full((len(maps),), maps.shape[1])
         report.scalars["concentration"] = concentration(maps, count).mean()
         if "mask" in batch:
-            segmentation = Segmentation()
+            segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
             heatmaps = of_true.heatmap(batch["image"].shape[-2:]).float().cpu()
             segmentation.update(heatmaps, batch["mask"].cpu())
             report.scalars |= segmentation.compute()
@@ -81,7 +81,7 @@ class ImageProbes:
         pairs = self.data.pairs_dataset
         batch = load(self.module, pairs, range(min(count, len(pairs))), self.collate)
         trace = self.module.record(batch)
-        specificity = ClassSpecificity().to(self.module.device)
+        specificity = ClassSpecificity(sync_on_compute=False).to(self.module.device)
         explanations = [
             self.module.explain_trace(trace, batch, labels, **self.options)
             for labels in batch["labels"].T

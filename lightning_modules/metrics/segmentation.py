@@ -25,8 +25,8 @@ class Segmentation(Metric):
 
     full_state_update = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
         for name in ("correct", "pixels", "images"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
         for name in ("intersection", "union"):  # of background and object

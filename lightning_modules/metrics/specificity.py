@@ -22,8 +22,8 @@ class ClassSpecificity(Metric):
 
     full_state_update = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("maps", torch.tensor(0), dist_reduce_fx="sum")
 
