@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import load_config
 from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import MetricsTable, RelevanceTracker
+from lightning_modules.callbacks import MetricsTable, Patience, RelevanceTracker
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.data import DATAMODULES
 from lightning_modules.errors import InputError
@@ -106,8 +106,10 @@ def build(config: DictConfig, checkpoint: Path | None):
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
-    if checkpoint is not None:  # which has the weights already
-        model_options |= {"pretrained": False, "weights": None}
+    state = {"global_step": 0, "without_sources": {}}
+    if checkpoint is not None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    model_options |= state["without_sources"]
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
@@ -119,7 +121,7 @@ def build(config: DictConfig, checkpoint: Path | None):
             name="",
             version="",
             default_hp_metric=False,
-            purge_step=rewind(checkpoint),
+            purge_step=state["global_step"],  # TensorBoard forgets what came after
         ),
         callbacks=callbacks(config),
         plugins=[AtomicCheckpointIO(), *trainer_options.pop("plugins", [])],
@@ -139,17 +141,11 @@ def callbacks(config: DictConfig) -> list[Callback]:
         ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", **keep),
         ModelCheckpoint(filename="last", **keep),  # after it, so that it knows the best one
     ]
+    if config.patience is not None:
+        chosen.append(Patience(config.patience))
     if config.tracker is not None:
         chosen.insert(0, RelevanceTracker(run_dir=config.run_dir, **config.tracker))
     return chosen
-
-
-def rewind(checkpoint: Path | None) -> int:
-    """The step from which on TensorBoard forgets what a stopped run has logged."""
-    if checkpoint is None:
-        return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return state["global_step"]
 
 
 @rank_zero_only

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -14,6 +15,7 @@ import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.text_tokenizers import tokenizer_from_config
 from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.pretrained import locate
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PRODUCT_METHODS = (
@@ -30,7 +32,8 @@ class BertClassifier(Classifier):
     Args:
         class_names: the classes, in the order of their labels.
         input_config: tokenizer and ``max_length``, as plain values; kept with the checkpoint.
-        name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``.
+        name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``, or
+            ``package:NAME/FOLDER`` for a folder of an installed Python package.
         config: or a Hugging Face configuration to train from scratch, with its ``model_type``
             (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
         attention: ``sdpa`` or ``eager``; explanations are the same.
@@ -43,8 +46,8 @@ class BertClassifier(Classifier):
         label_smoothing: 0 to 1.
         seed: of dropout.
 
-    Batches hold ``input_ids`` and ``attention_mask`` [B, N], ``label`` [B], and what
-    :class:`~lightning_modules.data.text.TextCollator` adds.
+    Batches are those of :class:`~lightning_modules.data.text_batches.TextCollator`. The logits of a
+    text in several windows are the mean of theirs, and all windows are explained for one class.
     """
 
     kind = "bert"
@@ -66,8 +69,9 @@ class BertClassifier(Classifier):
         seed: int = 0,
     ) -> None:
         super().__init__(len(class_names))
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # config.yaml has them
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
+        self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         if freeze_backbone:
             self.backbone.base_model.requires_grad_(False)
         if compile:
@@ -75,6 +79,10 @@ class BertClassifier(Classifier):
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C]."""
+        return of_texts(super().forward(batch), batch)
 
     def explain_trace(
         self,
@@ -85,10 +93,12 @@ class BertClassifier(Classifier):
         **options,
     ) -> ExplainedTexts:
         """As :meth:`explain`, from a recording."""
+        logits = of_texts(trace.logits, batch)
+        target = relprop.resolve_target(target, logits)
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
-        explanation = relprop.explain_trace(trace, target, method, **options)
+        explanation = relprop.explain_trace(trace, target[batch["text_of_row"]], method, **options)
         relevance = with_class_token_entry(explanation.relevance, trace.valid, method)
-        return ExplainedTexts.of(explanation, relevance, batch)
+        return ExplainedTexts.of(batch, relevance, target, logits)
 
     def parameter_groups(self) -> list[dict]:
         depth = self.backbone.config.num_hidden_layers
@@ -108,14 +118,18 @@ class BertClassifier(Classifier):
             group["params"].append(parameter)
         return list(groups.values())
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        super().on_save_checkpoint(checkpoint)
-        # Everything that builds the model again, without the hub.
-        checkpoint["hyper_parameters"] |= {
-            "name": None,
-            "config": self.backbone.config.to_diff_dict()
-            | {"model_type": self.backbone.config.model_type},
-        }
+    def without_sources(self) -> dict[str, Any]:
+        config = self.backbone.config
+        return {"name": None, "config": config.to_diff_dict() | {"model_type": config.model_type}}
+
+
+def of_texts(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Of each text the mean logits [B, C] of its rows [R, C]."""
+    rows, texts = batch["text_of_row"], len(batch["text"])
+    if len(rows) == texts:
+        return logits
+    of_text = F.one_hot(rows, texts).to(logits)  # [R, B]
+    return of_text.T @ logits / of_text.sum(dim=0)[:, None]
 
 
 def with_class_token_entry(relevance: Tensor, valid: Tensor, method: str) -> Tensor:
@@ -157,7 +171,7 @@ def create_backbone(
     try:
         if name is not None:
             return AutoModelForSequenceClassification.from_pretrained(
-                name, attn_implementation=attention, ignore_mismatched_sizes=True, **head
+                locate(name), attn_implementation=attention, ignore_mismatched_sizes=True, **head
             )
         sizes = dict(config)
         kind = sizes.pop("model_type", "bert")

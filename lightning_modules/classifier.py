@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import lightning
 import numpy as np
@@ -49,6 +50,13 @@ class Classifier(lightning.LightningModule):
 
     def parameter_groups(self) -> list[dict]:
         """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
+        raise NotImplementedError
+
+    def without_sources(self) -> dict[str, Any]:
+        """Arguments that build the backbone again without its initial weights.
+
+        A checkpoint keeps them: who loads it needs neither the hub nor the files it came from.
+        """
         raise NotImplementedError
 
     # ---------------------------------------------------------------------------- training
@@ -160,3 +168,5 @@ class Classifier(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind
+        checkpoint["without_sources"] = self.without_sources()
+        checkpoint["hyper_parameters"] |= checkpoint["without_sources"]

@@ -66,7 +66,7 @@ class ViTClassifier(Classifier):
         seed: int = 0,
     ) -> None:
         super().__init__(len(class_names))
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # config.yaml has them
         size = {"img_size": tuple(input_config["input_size"][-2:])}
         self.backbone = create_backbone(
             name, len(class_names), pretrained, size | (model_options or {})
@@ -116,10 +116,8 @@ class ViTClassifier(Classifier):
             for group in groups
         ]
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        super().on_save_checkpoint(checkpoint)
-        # The checkpoint has the weights: loading it must not fetch the initial ones again.
-        checkpoint["hyper_parameters"] |= {"pretrained": False, "weights": None}
+    def without_sources(self) -> dict[str, Any]:
+        return {"pretrained": False, "weights": None}
 
 
 def create_backbone(

@@ -6,7 +6,13 @@
 
 from relprop import rules
 from relprop.errors import UnsupportedModel
-from relprop.explanation import Explanation, check_method, explain, explain_trace
+from relprop.explanation import (
+    Explanation,
+    check_method,
+    explain,
+    explain_trace,
+    resolve_target,
+)
 from relprop.methods import METHODS, Options, method
 from relprop.operations import register
 from relprop.trace import Trace, record
@@ -23,5 +29,6 @@ __all__ = [
     "method",
     "record",
     "register",
+    "resolve_target",
     "rules",
 ]

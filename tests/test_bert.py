@@ -6,12 +6,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
-import train
 from lightning_modules import BertClassifier
 from lightning_modules.callbacks.probes import concentration, token_f1
 from lightning_modules.data import DATAMODULES
+from lightning_modules.data.text_batches import TextCollator
 from lightning_modules.explained_text import word_scores
+from lightning_modules.pretrained import locate
 from lightning_modules.render_text import escape
+from tests.runs import run
 
 SIZES = {
     "hidden_size": 24,
@@ -20,21 +22,6 @@ SIZES = {
     "intermediate_size": 32,
     "max_position_embeddings": 66,
 }
-SMALL = [
-    "--config=configs/bert_reviews.yaml",
-    "trainer.max_epochs=2",
-    "trainer.enable_progress_bar=false",
-    "trainer.enable_model_summary=false",
-    "trainer.accelerator=cpu",
-    "model.config.hidden_size=16",
-    "model.config.num_hidden_layers=2",
-    "data.train_size=96",
-    "data.val_size=40",
-    "data.test_size=40",
-    "data.contrast_size=10",
-    "data.vocab_size=300",
-    "tracker.samples=8",
-]
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +73,81 @@ def test_a_text_is_explained_alone_as_in_a_padded_batch(data):
 
 
 def test_a_words_score_is_its_highest_piece():
-    relevance = torch.tensor([[9.0, 1.0, 3.0, 2.0, 8.0]])
-    word_ids = torch.tensor([[-1, 0, 0, 2, -1]])
-    scores, seen = word_scores(relevance, word_ids, 3)
+    relevance = torch.tensor([[9.0, 1.0, 3.0, 2.0, 8.0], [9.0, 4.0, 5.0, 1.0, 8.0]])
+    word_ids = torch.tensor([[-1, 0, 0, 2, -1], [-1, 2, 1, 0, -1]])
+    scores, seen = word_scores(relevance[:1], word_ids[:1], torch.tensor([0]), (1, 3))
     assert scores.tolist() == [[3.0, 0.0, 2.0]] and seen.tolist() == [[True, False, True]]
+    of_two_texts, _ = word_scores(relevance, word_ids, torch.tensor([0, 1]), (2, 3))
+    assert of_two_texts.tolist() == [[3.0, 0.0, 2.0], [1.0, 5.0, 4.0]]
+    of_two_windows, _ = word_scores(relevance, word_ids, torch.tensor([0, 0]), (1, 3))
+    assert of_two_windows.tolist() == [[3.0, 5.0, 4.0]]
 
 
 def test_words_are_those_of_the_text(data, batch):
     explained = classifier(data).explain(batch)
     for i, text in enumerate(batch["text"]):
         assert [word for word, _ in explained.words_of(i)] == text.split()
+
+
+def test_a_long_text_is_explained_window_by_window(data):
+    """Each window as a text of its own, for the class that the whole text is given."""
+    text = data.val_dataset[0]["text"]
+    item = {"text": " ".join([text] * 4), "label": 0, "rationale": None}
+    short = {"text": text, "label": 1, "rationale": None}
+    tokenizer = data.collate.tokenizer
+    model = classifier(data).double().eval()
+    windows = TextCollator(tokenizer, max_length=20, overlap=5)([short, item])
+    rows = windows["text_of_row"].tolist()
+    assert rows.count(1) > 2 and windows["dropped"] == [0, 0]
+    explained = model.explain(windows)
+
+    ids = tokenizer(item["text"])["input_ids"][1:-1]
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    cut = [ids[start : start + 18] for start in range(0, len(ids) - 5, 13)]
+    alone = [torch.tensor([[first, *window, last]]) for window in cut]
+    logits = torch.stack([model.backbone(window).logits[0] for window in alone])
+    assert rows.count(1) == len(cut)
+    torch.testing.assert_close(explained.logits[1], logits.mean(dim=0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(model(windows), explained.logits, rtol=1e-9, atol=1e-12)
+    scores = torch.zeros(len(windows["words"][1])).double()
+    for row, window in enumerate(alone, start=rows.index(1)):
+        relevance = relprop.explain(
+            model.backbone, window, int(explained.target[1]), normalize_rows=True
+        ).relevance[0]
+        for position in range(1, window.shape[1] - 1):
+            word = windows["word_ids"][row, position]
+            scores[word] = max(scores[word], relevance[position])
+    assert explained.seen[1].all()
+    assert_close(explained.word_scores[1], scores)
+
+
+def test_a_pretrained_model_is_fine_tuned_with_its_dropout(data, tmp_path):
+    config = AutoConfig.for_model("bert", vocab_size=300, num_labels=2, **SIZES)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = BertClassifier(data.class_names, data.input_config, name=str(tmp_path))
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(("kind", "operation"), [("deberta", "sqrt"), ("deberta-v2", "bmm")])
+def test_deberta_is_refused_by_its_operation(data, batch, kind, operation):
+    """Its attention and its layer norm are sums of terms that the paper has no rule for."""
+    options = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+    config = {"model_type": kind, **SIZES, **options, "pad_token_id": 0}
+    model = BertClassifier(data.class_names, data.input_config, config=config, attention="eager")
+    assert model(batch).shape == (6, 2)
+    with pytest.raises(relprop.UnsupportedModel, match=f"no relevance rule for torch.{operation}"):
+        model.explain(batch)
+
+
+def test_a_model_in_a_python_package_is_found(tmp_path, monkeypatch):
+    (tmp_path / "packed" / "model").mkdir(parents=True)
+    (tmp_path / "packed" / "__init__.py").write_text("raise RuntimeError('it must not be run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert locate("package:packed/model") == str(tmp_path / "packed" / "model")
+    assert locate("bert-base-uncased") == "bert-base-uncased"
+    for name in ("package:packed/other", "package:packed/../..", "package:absent", "package:"):
+        with pytest.raises(ValueError, match="accepted: a hub id, a folder, or package:NAME"):
+            locate(name)
 
 
 def test_a_folder_of_weights_is_loaded(data, batch, tmp_path):
@@ -135,9 +187,7 @@ def test_no_weight_decay_on_biases_and_norms(data):
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("reviews")
-    train.main([*SMALL, f"run_dir={path}"])
-    return path
+    return run(tmp_path_factory.mktemp("reviews"), experiment="reviews")
 
 
 def test_the_tracker_logs_words_and_scores(run_dir):
@@ -155,15 +205,6 @@ def test_a_checkpoint_builds_its_model_and_tokenizer(run_dir, batch):
     assert model.hparams.class_names == ["negative", "positive"]
     assert "tokenizer" in model.hparams.input_config
     assert model(batch).shape == (6, 2)
-
-
-def test_training_without_a_tracker_ends_in_the_same_weights(run_dir, tmp_path):
-    train.main([*SMALL, f"run_dir={tmp_path / 'half'}", "trainer.max_epochs=2", "tracker=null"])
-    whole, half = (
-        torch.load(d / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for d in (run_dir, tmp_path / "half")
-    )
-    assert all(torch.equal(whole[name], half[name]) for name in whole)
 
 
 def test_token_f1_by_hand():

@@ -76,6 +76,7 @@ def test_a_config_is_complete(load):
     assert load(MINIMAL) == {
         "seed": 0,
         "run_dir": "runs/a",
+        "patience": None,
         "model": {
             "kind": "vit",
             "name": "tiny",
@@ -182,7 +183,10 @@ def test_a_saved_config_loads_to_itself(load, text):
     ("override", "message"),
     [
         # Keys.
-        ("modle.lr=1", "modle: unknown key, did you mean model?; accepted: seed, run_dir, model,"),
+        (
+            "modle.lr=1",
+            "modle: unknown key, did you mean model?; accepted: seed, run_dir, patience,",
+        ),
         ("model.lrr=1", "model.lrr: unknown key, did you mean lr?; accepted: kind, name, lr,"),
         ("a" * 5000 + "=1", "aaaaa"),
         ("data.root=a", "data.root: unknown key; accepted: kind, batch_size, seed, scale, shuffle"),
@@ -278,7 +282,7 @@ def test_nothing_in_a_config_is_executed(load, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": null is no mapping; accepted: one with seed, run_dir, model, data, tracker, train"),
+        ("", ": null is no mapping; accepted: one with seed, run_dir, patience, model, data"),
         ("- a", ': ["a"] is no mapping'),
         ("a: 1\nb: [1\nc: 2", ", line 3: while parsing a flow sequence expected"),
         ("a: 1\nb: 2: 3", ", line 2: mapping values are not allowed here"),

@@ -74,7 +74,7 @@ class EraserDataModule(TextDataModule):
     Args:
         root: folder of the data set.
         batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length: see TextDataModule.make_inputs.
+        tokenizer, vocab_size, max_length, overlap: see TextDataModule.make_inputs.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -92,6 +92,7 @@ class EraserDataModule(TextDataModule):
         tokenizer: str | None = None,
         vocab_size: int = 8000,
         max_length: int = 512,
+        overlap: int | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         folder = Path(root).expanduser()
@@ -102,4 +103,4 @@ class EraserDataModule(TextDataModule):
         self.train_dataset = TextItems(number_labels(train, self.class_names))
         self.val_dataset = TextItems(number_labels(val, self.class_names))
         self.test_dataset = TextItems(number_labels(test, self.class_names))
-        self.make_inputs(tokenizer, vocab_size, max_length)
+        self.make_inputs(tokenizer, vocab_size, max_length, overlap)

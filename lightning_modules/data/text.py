@@ -90,7 +90,7 @@ class TextDataModule(DataModule):
 
     Attributes:
         input_config: how a text becomes an input: `tokenizer` (a fast tokenizer's JSON),
-            `special_tokens` (name to token, as `cls_token` to "[CLS]"), `max_length`.
+            `special_tokens` (name to token, as `cls_token` to "[CLS]"), `max_length`, `overlap`.
         train_dataset, val_dataset, test_dataset: see DataModule.
         contrast_dataset: pairs of texts, items 2i and 2i + 1, that differ in one word, which flips
             the label; an item's `flipped` is that word's (start, end). None where there are none.
@@ -100,13 +100,21 @@ class TextDataModule(DataModule):
     contrast_dataset: TextItems | None = None
     collate: TextCollator
 
-    def make_inputs(self, tokenizer: str | None, vocab_size: int, max_length: int) -> None:
+    def make_inputs(
+        self,
+        tokenizer: str | None,
+        vocab_size: int,
+        max_length: int,
+        overlap: int | None = None,
+    ) -> None:
         """Sets `input_config` and `collate`; for the subclass's constructor, once it has its items.
 
         Args:
             tokenizer: hub id or local folder of a fast tokenizer. None: one is trained on train.
             vocab_size: pieces that a trained tokenizer has at most.
             max_length: tokens at most, special ones included.
+            overlap: of a longer text, explain and classify all, in windows of `max_length` tokens
+                that share this many with the one before. None: it loses its end.
 
         Raises:
             ValueError: an argument is out of its range, or there is no such tokenizer.
@@ -120,6 +128,9 @@ class TextDataModule(DataModule):
         most = chosen.model_max_length
         check_option("max_length", max_length, max_length >= least, f"at least {least}")
         check_option("max_length", max_length, max_length <= most, f"at most {most}, its model's")
+        room = max_length - least
+        fits = overlap is None or 0 <= overlap <= room
+        check_option("overlap", overlap, fits, f"null, or 0 to {room} with this max_length")
         self.input_config = {
             "tokenizer": chosen.backend_tokenizer.to_str(),
             "special_tokens": {
@@ -128,8 +139,9 @@ class TextDataModule(DataModule):
                 if isinstance(token, str)
             },
             "max_length": max_length,
+            "overlap": overlap,
         }
-        self.collate = TextCollator(tokenizer_from_config(self.input_config), max_length)
+        self.collate = TextCollator(tokenizer_from_config(self.input_config), max_length, overlap)
 
     def train_sampler(self) -> LengthSampler:
         """The order of the training texts: in batches of similar length."""

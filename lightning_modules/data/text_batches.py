@@ -16,16 +16,18 @@ def find_words(text: str) -> list[Span]:
 
 
 class TextCollator:
-    """Makes a batch of items; W is the largest number of words of a text, N of tokens.
+    """Makes a batch of B items, in R rows of N tokens; W is the largest number of words of a text.
 
-    A text of more than `max_length` tokens loses its end; its last token is [SEP] all the same.
+    A row is a text. One of more than `max_length` tokens loses its end, or, if `overlap` is given,
+    is cut into windows, each a row: R > B. Every row ends in [SEP].
 
     The batch is a dict:
-        input_ids, attention_mask: long [B, N], padded on the right to the longest text; and
+        input_ids, attention_mask: long [R, N], padded on the right to the longest row; and
             whatever else the tokenizer makes for its models, as token_type_ids
+        text_of_row: long [R], which text a row is of
         label: long [B]
-        special: bool [B, N], True on special tokens and padding
-        word_ids: long [B, N], which word of the text a token is of; -1 on special tokens and
+        special: bool [R, N], True on special tokens and padding
+        word_ids: long [R, N], which word of its text a token is of; -1 on special tokens and
             padding, and on the white space that some tokenizers have tokens for
         words: B lists of the (start, end) of all words of the text, also of those truncated
         dropped: B ints, how many words lost some or all of their tokens
@@ -36,52 +38,22 @@ class TextCollator:
 
     Args:
         tokenizer: of the texts.
-        max_length: tokens at most, special ones included.
+        max_length: tokens of a row at most, special ones included.
+        overlap: tokens that a window shares with the one before it. None: no windows.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, max_length: int, overlap: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.overlap = overlap
 
     def __call__(self, items: list[dict]) -> dict[str, Tensor | list]:
         texts = [item["text"] for item in items]
         words = [find_words(text) for text in texts]
-        encoding = self.tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_tensors="np",
-        )
-        # A row a text, each followed by rows of what was cut off it.
-        text_of_row = encoding["overflow_to_sample_mapping"]
-        kept = np.unique(text_of_row, return_index=True)[1]
-        special = encoding["special_tokens_mask"].astype(bool)
-        word_ids = np.stack(
-            [
-                words_of_tokens(offsets, words[text])
-                for offsets, text in zip(encoding["offset_mapping"], text_of_row, strict=True)
-            ]
-        )
-        cut = [set() for _ in items]
-        for row in set(range(len(text_of_row))).difference(kept):
-            cut[text_of_row[row]].update(word_ids[row].tolist())
-
-        batch = {
-            name: torch.from_numpy(encoding[name][kept])
-            for name in self.tokenizer.model_input_names
-        }
-        batch |= {
-            "label": torch.tensor([item["label"] for item in items]),
-            "special": torch.from_numpy(special[kept]),
-            "word_ids": torch.from_numpy(word_ids[kept]),
-            "words": words,
-            "dropped": [len(of_text - {-1}) for of_text in cut],
-            "text": texts,
-        }
+        batch = self.rows(texts, words)
+        batch |= {"label": torch.tensor([item["label"] for item in items])}
         if all(item["rationale"] is not None for item in items):
             marked = [
                 torch.from_numpy(overlapping(spans, item["rationale"]))
@@ -96,6 +68,44 @@ class TextCollator:
                 ]
             )
         return batch
+
+    def rows(self, texts: list[str], words: list[list[Span]]) -> dict[str, Tensor | list]:
+        """What of a batch needs no more than the texts and the spans of their words."""
+        encoding = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            stride=self.overlap or 0,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_tensors="np",
+        )
+        # A row a text, each followed by rows of what did not fit into it.
+        text_of_row = encoding["overflow_to_sample_mapping"]
+        kept = np.arange(len(text_of_row))
+        if self.overlap is None:
+            kept = np.unique(text_of_row, return_index=True)[1]
+        special = encoding["special_tokens_mask"].astype(bool)
+        word_ids = np.stack(
+            [
+                words_of_tokens(offsets, words[text])
+                for offsets, text in zip(encoding["offset_mapping"], text_of_row, strict=True)
+            ]
+        )
+        cut = [set() for _ in texts]
+        for row in set(range(len(text_of_row))).difference(kept):
+            cut[text_of_row[row]].update(word_ids[row].tolist())
+        inputs = self.tokenizer.model_input_names
+        return {name: torch.from_numpy(encoding[name][kept]) for name in inputs} | {
+            "text_of_row": torch.from_numpy(text_of_row[kept]),
+            "special": torch.from_numpy(special[kept]),
+            "word_ids": torch.from_numpy(word_ids[kept]),
+            "words": words,
+            "dropped": [len(of_text - {-1}) for of_text in cut],
+            "text": texts,
+        }
 
 
 def words_of_tokens(offsets: np.ndarray, words: list[Span]) -> np.ndarray:

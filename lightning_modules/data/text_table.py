@@ -117,7 +117,7 @@ class TextTableDataModule(TextDataModule):
         rationale_column: name of the column that has the characters that decide the label: a list
             of [start, end] (exclusive), in JSON, or nothing. None: the data has none.
         batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length: see TextDataModule.make_inputs.
+        tokenizer, vocab_size, max_length, overlap: see TextDataModule.make_inputs.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -140,6 +140,7 @@ class TextTableDataModule(TextDataModule):
         tokenizer: str | None = None,
         vocab_size: int = 8000,
         max_length: int = 128,
+        overlap: int | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         columns = (text_column, label_column, rationale_column)
@@ -154,4 +155,4 @@ class TextTableDataModule(TextDataModule):
         else:
             test_rows = read_table("test", test, *columns)
             self.test_dataset = TextItems(number_labels(test_rows, self.class_names))
-        self.make_inputs(tokenizer, vocab_size, max_length)
+        self.make_inputs(tokenizer, vocab_size, max_length, overlap)

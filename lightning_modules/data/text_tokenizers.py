@@ -11,6 +11,7 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lightning_modules.data.base import check_option
+from lightning_modules.pretrained import locate
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -61,14 +62,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The fast tokenizer that a hub id or a local folder has.
+    """The fast tokenizer that a hub id, a local folder or ``package:NAME/FOLDER`` has.
 
     Raises:
         ValueError: there is none, or it is a slow one, which knows no character offsets.
     """
     accepted = "null, or the hub id or folder of a model with a fast tokenizer (tokenizer.json)"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file makes it raise
         reason = " ".join(str(error).split())
         raise ValueError(

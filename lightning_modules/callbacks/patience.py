@@ -1,0 +1,26 @@
+"""Early stopping that a resumed run remembers."""
+
+from __future__ import annotations
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+
+class Patience(EarlyStopping):
+    """Stops training when validation accuracy has not risen for ``epochs`` epochs.
+
+    A run that has been stopped so and is resumed stays stopped: Lightning's own would train one
+    more epoch.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        if epochs < 1:
+            raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
+        super().__init__("val/accuracy", mode="max", patience=epochs, check_on_train_epoch_end=True)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state | {"patience": self.patience})  # a resume may ask for more
