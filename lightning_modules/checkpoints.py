@@ -1,0 +1,63 @@
+"""Trained classifiers, from their checkpoints."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from lightning_modules import CLASSIFIERS
+from lightning_modules.classifier import Classifier
+from lightning_modules.errors import InputError
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A checkpoint file, or the best one of a run's folder, or else its last.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    raise FileNotFoundError(
+        f"--checkpoint {path}: no checkpoint is there; accepted: the folder of a run, with "
+        "checkpoints/best.ckpt or last.ckpt, or such a file"
+    )
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint is of, if it still lies there."""
+    run_dir = checkpoint.parent.parent
+    return run_dir if (run_dir / "config.yaml").is_file() else None
+
+
+def load_classifier(checkpoint: Path) -> Classifier:
+    """The classifier in a checkpoint, in evaluation. A checkpoint is data: it runs no code.
+
+    Raises:
+        InputError: the file is broken, of another program, or would run code.
+    """
+    accepted = "accepted: a checkpoint that train.py has written"
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = "it holds more than data, and loading it could run code"
+        if "weights_only" not in str(error).lower():
+            reason = "it is broken"
+        raise InputError(f"{checkpoint}: {reason}; {accepted}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{checkpoint}: it is broken ({reason}); {accepted}") from None
+    kind = state.get("kind") if isinstance(state, dict) else None
+    if kind not in CLASSIFIERS:
+        raise InputError(f"{checkpoint}: it is of another program; {accepted}")
+    return (
+        CLASSIFIERS[kind]
+        .load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        .eval()
+    )

@@ -1,0 +1,49 @@
+"""Metrics that know how sure they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class SampledMetric(Metric):
+    """A score of a data set, computed from one row of numbers a sample.
+
+    The rows are kept, and gathered from all processes, so that the score of other draws of as many
+    samples can be computed, too: :meth:`intervals`.
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        """The scores by name, each [...], of rows [samples, ...]."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, Tensor]:
+        return self.score(dim_zero_cat(self.rows))
+
+    def intervals(
+        self, level: float = 0.95, draws: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Ends of the bootstrap percentile interval of each score (Efron 1979).
+
+        ``level``: the share of ``draws`` of samples, with replacement, whose score lies within.
+        """
+        rows = dim_zero_cat(self.rows).cpu()
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [
+            self.score(rows[torch.randint(len(rows), (len(rows),), generator=generator)])
+            for _ in range(draws)
+        ]
+        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        return {
+            name: tuple(torch.stack([d[name].double() for d in drawn]).quantile(ends, dim=0))
+            for name in drawn[0]
+        }
