@@ -1,0 +1,50 @@
+"""What an explanation of one input comes to: what every kind of output is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+SIGNED = ("lrp",)  # methods whose relevance may speak against the class: negative values
+
+
+@dataclass(frozen=True)
+class Result:
+    """One input, and why the model gives it each of T classes, by one or several methods.
+
+    Attributes:
+        name: where the input is from, as a path or ``text 3``.
+        class_names: all C classes.
+        probability: of every class, [C].
+        classes: those explained, T indices into ``class_names``.
+        label: the true class, an index; None where it is not known.
+        relevance: for each method an array of float32, [T, rows, columns] over the part of the
+            picture that the model saw (patches, or pixels for ``lrp``), or [T, words] of a text,
+            NaN on words that were cut off.
+        picture: RGB, of the original size; None for a text.
+        region: the part of ``picture`` that the model saw: left, top, right, bottom in its pixels.
+        text: the text; None for a picture.
+        words: the (start, end) of the characters of each word of ``text``.
+    """
+
+    name: str
+    class_names: list[str]
+    probability: np.ndarray
+    classes: list[int]
+    label: int | None
+    relevance: dict[str, np.ndarray]
+    picture: Image.Image | None = None
+    region: tuple[float, float, float, float] | None = None
+    text: str | None = None
+    words: list[tuple[int, int]] | None = None
+
+    @property
+    def predicted(self) -> int:
+        return int(self.probability.argmax())
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the model is right; None where nobody knows."""
+        return None if self.label is None else self.predicted == self.label
