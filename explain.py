@@ -1,13 +1,19 @@
-"""Score explanation methods on a trained classifier.
+"""See why: explain inputs, or score explanation methods, from a checkpoint.
 
+python explain.py --checkpoint runs/vit_digits --input picture.png folder '*.jpg' --target top3
+python explain.py --checkpoint runs/bert_reviews --text "I was never bored." --method all
+python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
-python explain.py evaluate --checkpoint RUN_DIR --protocol rationales --method lrp start_layer=5
+
+Options of the methods are key=value: start_layer, rules, eps, normalize_rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -28,41 +34,32 @@ import relprop
 from configs.schema import check_options, load_config, read_override
 from lightning_modules import render_scores
 from lightning_modules.checkpoints import find_checkpoint, load_classifier, run_of
+from lightning_modules.classifier import Classifier
 from lightning_modules.data import DATAMODULES
 from lightning_modules.errors import InputError
+from lightning_modules.explain_inputs import Failure, explain_inputs
+from lightning_modules.inputs import find_inputs
+from lightning_modules.library_models import hf_classifier, timm_classifier
+from lightning_modules.outputs import FORMATS, write_all, write_png
 from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate
+from lightning_modules.render_result import heading, terminal_text
+from lightning_modules.results import Result
+from lightning_modules.targets import Targets
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
+BATCH_SIZE = 8
 
 
 def main(argv: list[str] | None = None) -> None:
-    """What the user got wrong: one line, exit code 2."""
-    arguments = parse(argv)
+    """What the user got wrong: one line, exit code 2. An input that cannot be read: exit code 1."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        run_evaluate(arguments)
+        if argv[:1] == ["evaluate"]:
+            run_evaluate(parse_evaluate(argv[1:]))
+        else:
+            run_explain(parse_explain(argv))
     except (*ERRORS, MisconfigurationException) as error:
         fail(error)
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="explain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = fail  # one line, without the usage
-    commands = parser.add_subparsers(dest="command", required=True)
-    scoring = commands.add_parser("evaluate", help="score methods on the test split")
-    scoring.error = fail
-    scoring.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", required=True)
-    scoring.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    scoring.add_argument(
-        "--method", nargs="+", metavar="NAME", default=["all"], help=f"all, {', '.join(METHODS)}"
-    )
-    scoring.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
-    scoring.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
-    scoring.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="data.* of the run; options of methods"
-    )
-    return parser.parse_args(argv)
 
 
 def fail(error: object) -> None:
@@ -71,10 +68,168 @@ def fail(error: object) -> None:
     raise SystemExit(2)
 
 
+def new_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = fail  # one line, without the usage
+    return parser
+
+
+def parse_explain(argv: list[str]) -> argparse.Namespace:
+    parser = new_parser("explain.py", __doc__)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
+    model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
+    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="Hugging Face's text classifier")
+    parser.add_argument(
+        "--input", nargs="+", default=[], metavar="PATH", help="files, folders, glob patterns"
+    )
+    parser.add_argument(
+        "--text", nargs="+", default=[], metavar="TEXT", help="texts; -: a text a line of stdin"
+    )
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        default=["predicted"],
+        metavar="CLASS",
+        help="names, indices, predicted (default), top3, all",
+    )
+    names = f"all, {', '.join(relprop.METHODS)}"
+    parser.add_argument(
+        "--method", nargs="+", default=["transformer_attribution"], metavar="NAME", help=names
+    )
+    parser.add_argument("--output", default="explanations", metavar="DIR", help="explanations")
+    parser.add_argument(
+        "--format", default="png,html", metavar="LIST", help=f"of {','.join(FORMATS)} (png,html)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of methods")
+    return split_overrides(parser.parse_intermixed_args(argv))
+
+
+def parse_evaluate(argv: list[str]) -> argparse.Namespace:
+    parser = new_parser("explain.py evaluate", "Score methods on the test split of a run's data.")
+    parser.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", required=True)
+    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    names = f"all, {', '.join(METHODS)}"
+    parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
+    parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="data.* of the run; options of methods"
+    )
+    return split_overrides(parser.parse_intermixed_args(argv))
+
+
+def split_overrides(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Takes each key=value out of the list before it, which argparse has added it to."""
+    for name in ("input", "target", "method"):
+        values = getattr(arguments, name, [])
+        taken = [v for v in values if re.match(r"[\w.]+=", v) and not Path(v).exists()]
+        arguments.overrides += taken
+        values[:] = [value for value in values if value not in taken]
+    return arguments
+
+
+# ------------------------------------------------------------------------------------ explain
+
+
+def run_explain(arguments: argparse.Namespace) -> None:
+    """Pictures, a page and numbers in the output folder; the words of texts in the terminal."""
+    formats = chosen(arguments.format.split(","), FORMATS, "--format")
+    methods = chosen(arguments.method, list(relprop.METHODS), "--method")
+    options = read_options(arguments.overrides)
+    module = chosen_model(arguments).to(chosen_device(arguments.device))
+    targets = Targets(arguments.target, module.hparams.class_names)
+    inputs = find_inputs(arguments.input, given_texts(arguments.text), module.kind)
+    folder = Path(arguments.output)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    results, failures = [], []
+    with progress_bar() as bar:
+        for outcome in bar.track(
+            explain_inputs(module, inputs, targets, methods, options, BATCH_SIZE),
+            total=len(inputs),
+            description="explaining",
+        ):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                continue
+            if "png" in formats:
+                write_png(outcome, folder)
+            results.append(outcome.small())
+            show(outcome, bar.console)
+    about = {
+        "title": f"Why? {Path(arguments.checkpoint or arguments.timm or arguments.hf).name}",
+        "model": arguments.checkpoint or arguments.timm or arguments.hf,
+        "options": options,
+    }
+    written = write_all(results, formats, about, folder) if results else []
+    print(f"{len(results)} of {len(inputs)} explained: {', '.join(map(str, written or [folder]))}")
+    for failure in failures:
+        print(f"explain.py: {' '.join(failure.reason.split())}", file=sys.stderr)
+    if failures:
+        raise SystemExit(1)
+
+
+def show(result: Result, console: Console) -> None:
+    """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
+    if not sys.stdout.isatty():
+        print(heading(result))
+    elif result.picture is None:
+        console.print(terminal_text(result))
+    else:
+        console.print(heading(result), markup=False, highlight=False)
+
+
+def chosen_model(arguments: argparse.Namespace) -> Classifier:
+    if arguments.timm is not None:
+        return timm_classifier(arguments.timm)
+    if arguments.hf is not None:
+        return hf_classifier(arguments.hf)
+    return load_classifier(find_checkpoint(arguments.checkpoint))
+
+
+def chosen_device(name: str) -> torch.device:
+    """``auto`` is an accelerator if there is one."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: {reason}; accepted: auto, cpu, cuda, mps") from None
+
+
+def given_texts(texts: list[str]) -> list[str]:
+    """Those of the command line; for ``-`` one a line of standard input."""
+    if "-" not in texts:
+        return texts
+    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    return [t for text in texts for t in (lines if text == "-" else [text])]
+
+
+def chosen(names: list[str], accepted: Sequence[str], option: str) -> list[str]:
+    """Those named, each once, or all."""
+    if names == ["all"]:
+        return list(accepted)
+    for name in names:
+        if name not in accepted:
+            raise InputError(f"{option} {name}; accepted: all, {', '.join(accepted)}")
+    return list(dict.fromkeys(names))
+
+
+# ----------------------------------------------------------------------------------- evaluate
+
+
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """A table in the terminal; the same as CSV, JSON and curves in the output folder."""
-    overrides = [*arguments.overrides, *(m for m in arguments.method if "=" in m)]
-    methods = chosen_methods([m for m in arguments.method if "=" not in m])
+    methods = chosen(arguments.method, METHODS, "--method")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
     checkpoint = find_checkpoint(arguments.checkpoint)
@@ -82,12 +237,14 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     run_dir = run_of(checkpoint)
     if run_dir is None:
         raise InputError(f"{checkpoint}: its run's config.yaml, which names the data, is gone")
-    of_data = [override for override in overrides if override.startswith("data.")]
-    options = read_options([override for override in overrides if override not in of_data])
+    of_data = [override for override in arguments.overrides if override.startswith("data.")]
+    options = read_options(
+        [override for override in arguments.overrides if override not in of_data]
+    )
     config = load_config(run_dir / "config.yaml", of_data)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(chosen_device(arguments.device))
 
     protocol = PROTOCOLS[arguments.protocol]()
     output = Path(arguments.output or run_dir / "scores" / protocol.name)
@@ -116,16 +273,6 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     console.print(f"{output}: scores.csv, scores.json, curves.png")
 
 
-def chosen_methods(names: list[str]) -> list[str]:
-    """Those named, or all."""
-    if names == ["all"]:
-        return list(METHODS)
-    for name in names:
-        if name not in METHODS:
-            raise InputError(f"--method {name}; accepted: all, {', '.join(METHODS)}")
-    return list(dict.fromkeys(names))
-
-
 def read_options(overrides: list[str]) -> dict[str, Any]:
     """Options of the methods, as of :class:`relprop.Options`, from key=value each."""
     options = {}
@@ -136,6 +283,7 @@ def read_options(overrides: list[str]) -> dict[str, Any]:
 
 
 def progress_bar() -> Progress:
+    """On standard error, unless results are shown in the terminal, too: above the bar, then."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -143,7 +291,7 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=not sys.stdout.isatty()),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
 from lightning_modules.classifier import Classifier
+from lightning_modules.data.text_batches import TextCollator, find_words
 from lightning_modules.data.text_tokenizers import tokenizer_from_config
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.pretrained import locate
@@ -84,6 +85,9 @@ class BertClassifier(Classifier):
         """Logits [B, C]."""
         return of_texts(super().forward(batch), batch)
 
+    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
+        return of_texts(trace.logits, batch)
+
     def explain_trace(
         self,
         trace: relprop.Trace,
@@ -93,7 +97,7 @@ class BertClassifier(Classifier):
         **options,
     ) -> ExplainedTexts:
         """As :meth:`explain`, from a recording."""
-        logits = of_texts(trace.logits, batch)
+        logits = self.logits(trace, batch)
         target = relprop.resolve_target(target, logits)
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
         explanation = relprop.explain_trace(trace, target[batch["text_of_row"]], method, **options)
@@ -117,6 +121,15 @@ class BertClassifier(Classifier):
             )
             group["params"].append(parameter)
         return list(groups.values())
+
+    def prepare(self, inputs: Sequence[str]) -> dict[str, Any]:
+        """Texts, tokenised and truncated or cut into windows as in training."""
+        config = self.hparams.input_config
+        collate = TextCollator(
+            tokenizer_from_config(config), config["max_length"], config["overlap"]
+        )
+        batch = collate.rows(list(inputs), [find_words(text) for text in inputs])
+        return self.transfer_batch_to_device(batch, self.device, 0)
 
     def without_sources(self) -> dict[str, Any]:
         config = self.backbone.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -50,6 +50,10 @@ class Classifier(lightning.LightningModule):
 
     def parameter_groups(self) -> list[dict]:
         """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
+        raise NotImplementedError
+
+    def prepare(self, inputs: Sequence) -> dict[str, Any]:
+        """A batch, on the module's device, of what a person has: pictures, or texts."""
         raise NotImplementedError
 
     def without_sources(self) -> dict[str, Any]:
@@ -143,6 +147,10 @@ class Classifier(lightning.LightningModule):
     def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
         """One recorded forward pass, for several methods or classes."""
         return relprop.record(self.backbone, self.inputs(batch))
+
+    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C] of the samples of a recorded batch."""
+        return trace.logits
 
     def explain_trace(
         self,

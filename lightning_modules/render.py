@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -17,11 +18,13 @@ from torch import Tensor
 from relprop import Explanation
 
 SHOWN = 6  # samples in a picture
-COLORMAP = matplotlib.colormaps["inferno"]  # perceptually uniform, readable when colour-blind
+# Both perceptually ordered, and readable when colour-blind.
+COLORMAP = matplotlib.colormaps["inferno"]
+DIVERGING = matplotlib.colormaps["RdBu_r"]  # white at 0, of signed relevance
 DPI = 100
 WRONG = "#b00020"
 # Of a grid, in pixels.
-PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 80
+PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 95
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -30,21 +33,33 @@ def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     return (images.float() * std + mean).clamp(0, 1)
 
 
-def scale(heatmaps: Tensor) -> Tensor:
-    """Each map [..., H, W] to 0..1, its own least and most; a flat map to 0."""
+def scale(heatmaps: Tensor, signed: bool = False) -> Tensor:
+    """Each map [..., H, W] to 0..1, its own least and most; a flat map to 0.
+
+    Signed maps to -1..1, 0 staying 0.
+    """
+    if signed:
+        most = heatmaps.abs().amax(dim=(-2, -1), keepdim=True)
+        return torch.where(most > 0, heatmaps / most, 0)
     low, high = (f(heatmaps, dim=(-2, -1), keepdim=True) for f in (torch.amin, torch.amax))
     return torch.where(high > low, (heatmaps - low) / (high - low), 0)
 
 
-def overlay(image: Tensor, heatmap: Tensor) -> np.ndarray:
+def colors(scaled: Tensor, signed: bool = False) -> np.ndarray:
+    """The colour of each value of :func:`scale`: [..., 3], 0..1."""
+    values = scaled.float().cpu().numpy()
+    return DIVERGING((values + 1) / 2)[..., :3] if signed else COLORMAP(values)[..., :3]
+
+
+def overlay(image: Tensor, heatmap: Tensor, signed: bool = False) -> np.ndarray:
     """The picture [3, H, W], 0..1, in grey under its heatmap [H, W]: [H, W, 3], 0..1.
 
     The more relevant, the more of the colour: what is irrelevant stays dark and recognisable.
     """
     grey = image.float().mean(dim=0).cpu().numpy()[..., None]
-    heat = scale(heatmap.float()).cpu().numpy()
-    opacity = (0.2 + 0.6 * heat)[..., None]
-    return (1 - opacity) * grey + opacity * COLORMAP(heat)[..., :3]
+    heat = scale(heatmap.float(), signed)
+    opacity = (0.2 + 0.6 * heat.abs()).cpu().numpy()[..., None]
+    return (1 - opacity) * grey + opacity * colors(heat, signed)
 
 
 @dataclass(frozen=True)
@@ -56,48 +71,62 @@ class Panel:
     wrong: bool = False  # the model is mistaken: the title is set apart
 
 
-def grid(rows: Sequence[Sequence[Panel]], heading: str) -> np.ndarray:
-    """Panels in rows under a heading, with a colour bar: [H, W, 3], uint8."""
-    width = MARGIN + len(rows[0]) * (PANEL + SPACE) + COLOR_BAR
-    height = HEADING + len(rows) * (TITLE + PANEL + SPACE)
+def grid(
+    rows: Sequence[Sequence[Panel]],
+    heading: str,
+    size: tuple[int, int] = (PANEL, PANEL),
+    scales: Sequence[bool] = (False,),
+) -> np.ndarray:
+    """Panels in rows under a heading, with colour bars: [H, W, 3], uint8.
+
+    ``size``: width and height of a panel's picture. ``scales``: the colour bars, True for signed.
+    """
+    width = max(MARGIN + max(map(len, rows)) * (size[0] + SPACE) + COLOR_BAR, 420)
+    height = max(HEADING + len(rows) * (TITLE + size[1] + SPACE), 190 * len(scales) + HEADING)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.text(MARGIN / width, 1 - 25 / height, heading, fontsize=11, va="center")
+    figure.text(
+        MARGIN / width, 1 - 25 / height, heading, fontsize=11, va="center", parse_math=False
+    )
     for r, row in enumerate(rows):
         for c, panel in enumerate(row):
-            left = MARGIN + c * (PANEL + SPACE)
-            bottom = height - HEADING - (r + 1) * (TITLE + PANEL + SPACE)
-            _place(figure, panel, left, bottom)
-    bar_height = min(250, height - 2 * HEADING)
-    bar = figure.colorbar(
-        ScalarMappable(cmap=COLORMAP),
-        cax=figure.add_axes(
-            (
-                (width - COLOR_BAR + 15) / width,
-                (height - HEADING - TITLE - bar_height) / height,
-                12 / width,
-                bar_height / height,
-            )
-        ),
-        ticks=[0, 1],
-    )
-    bar.ax.set_yticklabels(["least", "most"], fontsize=8)
-    bar.set_label("relevance within a map", fontsize=8)
+            left = MARGIN + c * (size[0] + SPACE)
+            bottom = height - HEADING - (r + 1) * (TITLE + size[1] + SPACE)
+            _place(figure, panel, left, bottom, size)
+    top = height - HEADING - TITLE
+    for signed in scales:
+        length = min(250, (height - HEADING - TITLE) // len(scales) - 40)
+        _color_bar(figure, width - COLOR_BAR + 15, top, length, signed)
+        top -= length + 40
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _place(figure: Figure, panel: Panel, left: int, bottom: int) -> None:
+def _color_bar(figure: Figure, left: int, top: int, length: int, signed: bool) -> None:
+    """What the colours mean; in pixels from the lower left corner."""
+    width, height = figure.bbox.size
+    axes = figure.add_axes((left / width, (top - length) / height, 12 / width, length / height))
+    ticks = [-1, 0, 1] if signed else [0, 1]
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(ticks[0], 1), DIVERGING if signed else COLORMAP),
+        cax=axes,
+        ticks=ticks,
+    )
+    bar.ax.set_yticklabels(["against", "0", "for"] if signed else ["least", "most"], fontsize=8)
+    bar.set_label("relevance within a map", fontsize=8)
+
+
+def _place(figure: Figure, panel: Panel, left: int, bottom: int, size: tuple[int, int]) -> None:
     """A panel at pixels from the lower left corner, without the cost of axes."""
     width, height = figure.bbox.size
     picture = Image.fromarray((panel.image.clip(0, 1) * 255).round().astype(np.uint8))
-    picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
-    zoom = PANEL / max(picture.size)
-    size = [max(1, round(side * zoom)) for side in picture.size]
-    figure.figimage(np.asarray(picture.resize(size, Image.Resampling.NEAREST)), left, bottom)
+    picture.thumbnail(size, Image.Resampling.LANCZOS)
+    zoom = min(size[0] / picture.width, size[1] / picture.height)
+    shown = [max(1, round(side * zoom)) for side in picture.size]
+    figure.figimage(np.asarray(picture.resize(shown, Image.Resampling.NEAREST)), left, bottom)
     figure.text(
-        (left + PANEL / 2) / width,
-        (bottom + PANEL + 4) / height,
+        (left + size[0] / 2) / width,
+        (bottom + size[1] + 4) / height,
         panel.title,
         fontsize=9,
         color=WRONG if panel.wrong else "black",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,9 @@ class Result:
         relevance: for each method an array of float32, [T, rows, columns] over the part of the
             picture that the model saw (patches, or pixels for ``lrp``), or [T, words] of a text,
             NaN on words that were cut off.
-        picture: RGB, of the original size; None for a text.
+        picture: RGB; None for a text.
         region: the part of ``picture`` that the model saw: left, top, right, bottom in its pixels.
+        size: width and height of the original, which ``picture`` may be a smaller copy of.
         text: the text; None for a picture.
         words: the (start, end) of the characters of each word of ``text``.
     """
@@ -37,8 +38,19 @@ class Result:
     relevance: dict[str, np.ndarray]
     picture: Image.Image | None = None
     region: tuple[float, float, float, float] | None = None
+    size: tuple[int, int] | None = None
     text: str | None = None
     words: list[tuple[int, int]] | None = None
+
+    def small(self, longest: int = 320) -> Result:
+        """The same with a picture of at most ``longest`` pixels a side: hundreds fit in memory."""
+        if self.picture is None or max(self.picture.size) <= longest:
+            return self
+        copy = self.picture.copy()
+        copy.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        x, y = (new / old for new, old in zip(copy.size, self.picture.size, strict=True))
+        left, top, right, bottom = self.region
+        return replace(self, picture=copy, region=(left * x, top * y, right * x, bottom * y))
 
     @property
     def predicted(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
+from PIL import Image
 from timm.data import Mixup
 from timm.models import load_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -16,6 +18,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from lightning_modules.classifier import Classifier
+from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.errors import InputError
 
 
@@ -116,14 +119,23 @@ class ViTClassifier(Classifier):
             for group in groups
         ]
 
+    def prepare(self, inputs: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """RGB pictures of any size, resized, cropped and normalised as in evaluation."""
+        transform = make_eval_transform(self.hparams.input_config)
+        batch = {"image": torch.stack([transform(picture) for picture in inputs])}
+        return self.transfer_batch_to_device(batch, self.device, 0)
+
     def without_sources(self) -> dict[str, Any]:
         return {"pretrained": False, "weights": None}
 
 
 def create_backbone(
-    name: str, classes: int, pretrained: bool, options: Mapping[str, Any]
+    name: str, classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> nn.Module:
-    """timm's model of that name; ValueError with the nearest names where there is none."""
+    """timm's model of that name, None: with as many classes as it comes with.
+
+    ValueError with the nearest names where there is none.
+    """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
         raise ValueError(
@@ -131,7 +143,8 @@ def create_backbone(
             + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
         )
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
+        head = {} if classes is None else {"num_classes": classes}
+        return timm.create_model(name, pretrained=pretrained, **head, **options)
     except TypeError as error:
         raise ValueError(f"model.model_options are not what {name} accepts: {error}") from error
 

@@ -125,15 +125,12 @@ class TextProbes:
             report.scalars["token_f1"] = token_f1(maps, seen, batch["rationale"].cpu())
         if self.data.contrast_dataset is not None:
             report.scalars["contrast"] = self._contrast(len(probes))
-        names = self.data.class_names
-        report.pictures["probes"] = render_text.text_picture(
-            (of_true, of_predicted),
-            self.titles,
-            names,
-            f"Why each class? Validation texts, epoch {epoch}",
-            batch["label"],
+        texts = render_text.probe_paragraphs(
+            (of_true, of_predicted), self.titles, self.data.class_names, batch["label"]
         )
-        report.texts["probes"] = render_text.markdown((of_true, of_predicted), self.titles, names)
+        heading = f"Why each class? Validation texts, epoch {epoch}"
+        report.pictures["probes"] = render_text.text_picture(texts, heading)
+        report.texts["probes"] = render_text.markdown(texts)
         return report
 
     def _contrast(self, count: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from lightning_modules.data.base import DataModule, EpochSampler, check_option, epoch_and_index
 from lightning_modules.data.text_batches import TextCollator
 from lightning_modules.data.text_tokenizers import (
+    input_config_of,
     load_tokenizer,
     tokenizer_from_config,
     train_tokenizer,
@@ -131,16 +132,7 @@ class TextDataModule(DataModule):
         room = max_length - least
         fits = overlap is None or 0 <= overlap <= room
         check_option("overlap", overlap, fits, f"null, or 0 to {room} with this max_length")
-        self.input_config = {
-            "tokenizer": chosen.backend_tokenizer.to_str(),
-            "special_tokens": {
-                name: token
-                for name, token in chosen.special_tokens_map.items()
-                if isinstance(token, str)
-            },
-            "max_length": max_length,
-            "overlap": overlap,
-        }
+        self.input_config = input_config_of(chosen, max_length, overlap)
         self.collate = TextCollator(tokenizer_from_config(self.input_config), max_length, overlap)
 
     def train_sampler(self) -> LengthSampler:

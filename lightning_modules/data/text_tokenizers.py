@@ -80,6 +80,22 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def input_config_of(
+    tokenizer: PreTrainedTokenizerFast, max_length: int, overlap: int | None
+) -> dict:
+    """A TextDataModule's `input_config`, in plain types."""
+    return {
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "special_tokens": {
+            name: token
+            for name, token in tokenizer.special_tokens_map.items()
+            if isinstance(token, str)
+        },
+        "max_length": max_length,
+        "overlap": overlap,
+    }
+
+
 def tokenizer_from_config(input_config: dict) -> PreTrainedTokenizerFast:
     """The tokenizer of a TextDataModule's `input_config`; pads and truncates on the right."""
     return PreTrainedTokenizerFast(

@@ -1,0 +1,121 @@
+"""From inputs to results, in batches: what ``explain.py`` does between reading and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Resize
+
+import relprop
+from lightning_modules.classifier import Classifier
+from lightning_modules.data.image_transforms import make_eval_transform
+from lightning_modules.errors import InputError
+from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.inputs import Input
+from lightning_modules.results import Result
+from lightning_modules.targets import Targets
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be explained, and why."""
+
+    name: str
+    reason: str
+
+
+def explain_inputs(
+    module: Classifier,
+    inputs: Sequence[Input],
+    targets: Targets,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    batch_size: int,
+) -> Iterator[Result | Failure]:
+    """The result of each input, or why it has none; batch by batch, recorded once each."""
+    remaining = iter(inputs)
+    while batch := list(islice(remaining, batch_size)):
+        read = []
+        for item in batch:
+            try:
+                read.append((item, item.read(module.kind)))
+            except (InputError, OSError) as error:
+                yield Failure(item.name, str(error))
+        if read:
+            yield from explain_batch(module, read, targets, methods, options)
+
+
+def explain_batch(
+    module: Classifier,
+    read: Sequence[tuple[Input, Image.Image | str]],
+    targets: Targets,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+) -> Iterator[Result]:
+    """The results of inputs that were read."""
+    batch = module.prepare([content for _, content in read])
+    trace = module.record(batch)
+    logits = module.logits(trace, batch)
+    chosen = targets.of(logits)
+    most = max(map(len, chosen))
+    maps = {}  # of each method, one for each place in `chosen`: [T] of [B, ...]
+    for method in methods:
+        maps[method] = []
+        for place in range(most):
+            target = torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
+            explained = module.explain_trace(
+                trace, batch, target.to(module.device), method, **options
+            )
+            maps[method].append(as_array(explained))
+    probability = logits.float().softmax(dim=-1).cpu().numpy()
+    class_names = list(module.hparams.class_names)
+    for i, (item, content) in enumerate(read):
+        relevance = {
+            method: np.stack([of_class[i] for of_class in of_method[: len(chosen[i])]])
+            for method, of_method in maps.items()
+        }
+        about = (item.name, class_names, probability[i], chosen[i], label_of(item, class_names))
+        if isinstance(content, str):
+            words = explained.words[i]
+            relevance = {method: x[:, : len(words)] for method, x in relevance.items()}
+            yield Result(*about, relevance, text=content, words=words)
+        else:
+            region = seen_region(content.size, module.hparams.input_config)
+            yield Result(*about, relevance, picture=content, region=region, size=content.size)
+
+
+def as_array(explained: relprop.Explanation | ExplainedTexts) -> np.ndarray:
+    """Relevance as of :class:`Result`: [B, rows, columns], or [B, W] with NaN on unseen words."""
+    if isinstance(explained, ExplainedTexts):
+        scores = explained.word_scores.masked_fill(~explained.seen, torch.nan)
+        return scores.float().cpu().numpy()
+    return explained.relevance.unflatten(-1, explained.grid).float().cpu().numpy()
+
+
+def label_of(item: Input, class_names: Sequence[str]) -> int | None:
+    """The true class, where the file lies in a folder with the name of a class."""
+    folder = item.path.absolute().parent.name if item.path else None
+    return class_names.index(folder) if folder in class_names else None
+
+
+def seen_region(
+    size: tuple[int, int], input_config: Mapping[str, Any]
+) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what a model sees of a picture of ``size`` (width, height).
+
+    It is the centre crop, in the picture's own pixels: after the resize it is H / crop_pct high
+    or wide. The crop of a picture that is too small for it lies partly outside.
+    """
+    resize, crop, *_ = make_eval_transform(dict(input_config)).transforms
+    if not (isinstance(resize, Resize) and isinstance(crop, CenterCrop)):
+        raise TypeError(f"the evaluation transform begins with {resize} and {crop}")
+    scale = min(size) / (resize.size if isinstance(resize.size, int) else min(resize.size))
+    half_height, half_width = (side * scale / 2 for side in crop.size)
+    x, y = size[0] / 2, size[1] / 2
+    return x - half_width, y - half_height, x + half_width, y + half_height

@@ -1,0 +1,244 @@
+"use strict";
+
+// Maps over pictures and words, and the tooltip.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const OUTLINE = 160; // longer side of a drawn map, in pixels
+
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+// ------------------------------------------------------------------------- relevance and colour
+
+const method = () => data.methods[byId("method").value];
+
+/** The map of class t by the method chosen: its values, row by row, and how they are coloured. */
+function mapOf(input, t) {
+  const { shape, values, pixels } = input.maps[method().name];
+  const bytes = Uint8Array.from(atob(values[t]), (c) => c.charCodeAt(0));
+  const numbers = new Float32Array(bytes.buffer);
+  let low = Infinity, high = -Infinity;
+  for (const x of numbers) {
+    if (Number.isNaN(x)) continue;
+    low = Math.min(low, x);
+    high = Math.max(high, x);
+  }
+  const { signed } = method();
+  const most = signed ? Math.max(high, -low) : high;
+  if (signed) [low, high] = [-most, most];
+  // 0..1 from the least to the highest; a flat map is at its least, a signed one at 0.
+  const place = (x) => (high > low ? (x - low) / (high - low) || 0 : signed ? 0.5 : 0);
+  return { values: numbers, rows: shape[0], columns: shape[1], pixels, signed, most, place };
+}
+
+const table = () => (method().signed ? data.diverging : data.sequential);
+const colorAt = (place, colors) => colors[Math.round(place * (colors.length - 1))];
+const css = (color) => `rgb(${color.join(" ")})`;
+
+/** Black or white, whichever stands out more (relative luminance as in WCAG). */
+function inkOn(color) {
+  const [r, g, b] = color.map((c) => (c / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000" : "#fff";
+}
+
+/** For each of n pixels, between which two of `cells` it is, and how far from the first. */
+function between(n, cells) {
+  return Array.from({ length: n }, (_, i) => {
+    const x = Math.min(Math.max(((i + 0.5) / n) * cells - 0.5, 0), cells - 1);
+    const first = Math.floor(x);
+    return [first, Math.min(first + 1, cells - 1), x - first];
+  });
+}
+
+/** The map, interpolated, the more opaque the stronger: what is irrelevant stays recognisable. */
+function paint(canvas, map) {
+  const { width, height } = canvas;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(width, height);
+  const colors = table();
+  const across = between(width, map.columns);
+  const mix = (a, b, share) => a + (b - a) * share;
+  let i = 0;
+  for (const [top, bottom, down] of between(height, map.rows)) {
+    for (const [left, right, share] of across) {
+      const at = (row, column) => map.values[row * map.columns + column];
+      const upper = mix(at(top, left), at(top, right), share);
+      const lower = mix(at(bottom, left), at(bottom, right), share);
+      const place = map.place(mix(upper, lower, down));
+      image.data.set(colorAt(place, colors), i);
+      image.data[i + 3] = 255 * (0.2 + 0.6 * (map.signed ? Math.abs(2 * place - 1) : place));
+      i += 4;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// ------------------------------------------------------------------------------------- tooltip
+
+/** What is known about a cell: its value, its share of the highest, and then `where`. */
+function showTip(map, index, where, box) {
+  const value = map.values[index];
+  const lines = Number.isNaN(value)
+    ? [...where, "cut off: the model did not see it"]
+    : [Number(value.toPrecision(6)), ...shareLine(map, value), ...where];
+  const tip = byId("tip");
+  tip.replaceChildren(...lines.map((line) => make("div", "", line)));
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  const x = Math.min(Math.max(box.left + box.width / 2 - width / 2, 4), innerWidth - width - 4);
+  const y = box.top - height - 8 > 0 ? box.top - height - 8 : box.bottom + 8;
+  tip.style.transform = `translate(${x + scrollX}px, ${y + scrollY}px)`;
+}
+
+function shareLine(map, value) {
+  if (!(map.most > 0)) return [];
+  return [`${percent(value / map.most)} of the ${map.signed ? "strongest" : "highest"}`];
+}
+
+let unmark = () => {};
+
+function hideTip() {
+  byId("tip").hidden = true;
+  unmark();
+  unmark = () => {};
+}
+
+/** Pointer and arrow keys over the cells of an element: `show(index)` marks and describes one. */
+function explore(element, shape, indexAt, show) {
+  let index = 0;
+  const go = (next) => {
+    const [rows, columns] = shape();
+    index = Math.min(next, rows * columns - 1); // the method before may have had more cells
+    hideTip();
+    show(index);
+  };
+  const point = (event) => {
+    const next = indexAt(event);
+    if (next === null) hideTip();
+    else go(next);
+  };
+  element.tabIndex = 0;
+  element.addEventListener("pointermove", point);
+  element.addEventListener("pointerdown", point); // a tap
+  element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideTip());
+  element.addEventListener("blur", hideTip);
+  element.addEventListener("focus", () => element.matches(":focus-visible") && go(index));
+  element.addEventListener("keydown", (event) => {
+    const [rows, columns] = shape();
+    const [down, right] =
+      { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
+    if (down === undefined) return;
+    event.preventDefault();
+    const row = Math.floor(index / columns) + down, column = (index % columns) + right;
+    const inside = row >= 0 && row < rows && column >= 0 && column < columns;
+    go(inside ? row * columns + column : index);
+  });
+}
+
+// --------------------------------------------------------------------------------------- cards
+
+function pictureFrame(input) {
+  const frame = make("div", input.tiny ? "frame tiny" : "frame");
+  const [width, height] = input.size;
+  frame.style.aspectRatio = `${width} / ${height}`;
+  frame.style.width = `min(100%, ${200 * Math.min(1, width / height)}px)`;
+  const image = make("img");
+  image.alt = "";
+  frame.append(image);
+  return frame;
+}
+
+/** A picture under the map of class t; returns the element and what draws it. */
+function pictureMap(input, t) {
+  const frame = pictureFrame(input);
+  const canvas = make("canvas");
+  frame.classList.add("grey");
+  const [left, top, right, bottom] = input.region;
+  const [width, height] = [(right - left) * input.size[0], (bottom - top) * input.size[1]];
+  const zoom = OUTLINE / Math.max(width, height);
+  canvas.width = Math.max(1, Math.round(width * zoom));
+  canvas.height = Math.max(1, Math.round(height * zoom));
+  const place = (element, x, y, w, h) =>
+    Object.assign(element.style, {
+      left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * h}%`,
+    });
+  place(canvas, left, top, right - left, bottom - top);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `relevance for ${data.classNames[input.classes[t].index]}`);
+  frame.append(canvas);
+  let map;
+  const indexAt = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const row = Math.floor(((event.clientY - box.top) / box.height) * map.rows);
+    const column = Math.floor(((event.clientX - box.left) / box.width) * map.columns);
+    const inside = row >= 0 && row < map.rows && column >= 0 && column < map.columns;
+    return inside ? row * map.columns + column : null;
+  };
+  explore(canvas, () => [map.rows, map.columns], indexAt, (index) => {
+    const { rows, columns, pixels } = map;
+    const row = Math.floor(index / columns), column = index % columns;
+    const cursor = make("div", "cursor");
+    const w = (right - left) / columns, h = (bottom - top) / rows;
+    place(cursor, left + column * w, top + row * h, w, h);
+    frame.append(cursor);
+    unmark = () => cursor.remove();
+    const where = [`row ${row + 1} of ${rows}, column ${column + 1} of ${columns}`];
+    if (pixels > 1) where.push(`mean of ${pixels} × ${pixels} pixels`);
+    showTip(map, index, where, cursor.getBoundingClientRect());
+  });
+  const draw = () => {
+    frame.firstChild.src = input.picture;
+    map = mapOf(input, t);
+    paint(canvas, map);
+  };
+  return [frame, draw];
+}
+
+/** The words of a text on the colours of the map of class t. */
+function textMap(input, t) {
+  // Of the final height before it is drawn, and found by the browser's search.
+  const paragraph = make("p", "words", input.pieces.join(""));
+  paragraph.dir = "auto";
+  let map, words;
+  const indexAt = (event) => {
+    const index = words.indexOf(event.target);
+    return index < 0 ? null : index;
+  };
+  explore(paragraph, () => [1, words.length], indexAt, (index) => {
+    const word = words[index];
+    if (!word) return; // a text without words
+    word.classList.add("now");
+    unmark = () => word.classList.remove("now");
+    showTip(map, index, [shortened(word.textContent)], word.getBoundingClientRect());
+  });
+  const draw = () => {
+    map = mapOf(input, t);
+    words = [];
+    const colors = table();
+    const nodes = input.pieces.map((piece, i) => {
+      if (i % 2 === 0) return document.createTextNode(piece);
+      const value = map.values[words.length];
+      const word = make("span", Number.isNaN(value) ? "word cut" : "word", piece);
+      if (!Number.isNaN(value)) {
+        const color = colorAt(map.place(value), colors);
+        Object.assign(word.style, { backgroundColor: css(color), color: inkOn(color) });
+      }
+      words.push(word);
+      return word;
+    });
+    paragraph.replaceChildren(...nodes);
+  };
+  return [paragraph, draw];
+}
+
+function shortened(text) {
+  const characters = [...text];
+  return characters.length <= 60 ? text : `${characters.slice(0, 59).join("")}…`;
+}

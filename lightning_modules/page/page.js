@@ -1,0 +1,145 @@
+// The cards, and how they are sorted and filtered.
+
+const VERDICTS = { true: "✓ right", false: "✗ wrong", null: "unknown" };
+
+const collator = new Intl.Collator(undefined, { numeric: true });
+const className = (input) => data.classNames[input.predicted];
+const SORTS = {
+  "order of input": () => 0,
+  name: (a, b) => collator.compare(a.name, b.name),
+  "predicted class": (a, b) => collator.compare(className(a), className(b)),
+  "probability, highest first": (a, b) => b.probability - a.probability,
+  "probability, lowest first": (a, b) => a.probability - b.probability,
+  "correctness, wrong first": (a, b) => rank(a) - rank(b),
+};
+const rank = (input) => [false, true, null].indexOf(input.correct);
+
+function makeCard(input) {
+  const card = make("article", input.correct === false ? "card wrong" : "card");
+  const heading = make("h2", "", input.name);
+  heading.dir = "auto";
+  const facts = make("p", "facts");
+  const fact = (key, index, after = "") => {
+    const span = make("span");
+    span.append(make("span", "key", `${key} `), classLabel(index), after);
+    facts.append(span);
+  };
+  fact("predicted", input.predicted, ` ${percent(input.probability)}`);
+  if (input.label !== null) {
+    fact("true class", input.label);
+    facts.append(make("span", "verdict", VERDICTS[input.correct]));
+  }
+  const maps = make("div", input.pieces ? "maps texts" : "maps");
+  const drawers = [];
+  if (input.picture) {
+    const frame = pictureFrame(input);
+    drawers.push(() => { frame.firstChild.src = input.picture; });
+    maps.append(figure(frame, "input"));
+  }
+  input.classes.forEach(({ index, probability }, t) => {
+    const [element, draw] = (input.pieces ? textMap : pictureMap)(input, t);
+    drawers.push(draw);
+    maps.append(figure(element, classLabel(index), ` ${percent(probability)}`));
+  });
+  card.append(heading, facts, maps);
+  return { input, card, drawers, drawn: null, near: false };
+}
+
+function classLabel(index) {
+  const label = make("span", "class", data.classNames[index]);
+  label.dir = "auto";
+  return label;
+}
+
+function figure(element, ...caption) {
+  const around = make("figure");
+  const text = make("figcaption");
+  text.append(...caption);
+  around.append(text, element);
+  return around;
+}
+
+// ------------------------------------------------------------------------------------ the page
+
+const cards = data.inputs.map(makeCard);
+const cardOf = new Map(cards.map((card) => [card.card, card]));
+
+/** Draw what is in view or near it; the rest when it comes near. */
+function draw(card) {
+  if (card.drawn === method()) return;
+  card.drawn = method();
+  card.drawers.forEach((drawer) => drawer());
+}
+
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const card = cardOf.get(target);
+    card.near = isIntersecting;
+    if (isIntersecting) draw(card);
+  }
+}, { rootMargin: "600px" });
+
+function choose() {
+  const { name, signed, about } = method();
+  const stops = table().filter((_, i) => i % 15 === 0).map(css);
+  byId("colors").style.backgroundImage = `linear-gradient(to right, ${stops})`;
+  const ends = signed ? ["against the class", "0", "for the class"] : ["least of its map", "highest"];
+  byId("ends").replaceChildren(...ends.map((end) => make("span", "", end)));
+  byId("about").textContent = about && `${name}: ${about}`;
+  hideTip();
+  cards.filter((card) => card.near).forEach(draw);
+}
+
+function arrange() {
+  hideTip();
+  const [wanted, verdict] = [byId("predicted").value, byId("correct").value];
+  let shown = 0;
+  for (const { input, card } of cards) {
+    const matches =
+      (wanted === "" || wanted === String(input.predicted)) &&
+      (verdict === "" || verdict === String(input.correct));
+    card.hidden = !matches;
+    shown += matches;
+  }
+  const sorted = [...cards].sort((a, b) => SORTS[byId("sort").value](a.input, b.input));
+  byId("cards").append(...sorted.map(({ card }) => card));
+  byId("count").textContent = `${shown} of ${cards.length} inputs shown`;
+  byId("empty").hidden = shown > 0;
+}
+
+/** Fill a list with [value, text], and call back when another is chosen. */
+function fill(id, options, changed) {
+  for (const [value, text] of options) byId(id).add(new Option(text, value));
+  byId(id).addEventListener("change", changed);
+}
+
+const count = (matches) => `(${data.inputs.filter(matches).length})`;
+const predicted = [...new Set(data.inputs.map((input) => input.predicted))].map((index) => [
+  index,
+  `${shortened(data.classNames[index])} ${count((input) => input.predicted === index)}`,
+]);
+
+byId("heading").textContent = document.title = data.heading;
+fill("method", data.methods.map(({ name }, i) => [i, name]), choose);
+fill("sort", Object.keys(SORTS).map((name) => [name, name]), arrange);
+fill("predicted", [["", "any"], ...predicted.sort((a, b) => collator.compare(a[1], b[1]))], arrange);
+fill("correct", [
+  ["", "right or wrong"],
+  ...Object.entries(VERDICTS).map(([correct, text]) => [
+    correct, `${text} ${count((input) => String(input.correct) === correct)}`,
+  ]),
+], arrange);
+byId("reset").addEventListener("click", () => {
+  byId("predicted").value = byId("correct").value = "";
+  arrange();
+});
+const widest = Math.max(1, ...data.inputs.map((input) => input.classes.length));
+const ofText = data.inputs.some((input) => input.pieces);
+byId("cards").style.setProperty("--width", ofText ? "30rem" : `${9.2 * (widest + 1)}rem`);
+arrange();
+if (data.methods.length) choose();
+cards.forEach(({ card }) => observer.observe(card));
+// Before a card's own listeners, which need its maps.
+byId("cards").addEventListener("focus", (e) => draw(cardOf.get(e.target.closest(".card"))), true);
+addEventListener("beforeprint", () => cards.forEach(draw));
+addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
