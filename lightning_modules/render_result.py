@@ -36,8 +36,8 @@ def heading(result: Result) -> str:
     return f"{short(name, NAME)}: {', '.join(parts)}"
 
 
-def class_caption(result: Result, index: int) -> str:
-    return f"{short(result.class_names[index], 24)} p = {result.probability[index]:.2f}"
+def class_caption(result: Result, index: int, mark: str = "") -> str:
+    return f"{short(result.class_names[index], 24)}{mark} p = {result.probability[index]:.2f}"
 
 
 # ---------------------------------------------------------------------------------- pictures
@@ -58,10 +58,9 @@ def image_picture(result: Result) -> np.ndarray:
         signed = method in SIGNED
         row = [Panel(picture, method)]
         for index, relevance in zip(result.classes, torch.from_numpy(maps), strict=True):
-            name = short(result.class_names[index], 24)
             wrong = result.label is not None and index != result.label
             over = draw_over(picture, relevance, region, signed)
-            row.append(Panel(over, f"why {name}?\np = {result.probability[index]:.2f}", wrong))
+            row.append(Panel(over, f"why {class_caption(result, index, '?')}", wrong))
             row.append(Panel(draw_alone(relevance, region, size, signed), "heatmap"))
         rows.append(row)
     signs = sorted({method in SIGNED for method in result.relevance})
@@ -115,7 +114,7 @@ def paragraphs(result: Result) -> list[render_text.Paragraph]:
     words = [result.text[start:end] for start, end in result.words]
     return [
         render_text.Paragraph(
-            f"{method}: why {class_caption(result, index)}",
+            f"{method}: why {class_caption(result, index, '?')}",
             render_text.shares(list(zip(words, scores.tolist(), strict=True)), method in SIGNED),
             wrong=result.label is not None and index != result.label,
             signed=method in SIGNED,
