@@ -89,7 +89,7 @@ class ImageProbes:
         for one, explanation in enumerate(explanations):
             heatmaps = explanation.heatmap(batch["image"].shape[-2:])
             specificity.update(heatmaps, batch["masks"][:, one], batch["masks"][:, 1 - one])
-        report.scalars["class_specificity"] = specificity.compute()
+        report.scalars |= specificity.compute()
         report.pictures["pairs"] = render.explanation_picture(
             self._images(batch),
             explanations,

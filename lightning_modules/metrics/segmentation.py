@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_average_precision
 
+from lightning_modules.metrics.sampled import SampledMetric
 
-class Segmentation(Metric):
+
+class Segmentation(SampledMetric):
     """Pixel accuracy, mIoU and mAP of heatmaps as segmentations of the object.
 
     A pixel is called object where the map lies above its own mean. Pixel accuracy and mIoU (mean of
@@ -23,36 +24,31 @@ class Segmentation(Metric):
     {'pixel_accuracy': 1.0, 'mIoU': 1.0, 'mAP': 1.0}
     """
 
-    full_state_update = False
-
-    def __init__(self, **options) -> None:
-        super().__init__(**options)
-        for name in ("correct", "pixels", "images"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-        for name in ("intersection", "union"):  # of background and object
-            self.add_state(name, torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("precision", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-
     def update(self, heatmaps: Tensor, masks: Tensor) -> None:
         """``heatmaps`` [B, H, W], any range; ``masks`` [B, H, W], non-zero on the object."""
         maps, truth = heatmaps.flatten(1), masks.flatten(1).bool()
         found = maps > maps.mean(dim=1, keepdim=True)
-        self.correct += (found == truth).sum()
-        self.pixels += truth.numel()
-        for label, (a, b) in enumerate(((~found, ~truth), (found, truth))):
-            self.intersection[label] += (a & b).sum()
-            self.union[label] += (a | b).sum()
+        counts = [(found == truth).sum(dim=1), torch.full((len(maps),), truth.shape[1])]
+        for a, b in ((~found, ~truth), (found, truth)):  # of background and object
+            counts += [(a & b).sum(dim=1), (a | b).sum(dim=1)]
         low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
         scaled = torch.where(high > low, (maps - low) / (high - low), 0)
-        for score, mask in zip(scaled, truth, strict=True):
-            self.precision += binary_average_precision(
-                torch.cat([1 - score, score]), torch.cat([~mask, mask]).long()
-            )
-            self.images += 1
+        precision = [
+            binary_average_precision(torch.cat([1 - score, score]), torch.cat([~mask, mask]).long())
+            for score, mask in zip(scaled, truth, strict=True)
+        ]
+        counts.append(torch.stack(precision))
+        self.rows.append(torch.stack([x.double().to(maps.device) for x in counts], dim=1))
 
-    def compute(self) -> dict[str, Tensor]:
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        """Rows: correct, pixels, intersection and union of background and of object, AP."""
+        correct, pixels, *overlaps, precision = rows.unbind(dim=1)
+        iou = [
+            intersection.sum() / union.sum().clamp(min=1)
+            for intersection, union in (overlaps[:2], overlaps[2:])
+        ]
         return {
-            "pixel_accuracy": self.correct / self.pixels,
-            "mIoU": (self.intersection / self.union.clamp(min=1)).mean(),
-            "mAP": self.precision / self.images,
+            "pixel_accuracy": correct.sum() / pixels.sum(),
+            "mIoU": torch.stack(iou).mean(),
+            "mAP": precision.mean(),
         }
