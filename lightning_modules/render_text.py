@@ -43,7 +43,7 @@ def probe_paragraphs(
     explanations: Sequence[ExplainedTexts],
     titles: Sequence[str],
     class_names: Sequence[str],
-    labels: Tensor,
+    labels: Tensor | None = None,
 ) -> list[list[Paragraph]]:
     """The first texts of a batch, each once for each explanation.
 
@@ -55,7 +55,7 @@ def probe_paragraphs(
             Paragraph(
                 caption(explanation, i, title, class_names),
                 shortened(shares(explanation.words_of(i))),
-                wrong=bool(explanation.target[i] != labels[i]),
+                wrong=labels is not None and bool(explanation.target[i] != labels[i]),
             )
             for explanation, title in zip(explanations, titles, strict=True)
         ]
