@@ -118,7 +118,7 @@ def open_page(browser, tmp_path):
         path = tmp_path / "page.html"
         write_page(results, path, "Why?")
         page = browser.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: troubles.append(message.text))
+        page.on("console", lambda m: m.type == "error" and troubles.append(m.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
         page.on(
