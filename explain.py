@@ -41,7 +41,7 @@ from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
 from lightning_modules.library_models import hf_classifier, timm_classifier
 from lightning_modules.outputs import FORMATS, write_all, write_png
-from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate
+from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate, scores_of
 from lightning_modules.render_result import heading, terminal_text
 from lightning_modules.results import Result
 from lightning_modules.targets import Targets
@@ -246,7 +246,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     module.to(chosen_device(arguments.device))
 
-    protocol = PROTOCOLS[arguments.protocol]()
+    protocol = PROTOCOLS[arguments.protocol](module, data)
     output = Path(arguments.output or run_dir / "scores" / protocol.name)
     output.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -257,7 +257,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             protocol, module, data, methods, options, arguments.limit
         ):
             bar.update(task, completed=done, total=total)
-    scores = [score for method in methods for score in protocol.scores(method, metrics[method])]
+    scores = [score for method in methods for score in scores_of(method, metrics[method])]
     about = {
         "checkpoint": str(checkpoint),
         "protocol": protocol.name,
@@ -265,12 +265,12 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "samples": total,
         "options": options,
     }
-    title = f"{protocol.y_label}: {config.data.kind}, {total} test samples"
+    title = f"{protocol.title}: {config.data.kind}, {total} samples"
     render_scores.write_csv(scores, output / "scores.csv")
     render_scores.write_json(scores, about, output / "scores.json")
-    render_scores.curves(protocol, scores, title, output / "curves.png")
+    render_scores.picture(protocol, scores, title, output / "scores.png")
     console.print(render_scores.table(protocol, scores, title))
-    console.print(f"{output}: scores.csv, scores.json, curves.png")
+    console.print(f"{output}: scores.csv, scores.json, scores.png")
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:

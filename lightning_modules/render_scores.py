@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
@@ -25,7 +27,7 @@ DASHED = ("without_gradient", "without_relevance", "last_block", "second_block",
 
 
 def table(protocol: Protocol, scores: Sequence[Score], title: str) -> Table:
-    """Methods down, places on the curve across: percent, and half the width of its interval."""
+    """Methods down, scores across: percent, and half the width of the 95% interval."""
     result = Table(
         title=f"{title}, percent",
         title_justify="left",
@@ -33,17 +35,16 @@ def table(protocol: Protocol, scores: Sequence[Score], title: str) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    result.add_column(protocol.x_name, no_wrap=True)
-    shown = [score for score in scores if score.name == protocol.curve]
-    for x in dict.fromkeys(score.x for score in shown):
-        result.add_column(f"{x:g}", justify="right", no_wrap=True)
-    for method in dict.fromkeys(score.method for score in shown):
-        cells = [
-            f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]"
-            for s in shown
-            if s.method == method
-        ]
-        result.add_row(method, *cells)
+    found = {(score.method, score.name, score.x): score for score in scores}
+    result.add_column("method", no_wrap=True)
+    for column in protocol.columns:
+        result.add_column(column.heading, justify="right")
+    for method in dict.fromkeys(score.method for score in scores):
+        cells = [found[method, column.name, column.x] for column in protocol.columns]
+        result.add_row(
+            method,
+            *(f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]" for s in cells),
+        )
     return result
 
 
@@ -60,35 +61,50 @@ def write_json(scores: Sequence[Score], about: Mapping[str, Any], path: Path) ->
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def curves(protocol: Protocol, scores: Sequence[Score], title: str, path: Path) -> None:
-    """One line a method, its 95% interval as a band."""
-    figure = Figure(figsize=(8, 4.8), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+def picture(protocol: Protocol, scores: Sequence[Score], title: str, path: Path) -> None:
+    """The protocol's curves, or else its columns as bars; intervals as bands and whiskers."""
+    panels = protocol.curves or {column.name: column.heading for column in protocol.columns}
+    figure = Figure(figsize=(2.6 + 4.6 * len(panels), 4.8), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=not protocol.curves)[0]
+    for ax, (name, label) in zip(axes, panels.items(), strict=True):
+        shown = [score for score in scores if score.name == name]
+        if protocol.curves:
+            draw_curves(ax, shown)
+            ax.set(xlabel=protocol.x_label, ylabel=label, ylim=(0, None))
+        else:
+            draw_bars(ax, shown)
+            ax.set(xlabel=label)
+        ax.grid(alpha=0.3)
+    if protocol.curves:
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle(title, fontsize=11)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def draw_curves(ax: Axes, scores: Sequence[Score]) -> None:
     for method in dict.fromkeys(score.method for score in scores):
-        points = [s for s in scores if s.method == method and s.name == protocol.curve]
-        x = [point.x for point in points]
-        axes.plot(
+        points = [score for score in scores if score.method == method]
+        x, color = [point.x for point in points], COLORS[method]
+        ax.plot(
             x,
             [point.value for point in points],
-            color=COLORS[method],
+            color=color,
             linestyle="--" if method in DASHED else "-",
             linewidth=2.5 if method == METHODS[0] else 1.5,
             label=method,
         )
-        axes.fill_between(
-            x,
-            [point.low for point in points],
-            [point.high for point in points],
-            color=COLORS[method],
-            alpha=0.08,
-            linewidth=0,
-        )
-    axes.set(
-        xlabel=f"{protocol.x_name}, {protocol.x_label}",
-        ylabel=protocol.y_label,
-        ylim=(0, None),
-        title=title,
+        low, high = ([getattr(point, end) for point in points] for end in ("low", "high"))
+        ax.fill_between(x, low, high, color=color, alpha=0.08, linewidth=0)
+
+
+def draw_bars(ax: Axes, scores: Sequence[Score]) -> None:
+    values = np.array([score.value for score in scores])
+    ends = np.array([[score.low for score in scores], [score.high for score in scores]])
+    ax.barh(
+        [score.method for score in scores],
+        values,
+        xerr=np.abs(ends - values),
+        color=[COLORS[score.method] for score in scores],
+        ecolor="#888888",
     )
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    FigureCanvasAgg(figure).print_png(path)
+    ax.invert_yaxis()

@@ -26,7 +26,7 @@ def test_published_scores_are_met_exactly():
             rationale[:, start:end] = True
         metric.update(torch.tensor([document["scores"]]).double(), rationale)
     ours = metric.compute()
-    for i, k in enumerate(metric.ks):
+    for i, k in enumerate(metric.places):
         for average in ("micro", "macro"):
             theirs = reference["token_scores"][f"top_{k}"][f"instance_{average}"]
             for name, short in (("precision", "p"), ("recall", "r"), ("f1", "f1")):
@@ -119,7 +119,7 @@ def test_every_method_is_scored(run_dir, tmp_path, capsys):
     for row, score in zip(table, about["scores"], strict=True):
         assert float(row["value"]) == score["value"]
         assert 0 <= score["low"] <= score["high"] <= 1
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
 
 
 def test_scores_do_not_depend_on_the_batch(run_dir, tmp_path):

@@ -1,14 +1,18 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.perturbation import PerturbationAccuracy, perturb
-from lightning_modules.metrics.rationales import TokenF1
+from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
+from lightning_modules.metrics.sanity import RankCorrelation
 from lightning_modules.metrics.segmentation import Segmentation
 from lightning_modules.metrics.specificity import ClassSpecificity
 
 __all__ = [
     "ClassSpecificity",
+    "Faithfulness",
     "PerturbationAccuracy",
+    "RankCorrelation",
+    "RationaleAUPRC",
     "SampledMetric",
     "Segmentation",
     "TokenF1",

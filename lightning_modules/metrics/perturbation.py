@@ -41,7 +41,7 @@ class PerturbationAccuracy(SampledMetric):
 
     def __init__(self, steps: Sequence[float] = STEPS, **options) -> None:
         super().__init__(**options)
-        self.steps = list(steps)
+        self.places = list(steps)
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """``predictions`` [B, steps], the class given at each step; ``labels`` [B]."""
@@ -49,7 +49,7 @@ class PerturbationAccuracy(SampledMetric):
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
         accuracy = rows.mean(dim=0)
-        steps = torch.tensor(self.steps, dtype=accuracy.dtype, device=accuracy.device)
+        steps = torch.tensor(self.places, dtype=accuracy.dtype, device=accuracy.device)
         return {
             "accuracy": accuracy,
             "auc": torch.trapezoid(accuracy, steps) / (steps[-1] - steps[0]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from sklearn.metrics import auc, precision_recall_curve
 from torch import Tensor
 
 from lightning_modules.metrics.sampled import SampledMetric
@@ -27,7 +28,7 @@ class TokenF1(SampledMetric):
 
     def __init__(self, ks: Sequence[int], **options) -> None:
         super().__init__(**options)
-        self.ks = list(ks)
+        self.places = list(ks)
 
     def update(self, scores: Tensor, rationale: Tensor, seen: Tensor | None = None) -> None:
         """``scores`` of words [B, W]; ``rationale`` [B, W], True on the words of the reasons.
@@ -38,7 +39,7 @@ class TokenF1(SampledMetric):
         rationale, seen = rationale.bool(), torch.ones_like(scores).bool() if seen is None else seen
         order = scores.masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True, stable=True)
         found = (rationale & seen).gather(1, order).double().cumsum(dim=1)
-        k = torch.tensor(self.ks, device=scores.device).expand(len(scores), -1)
+        k = torch.tensor(self.places, device=scores.device).expand(len(scores), -1)
         k = k.minimum(seen.sum(dim=1, keepdim=True))
         hits = found.gather(1, (k - 1).clamp(min=0)) * (k > 0)
         wanted = rationale.sum(dim=1, keepdim=True).expand_as(k)
@@ -52,6 +53,47 @@ class TokenF1(SampledMetric):
         return {f"micro_{n}": x for n, x in zip(names, micro, strict=True)} | {
             f"macro_{n}": x for n, x in zip(names, macro, strict=True)
         }
+
+
+class RationaleAUPRC(SampledMetric):
+    """Area under the precision-recall curve of words ranked by relevance, mean over texts.
+
+    ERASER's soft score, 0..1, higher is better; texts without a rationale are left out. Words that
+    were cut off rank last.
+    """
+
+    def update(self, scores: Tensor, rationale: Tensor, seen: Tensor, counts: Tensor) -> None:
+        """``scores``, ``rationale``, ``seen`` [B, W]; ``counts`` [B]: the words of each text."""
+        ranked = scores.double().masked_fill(~seen, -torch.inf)
+        lowest = scores.double().masked_fill(~seen, torch.inf).amin(dim=1, keepdim=True)
+        ranked = torch.where(seen, ranked, lowest - 1).cpu()
+        areas = []
+        for row, truth, count in zip(ranked, rationale.bool().cpu(), counts.tolist(), strict=True):
+            if truth.any():
+                precision, recall, _ = precision_recall_curve(truth[:count], row[:count])
+                areas.append(auc(recall, precision))
+        self.rows.append(torch.tensor(areas, dtype=torch.float64))
+
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"auprc": rows.mean()}
+
+
+class Faithfulness(SampledMetric):
+    """What the most relevant words do to the probability p of the class (DeYoung et al. 2020).
+
+    ``comprehensiveness``: p falls when they are taken out, higher is better. ``sufficiency``: p
+    stays when they alone are left, lower is better. Both are averaged over shares of the words
+    (their AOPC: 1 / (|B| + 1) times the sum over the |B| shares, the share 0 adding nothing).
+    """
+
+    def update(self, full: Tensor, without: Tensor, alone: Tensor) -> None:
+        """``full`` [B]; ``without`` and ``alone`` [B, shares]: p of the class of ``full``."""
+        falls = torch.stack([full[:, None] - without, full[:, None] - alone], dim=-1)
+        self.rows.append(falls.double().sum(dim=1) / (falls.shape[1] + 1))
+
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        comprehensiveness, sufficiency = rows.mean(dim=0)
+        return {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency}
 
 
 def precision_recall_f1(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

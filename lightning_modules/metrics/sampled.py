@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -17,6 +19,7 @@ class SampledMetric(Metric):
 
     full_state_update = False
     rows: list[Tensor]
+    places: Sequence[float] = ()  # where on a curve the numbers of a score with several stand
 
     def __init__(self, **options) -> None:
         super().__init__(**options)

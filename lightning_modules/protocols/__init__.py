@@ -1,8 +1,14 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
-from lightning_modules.protocols.base import METHODS, Protocol, evaluate
+from lightning_modules.protocols.base import METHODS, Protocol, Score, evaluate, scores_of
+from lightning_modules.protocols.localisation import Segmentation, Specificity
+from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
+from lightning_modules.protocols.sanity import Sanity
 
-PROTOCOLS: dict[str, type[Protocol]] = {"rationales": Rationales}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    protocol.name: protocol
+    for protocol in (Perturbation, Segmentation, Rationales, Specificity, Sanity)
+}
 
-__all__ = ["METHODS", "PROTOCOLS", "Protocol", "Rationales", "evaluate"]
+__all__ = ["METHODS", "PROTOCOLS", "Protocol", "Score", "evaluate", "scores_of"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +22,34 @@ Explained = relprop.Explanation | ExplainedTexts
 
 
 @dataclass(frozen=True)
+class Explainer:
+    """One method on one recorded batch: call it with the classes to explain."""
+
+    module: Classifier
+    trace: relprop.Trace
+    batch: Mapping[str, Any]
+    method: str
+    options: Mapping[str, Any]
+
+    def __call__(self, target: int | Tensor | None) -> Explained:
+        method = "raw_attention" if self.method == RANDOM else self.method
+        explained = self.module.explain_trace(
+            self.trace, self.batch, target, method, **self.options
+        )
+        return self._random(explained) if self.method == RANDOM else explained
+
+    def _random(self, explained: Explained) -> Explained:
+        """Uniform relevance, a function of the index of the sample alone."""
+        of_row = self.batch["index"][self.batch.get("text_of_row", slice(None))]
+        shape = explained.relevance.shape[1:]
+        noise = [torch.rand(shape, generator=torch.Generator().manual_seed(int(i))) for i in of_row]
+        noise = torch.stack(noise).to(explained.relevance)
+        if isinstance(explained, ExplainedTexts):
+            return ExplainedTexts.of(self.batch, noise, explained.target, explained.logits)
+        return replace(explained, relevance=noise)
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of a table, with the ends of its 95% interval. ``x`` is its place on a curve."""
 
@@ -34,40 +61,60 @@ class Score:
     high: float
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: which score it shows, and whether higher or lower is better."""
+
+    heading: str
+    name: str
+    x: float | None = None
+
+
 class Protocol:
     """A way to score explanation methods on a data set.
 
-    A subclass says which samples it needs (:meth:`dataset`), and what a method's explanations of a
-    batch are worth (:meth:`update`).
+    A subclass says which samples it needs (:meth:`dataset`), by which metrics a method is measured
+    (:meth:`metrics`), and what a method's explanations of a batch are worth (:meth:`update`).
     """
 
     name: str
-    curve: str  # the score that the picture shows
-    x_name: str
-    x_label: str
-    y_label: str
+    title: str  # of the table
+    columns: Sequence[Column]
+    curves: Mapping[str, str] = {}  # score, with a place for each of its numbers: title
+    x_label: str = ""
 
-    def dataset(self, data: DataModule) -> Dataset:
-        """The samples to score on; an InputError where ``data`` lacks what the protocol needs."""
+    def __init__(self, module: Classifier, data: DataModule) -> None:
+        self.module, self.data = module, data
+
+    def dataset(self) -> Dataset:
+        """The samples to score on; an InputError where model or data lack what it takes."""
         raise NotImplementedError
 
-    def metric(self) -> SampledMetric:
-        """A fresh metric, for one method."""
+    def metrics(self) -> dict[str, SampledMetric]:
+        """Fresh metrics by name, for one method."""
         raise NotImplementedError
 
-    def update(
-        self,
-        metric: SampledMetric,
-        module: Classifier,
-        batch: Mapping[str, Any],
-        explain: Callable[[int | Tensor | None], Explained],
-    ) -> None:
-        """Score one method on one batch; ``explain`` gives its explanation of a target."""
+    def begin(self, batch: Mapping[str, Any]) -> None:
+        """What of a batch is the same for all methods."""
+
+    def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
+        """Score one method on the batch that ``explain`` explains."""
         raise NotImplementedError
 
-    def scores(self, method: str, metric: SampledMetric) -> list[Score]:
-        """The rows of the table for a method."""
-        raise NotImplementedError
+
+def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
+    """Every number of a method's metrics; named metric/score, or as the score of a lone metric."""
+    result = []
+    for of_metric, metric in metrics.items():
+        ends = metric.intervals()
+        for name, values in metric.compute().items():
+            full = f"{of_metric}/{name}" if len(metrics) > 1 else name
+            places = [None] if values.ndim == 0 else metric.places
+            numbers = zip(
+                places, *(x.reshape(-1).tolist() for x in (values, *ends[name])), strict=True
+            )
+            result += [Score(method, full, *number) for number in numbers]
+    return result
 
 
 def evaluate(
@@ -77,47 +124,26 @@ def evaluate(
     methods: Sequence[str],
     options: Mapping[str, Any],
     limit: int | None = None,
-    batch_size: int | None = None,
-) -> Iterator[tuple[int, int, dict[str, SampledMetric]]]:
+) -> Iterator[tuple[int, int, dict[str, dict[str, SampledMetric]]]]:
     """Score ``methods`` on the first ``limit`` samples; after each batch, what is known so far.
 
-    Yields (samples done, samples in all, the metric of each method). ``options`` are those of
+    Yields (samples done, samples in all, the metrics of each method). ``options`` are those of
     :class:`relprop.Options`.
     """
-    dataset = protocol.dataset(data)
+    dataset = protocol.dataset()
     total = len(dataset) if limit is None else min(limit, len(dataset))
     loader = DataLoader(
-        Subset(dataset, range(total)), batch_size or data.batch_size, collate_fn=data.collate
+        Subset(dataset, range(total)), batch_size=data.batch_size, collate_fn=data.collate
     )
-    metrics = {method: protocol.metric().to(module.device) for method in methods}
+    metrics = {method: protocol.metrics() for method in methods}
     done = 0
     for batch in loader:
         batch = module.transfer_batch_to_device(batch, module.device, 0)
-        batch["index"] = torch.arange(done, done + len(batch["label"]))
+        count = len(batch["label"] if "label" in batch else batch["labels"])
+        batch["index"] = torch.arange(done, done + count)
         trace = module.record(batch)
-        for method, metric in metrics.items():
-            explain = partial(explain_trace, module, trace, batch, method=method, **options)
-            protocol.update(metric, module, batch, explain)
-        done += len(batch["label"])
+        protocol.begin(batch)
+        for method in methods:
+            protocol.update(metrics[method], Explainer(module, trace, batch, method, options))
+        done += count
         yield done, total, metrics
-
-
-def explain_trace(
-    module: Classifier,
-    trace: relprop.Trace,
-    batch: Mapping[str, Any],
-    target: int | Tensor | None,
-    method: str,
-    **options,
-) -> Explained:
-    """As the classifier's own, and ``random``: uniform, a function of ``batch["index"]`` alone."""
-    if method != RANDOM:
-        return module.explain_trace(trace, batch, target, method, **options)
-    explained = module.explain_trace(trace, batch, target, "raw_attention")
-    of_row = batch["index"][batch.get("text_of_row", slice(None))]
-    shape = explained.relevance.shape[1:]
-    noise = [torch.rand(shape, generator=torch.Generator().manual_seed(i)) for i in of_row.tolist()]
-    noise = torch.stack(noise).to(explained.relevance)
-    if isinstance(explained, ExplainedTexts):
-        return ExplainedTexts.of(batch, noise, explained.target, explained.logits)
-    return replace(explained, relevance=noise)

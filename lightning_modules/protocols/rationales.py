@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.classifier import Classifier
-from lightning_modules.data import DataModule, TextDataModule
+from lightning_modules.data import TextDataModule
 from lightning_modules.data.text import TextItems
 from lightning_modules.errors import InputError
-from lightning_modules.metrics import TokenF1
-from lightning_modules.protocols.base import Explained, Protocol, Score
+from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.metrics import Faithfulness, RationaleAUPRC, SampledMetric, TokenF1
+from lightning_modules.protocols.base import Column, Explainer, Protocol
 
 KS = (5, 10, 20, 30, 40, 50, 60, 70, 80)
+SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
+TEXTS = 32  # classified at a time
 
 
 class Rationales(Protocol):
-    """Token F1 of the k most relevant words of each test text, for the text's true class."""
+    """Of each test text with a rationale.
+
+    For its true class: token F1 of the k most relevant words, and AUPRC of all. For the predicted
+    class: comprehensiveness and sufficiency.
+    """
 
     name = "rationales"
-    curve = "macro_f1"
-    x_name, x_label = "k", "most relevant words chosen"
-    y_label = "token F1 (mean over texts)"
+    title = "token F1 of the k most relevant words, mean over texts"
+    columns = [Column(str(k), "f1/macro_f1", k) for k in KS]
+    columns += [
+        Column("AUPRC", "auprc/auprc"),
+        Column("compr.", "faithfulness/comprehensiveness"),
+        Column("suff.", "faithfulness/sufficiency"),
+    ]
+    curves = {"f1/macro_f1": "token F1 (mean over texts)"}
+    x_label = "k, most relevant words chosen"
 
-    def dataset(self, data: DataModule) -> Dataset:
-        if not isinstance(data, TextDataModule):
+    def dataset(self) -> Dataset:
+        if not isinstance(self.data, TextDataModule):
             raise InputError("--protocol rationales: the data are images; accepted: texts")
-        items = [item for item in data.test_dataset.items if item["rationale"]]
+        items = [item for item in self.data.test_dataset.items if item["rationale"]]
         if not items:
             raise InputError(
                 "--protocol rationales: the test texts have no rationales; accepted: data with "
@@ -37,23 +50,36 @@ class Rationales(Protocol):
             )
         return TextItems(items)
 
-    def metric(self) -> TokenF1:
-        return TokenF1(KS)
+    def metrics(self) -> dict[str, SampledMetric]:
+        return {"f1": TokenF1(KS), "auprc": RationaleAUPRC(), "faithfulness": Faithfulness()}
 
-    def update(
-        self,
-        metric: TokenF1,
-        module: Classifier,
-        batch: Mapping[str, Any],
-        explain: Callable[[int | Tensor | None], Explained],
-    ) -> None:
+    def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
+        batch = explain.batch
         explained = explain(batch["label"])
-        metric.update(explained.word_scores, batch["rationale"], explained.seen)
+        metrics["f1"].update(explained.word_scores, batch["rationale"], explained.seen)
+        counts = torch.tensor([len(words) for words in explained.words])
+        metrics["auprc"].update(explained.word_scores, batch["rationale"], explained.seen, counts)
+        of_predicted = explain(None)
+        metrics["faithfulness"].update(*self.probabilities(of_predicted))
 
-    def scores(self, method: str, metric: TokenF1) -> list[Score]:
-        ends = metric.intervals()
-        return [
-            Score(method, name, k, float(values[i]), *(float(end[i]) for end in ends[name]))
-            for name, values in metric.compute().items()
-            for i, k in enumerate(metric.ks)
+    @torch.no_grad()
+    def probabilities(self, explained: ExplainedTexts) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the class explained: of all words seen [B], without the most relevant share of them,
+        and of that share alone, [B, shares]."""
+        texts = []
+        for i in range(len(explained.text)):
+            words = explained.words_of(i)
+            order = sorted(range(len(words)), key=lambda j, words=words: -words[j][1])
+            texts.append(" ".join(word for word, _ in words))
+            for share in SHARES:
+                chosen = set(order[: math.ceil(share * len(words))])
+                for keep in (False, True):
+                    kept = [word for j, (word, _) in enumerate(words) if (j in chosen) == keep]
+                    texts.append(" ".join(kept))
+        logits = [
+            self.module(self.module.prepare(texts[start : start + TEXTS]))
+            for start in range(0, len(texts), TEXTS)
         ]
+        p = torch.cat(logits).softmax(dim=-1).unflatten(0, (len(explained.text), -1))
+        p = p[torch.arange(len(p)), :, explained.target]  # [B, 1 + 2 * shares]
+        return p[:, 0], p[:, 1::2], p[:, 2::2]

@@ -1,0 +1,80 @@
+"""Perturbation: does the decision hang on the pixels called relevant (the paper's table 1)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_modules.data import ImageDataModule
+from lightning_modules.errors import InputError
+from lightning_modules.metrics import PerturbationAccuracy, SampledMetric, perturb
+from lightning_modules.metrics.perturbation import STEPS
+from lightning_modules.protocols.base import Column, Explainer, Protocol
+
+IMAGES = 256  # classified at a time
+
+
+class Perturbation(Protocol):
+    """Accuracy on the test images while 10% to 90% of the pixels are removed, black.
+
+    In order of the relevance for the predicted and for the true class (``target``); the most
+    relevant first (``positive``: lower is better) or the least (``negative``: higher is better).
+    """
+
+    name = "perturbation"
+    title = "area under accuracy while pixels are removed"
+    columns = [
+        Column("positive, predicted", "positive_predicted/auc"),
+        Column("target", "positive_target/auc"),
+        Column("negative, predicted", "negative_predicted/auc"),
+        Column("target", "negative_target/auc"),
+    ]
+    curves = {
+        "positive_predicted/accuracy": "accuracy, most relevant removed first",
+        "negative_predicted/accuracy": "accuracy, least relevant removed first",
+    }
+    x_label = "share of pixels removed"
+
+    def dataset(self) -> Dataset:
+        if not isinstance(self.data, ImageDataModule):
+            raise InputError("--protocol perturbation: the data are texts; accepted: images")
+        return self.data.test_dataset
+
+    def metrics(self) -> dict[str, SampledMetric]:
+        return {
+            f"{order}_{target}": PerturbationAccuracy()
+            for order in ("positive", "negative")
+            for target in ("predicted", "target")
+        }
+
+    def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
+        images, labels = explain.batch["image"], explain.batch["label"]
+        predicted = explain(None)
+        # Where the model is right, the predicted class is the target.
+        mistaken = (predicted.target != labels).nonzero()[:, 0]
+        maps = predicted.heatmap(images.shape[-2:])
+        of_target = explain(labels).heatmap(images.shape[-2:]) if len(mistaken) else maps
+        for order in ("positive", "negative"):
+            guesses = self.classify(images, maps, order == "positive")
+            metrics[f"{order}_predicted"].update(guesses, labels)
+            if len(mistaken):
+                guesses[mistaken] = self.classify(
+                    images[mistaken], of_target[mistaken], order == "positive"
+                )
+            metrics[f"{order}_target"].update(guesses, labels)
+
+    @torch.no_grad()
+    def classify(self, images: Tensor, heatmaps: Tensor, most_relevant: bool) -> Tensor:
+        """The class that each image [B, 3, H, W] is given at every step, [B, steps]."""
+        config = self.module.hparams.input_config
+        mean, std = (torch.tensor(config[x], device=images.device) for x in ("mean", "std"))
+        removed = [
+            perturb(images, heatmaps, share, most_relevant, (-mean / std).to(images))
+            for share in STEPS
+        ]
+        parts = torch.cat(removed).split(IMAGES)
+        logits = torch.cat([self.module.backbone(part) for part in parts])
+        return logits.argmax(dim=-1).unflatten(0, (len(STEPS), -1)).T.clone()
