@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -30,7 +31,12 @@ class SampledMetric(Metric):
         raise NotImplementedError
 
     def compute(self) -> dict[str, Tensor]:
-        return self.score(dim_zero_cat(self.rows))
+        return self.score(self.gathered())
+
+    def gathered(self) -> Tensor:
+        """All rows, in an order that does not tell how many processes they are from."""
+        rows = dim_zero_cat(self.rows).cpu()
+        return rows[np.lexsort(rows.reshape(len(rows), -1).numpy().T)]
 
     def intervals(
         self, level: float = 0.95, draws: int = 1000, seed: int = 0
@@ -39,7 +45,7 @@ class SampledMetric(Metric):
 
         ``level``: the share of ``draws`` of samples, with replacement, whose score lies within.
         """
-        rows = dim_zero_cat(self.rows).cpu()
+        rows = self.gathered()
         generator = torch.Generator().manual_seed(seed)
         drawn = [
             self.score(rows[torch.randint(len(rows), (len(rows),), generator=generator)])
