@@ -19,31 +19,22 @@ from typing import Any, get_type_hints
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 import relprop
-from configs.schema import check_options, load_config, read_override
-from lightning_modules import render_scores
+from configs.schema import check_options, load_data_config, read_override
 from lightning_modules.checkpoints import find_checkpoint, load_classifier, run_of
 from lightning_modules.classifier import Classifier
-from lightning_modules.data import DATAMODULES
+from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.errors import InputError
 from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
 from lightning_modules.library_models import hf_classifier, timm_classifier
 from lightning_modules.outputs import FORMATS, write_all, write_png
-from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate, scores_of
+from lightning_modules.protocols import METHODS, PROTOCOLS
 from lightning_modules.render_result import heading, terminal_text
 from lightning_modules.results import Result
+from lightning_modules.scoring import progress_bar, score
 from lightning_modules.targets import Targets
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
@@ -81,10 +72,7 @@ def new_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
 
 def parse_explain(argv: list[str]) -> argparse.Namespace:
     parser = new_parser("explain.py", __doc__)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
-    model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
-    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="Hugging Face's text classifier")
+    add_model(parser)
     parser.add_argument(
         "--input", nargs="+", default=[], metavar="PATH", help="files, folders, glob patterns"
     )
@@ -111,14 +99,22 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
     return split_overrides(parser.parse_intermixed_args(argv))
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
+    model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
+    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="Hugging Face's text classifier")
+
+
 def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     parser = new_parser("explain.py evaluate", "Score methods on the test split of a run's data.")
-    parser.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", required=True)
+    add_model(parser)
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
     names = f"all, {', '.join(METHODS)}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
+    parser.add_argument("--resume", action="store_true", help="go on with one that was cut off")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="data.* of the run; options of methods"
@@ -228,49 +224,45 @@ def chosen(names: list[str], accepted: Sequence[str], option: str) -> list[str]:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    """A table in the terminal; the same as CSV, JSON and curves in the output folder."""
+    """A table in the terminal; the same as CSV, JSON and a picture in the output folder."""
     methods = chosen(arguments.method, METHODS, "--method")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
-    checkpoint = find_checkpoint(arguments.checkpoint)
-    module = load_classifier(checkpoint)
-    run_dir = run_of(checkpoint)
-    if run_dir is None:
-        raise InputError(f"{checkpoint}: its run's config.yaml, which names the data, is gone")
-    of_data = [override for override in arguments.overrides if override.startswith("data.")]
-    options = read_options(
-        [override for override in arguments.overrides if override not in of_data]
+    module = chosen_model(arguments)
+    run_dir = run_of(find_checkpoint(arguments.checkpoint)) if arguments.checkpoint else None
+    of_data = [text for text in arguments.overrides if text.startswith("data.")]
+    options = read_options([text for text in arguments.overrides if text not in of_data])
+    data_options = load_data_config(run_dir and run_dir / "config.yaml", of_data)
+    data = DATAMODULES[data_options["kind"]](
+        **{name: value for name, value in data_options.items() if name != "kind"}
     )
-    config = load_config(run_dir / "config.yaml", of_data)
-    data_options = OmegaConf.to_container(config.data)
-    data = DATAMODULES[data_options.pop("kind")](**data_options)
+    check_fit(module, data)
     module.to(chosen_device(arguments.device))
-
     protocol = PROTOCOLS[arguments.protocol](module, data)
-    output = Path(arguments.output or run_dir / "scores" / protocol.name)
-    output.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    with progress_bar() as bar:
-        task = bar.add_task(protocol.name, total=None)
-        metrics = {}
-        for done, total, metrics in evaluate(  # noqa: B007
-            protocol, module, data, methods, options, arguments.limit
-        ):
-            bar.update(task, completed=done, total=total)
-    scores = [score for method in methods for score in scores_of(method, metrics[method])]
     about = {
-        "checkpoint": str(checkpoint),
+        "model": arguments.checkpoint or arguments.timm or arguments.hf,
         "protocol": protocol.name,
-        "data": OmegaConf.to_container(config.data),
-        "samples": total,
+        "data": data_options,
+        "methods": methods,
         "options": options,
+        "limit": arguments.limit,
     }
-    title = f"{protocol.title}: {config.data.kind}, {total} samples"
-    render_scores.write_csv(scores, output / "scores.csv")
-    render_scores.write_json(scores, about, output / "scores.json")
-    render_scores.picture(protocol, scores, title, output / "scores.png")
-    console.print(render_scores.table(protocol, scores, title))
-    console.print(f"{output}: scores.csv, scores.json, scores.png")
+    folder = Path(arguments.output or (run_dir or Path()) / "scores" / protocol.name)
+    scores = score(protocol, about, folder, arguments.resume)
+    Console(width=None if sys.stdout.isatty() else 120).print(scores)
+    print(f"{folder}: scores.csv, scores.json, scores.png")
+
+
+def check_fit(module: Classifier, data: DataModule) -> None:
+    """Whether the data bring inputs as the model was trained on."""
+    classes, of_data = len(module.hparams.class_names), len(data.class_names)
+    if classes != of_data:
+        raise InputError(f"the data have {of_data} classes; accepted: the model's {classes}")
+    ours, theirs = module.hparams.input_config, data.input_config
+    for key in ours:
+        if ours[key] != theirs.get(key):
+            said = f"{theirs.get(key)!r:.60}", f"{ours[key]!r:.60}"
+            raise InputError(f"the data's {key} is {said[0]}; accepted: the model's, {said[1]}")
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:
@@ -280,19 +272,6 @@ def read_options(overrides: list[str]) -> dict[str, Any]:
         options |= read_override(override)
     check_options("", options, get_type_hints(relprop.Options))
     return options
-
-
-def progress_bar() -> Progress:
-    """On standard error, unless results are shown in the terminal, too: above the bar, then."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=not sys.stdout.isatty()),
-    )
 
 
 if __name__ == "__main__":

@@ -86,6 +86,25 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
+def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The complete ``data`` section of an experiment, or of overrides alone, as plain values.
+
+    Raises:
+        ConfigError: as load_config.
+    """
+    if path is not None:
+        return OmegaConf.to_container(load_config(path, overrides).data)
+    written = {"run_dir": ""}
+    for override in overrides:
+        written = merge(written, read_override(override))
+    check_options("", written, TOP_LEVEL)
+    schemas = {"data": chosen_schema("data", DATAMODULES, written)}
+    check_sections(written, schemas)
+    config = complete(written, schemas)
+    check_sections(OmegaConf.to_container(config), schemas)
+    return OmegaConf.to_container(config.data)
+
+
 def read_file(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds."""
     try:

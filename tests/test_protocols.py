@@ -2,18 +2,25 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import explain
 import relprop
 from lightning_modules.checkpoints import find_checkpoint, load_classifier
 from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
+from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate, scores_of
+from lightning_modules.protocols.base import Explainer
+from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
 from tests.runs import run
 
@@ -47,8 +54,8 @@ def texts(reviews):
 def measured(name, module, data, methods, limit=12) -> dict[str, dict]:
     """The metrics of each method."""
     protocol = PROTOCOLS[name](module, data)
-    *_, (_, _, metrics) = evaluate(protocol, module, data, methods, {}, limit)
-    return metrics
+    *_, progress = evaluate(protocol, methods, {}, limit)
+    return progress.metrics
 
 
 @pytest.mark.parametrize("protocol", ["perturbation", "segmentation", "specificity", "sanity"])
@@ -62,6 +69,86 @@ def test_every_method_is_scored_on_images(digits, protocol, tmp_path, capsys):
         assert -1 <= score["low"] <= score["value"] + 1e-9
         assert score["value"] <= score["high"] + 1e-9 <= 1 + 2e-9
     assert (tmp_path / "scores.png").stat().st_size > 5000
+
+
+def test_an_evaluation_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch, capsys):
+    def evaluate_(folder, *more):
+        few = ["--method", "rollout", "lrp", "random", "data.batch_size=4", "--limit", "14"]
+        output = ["--output", str(tmp_path / folder), *more]
+        explain.main(
+            ["evaluate", "--checkpoint", str(digits), "--protocol", "segmentation", *few, *output]
+        )
+        return json.loads((tmp_path / folder / "scores.json").read_text())
+
+    whole = evaluate_("whole")
+    update, calls = Segmentation.update, []
+
+    def cut_off(self, metrics, explain):
+        calls.append(explain.batch["index"].tolist())
+        if len(calls) == 8:  # the second method of the third batch
+            raise KeyboardInterrupt
+        update(self, metrics, explain)
+
+    monkeypatch.setattr(Segmentation, "update", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_("cut")
+    resumed = evaluate_("cut", "--resume")
+    assert calls[8] == [8, 9, 10, 11]  # the third batch again, from its first method
+    assert resumed == whole
+    assert not list((tmp_path / "cut").glob(".*"))
+
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_("other")
+    with pytest.raises(SystemExit) as exit_:
+        evaluate_("other", "--resume", "start_layer=1")
+    assert exit_.value.code == 2
+    assert "another options" in capsys.readouterr().err
+
+
+def test_a_method_that_does_not_apply_is_listed_with_the_reason(
+    digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    arguments = ["--method", "saliency", "rollout", "--limit", "4", "--output", str(tmp_path)]
+    explain.main(
+        ["evaluate", "--checkpoint", str(digits), "--protocol", "segmentation", *arguments]
+    )
+    printed = capsys.readouterr().out
+    assert "saliency: does not apply: " in printed and "pip install captum" in printed
+    said = json.loads((tmp_path / "scores.json").read_text())
+    assert {score["method"] for score in said["scores"]} == {"rollout"}
+    assert "saliency" in said["does_not_apply"]
+
+
+def test_integrated_gradients_add_up(images, texts):
+    """Completeness: over all pixels, or words, they sum to the change of the logit."""
+    module, data = images
+    batch = {"image": torch.stack([data.test_dataset[i]["image"] for i in range(2)])}
+    trace = module.record(batch)
+    found = Explainer(module, trace, batch, "integrated_gradients", {})(3)
+    black = torch.full_like(batch["image"], -1.0)
+    change = (module.backbone(batch["image"]) - module.backbone(black))[:, 3]
+    torch.testing.assert_close(found.relevance.sum(1), change, rtol=0.1, atol=0.05)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_a_model_of_a_library_is_scored_on_data_of_the_command_line(tmp_path, capsys):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=2)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40), "red").save(tmp_path / "data" / split / name / "a.png")
+    command = ["evaluate", "--timm", f"vit_tiny_patch16_224@{tmp_path / 'weights.safetensors'}"]
+    command += ["--protocol", "perturbation", "--method", "rollout", "--output", str(tmp_path)]
+    command += ["data.kind=image_folder", f"data.root={tmp_path / 'data'}", "data.image_size=32"]
+    with pytest.raises(SystemExit):
+        explain.main(command)
+    assert "the data's mean is" in capsys.readouterr().err  # ImageNet's; the model wants 0.5
+    explain.main([*command, "data.transforms_of=vit_tiny_patch16_224.augreg_in21k_ft_in1k"])
+    assert json.loads((tmp_path / "scores.json").read_text())["samples"] == 2
 
 
 @pytest.mark.parametrize(
@@ -213,10 +300,8 @@ def test_rank_correlation_by_hand():
 
 def test_metrics_gather_as_one(images):
     """What two processes would gather: the rows of both, one after the other."""
-    from lightning_modules.metrics import Segmentation
-
     maps, masks = torch.rand(8, 4, 4), torch.rand(8, 4, 4) > 0.5
-    whole, halves = Segmentation(), [Segmentation(), Segmentation()]
+    whole, halves = SegmentationMetric(), [SegmentationMetric(), SegmentationMetric()]
     whole.update(maps, masks)
     for half, part in zip(halves, (slice(0, 3), slice(3, 8)), strict=True):
         half.update(maps[part], masks[part])

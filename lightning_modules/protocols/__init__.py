@@ -1,6 +1,6 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
-from lightning_modules.protocols.base import METHODS, Protocol, Score, evaluate, scores_of
+from lightning_modules.protocols.base import METHODS, Progress, Protocol, Score, evaluate, scores_of
 from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
@@ -11,4 +11,12 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     for protocol in (Perturbation, Segmentation, Rationales, Specificity, Sanity)
 }
 
-__all__ = ["METHODS", "PROTOCOLS", "Protocol", "Score", "evaluate", "scores_of"]
+__all__ = [
+    "METHODS",
+    "PROTOCOLS",
+    "Progress",
+    "Protocol",
+    "Score",
+    "evaluate",
+    "scores_of",
+]

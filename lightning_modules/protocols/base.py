@@ -15,9 +15,10 @@ from lightning_modules.classifier import Classifier
 from lightning_modules.data import DataModule
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.metrics import SampledMetric
+from lightning_modules.protocols.peers import PEERS, explain_by_peer
 
 RANDOM = "random"  # relevance by the throw of a die: what a method has to beat
-METHODS = (*relprop.METHODS, RANDOM)
+METHODS = (*relprop.METHODS, *PEERS, RANDOM)
 Explained = relprop.Explanation | ExplainedTexts
 
 
@@ -32,6 +33,9 @@ class Explainer:
     options: Mapping[str, Any]
 
     def __call__(self, target: int | Tensor | None) -> Explained:
+        if self.method in PEERS:
+            logits = self.module.logits(self.trace, self.batch)
+            return explain_by_peer(self.module, self.batch, logits, target, self.method)
         method = "raw_attention" if self.method == RANDOM else self.method
         explained = self.module.explain_trace(
             self.trace, self.batch, target, method, **self.options
@@ -117,33 +121,48 @@ def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
     return result
 
 
+@dataclass
+class Progress:
+    """What an evaluation knows so far: enough to go on from, and to report."""
+
+    done: int
+    total: int
+    metrics: dict[str, dict[str, SampledMetric]]  # of each method that applies
+    refused: dict[str, str]  # why the others do not
+
+
 def evaluate(
     protocol: Protocol,
-    module: Classifier,
-    data: DataModule,
     methods: Sequence[str],
     options: Mapping[str, Any],
     limit: int | None = None,
-) -> Iterator[tuple[int, int, dict[str, dict[str, SampledMetric]]]]:
-    """Score ``methods`` on the first ``limit`` samples; after each batch, what is known so far.
+    progress: Progress | None = None,
+) -> Iterator[Progress]:
+    """Score ``methods`` on the first ``limit`` samples, or go on with that; yields every batch.
 
-    Yields (samples done, samples in all, the metrics of each method). ``options`` are those of
-    :class:`relprop.Options`.
+    ``options`` are those of :class:`relprop.Options`.
     """
-    dataset = protocol.dataset()
+    module, data, dataset = protocol.module, protocol.data, protocol.dataset()
     total = len(dataset) if limit is None else min(limit, len(dataset))
+    if progress is None:
+        progress = Progress(0, total, {method: protocol.metrics() for method in methods}, {})
     loader = DataLoader(
-        Subset(dataset, range(total)), batch_size=data.batch_size, collate_fn=data.collate
+        Subset(dataset, range(progress.done, total)),
+        batch_size=data.batch_size,
+        collate_fn=data.collate,
     )
-    metrics = {method: protocol.metrics() for method in methods}
-    done = 0
+    yield progress
     for batch in loader:
         batch = module.transfer_batch_to_device(batch, module.device, 0)
         count = len(batch["label"] if "label" in batch else batch["labels"])
-        batch["index"] = torch.arange(done, done + count)
+        batch["index"] = torch.arange(progress.done, progress.done + count)
         trace = module.record(batch)
         protocol.begin(batch)
-        for method in methods:
-            protocol.update(metrics[method], Explainer(module, trace, batch, method, options))
-        done += count
-        yield done, total, metrics
+        for method, metrics in list(progress.metrics.items()):
+            try:
+                protocol.update(metrics, Explainer(module, trace, batch, method, options))
+            except relprop.UnsupportedModel as error:
+                progress.refused[method] = str(error)
+                del progress.metrics[method]
+        progress.done += count
+        yield progress

@@ -1,0 +1,104 @@
+"""An evaluation from beginning to end: with its progress shown and kept, and its report written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.progress
+import torch
+from rich.console import Console, Group
+from rich.text import Text
+
+from lightning_modules import render_scores
+from lightning_modules.errors import InputError
+from lightning_modules.protocols import Progress, Protocol, evaluate, scores_of
+
+KEPT = ".progress.pt"
+
+
+def score(protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool) -> Group:
+    """Score the methods that ``about`` names; the table, for a terminal.
+
+    Writes scores.csv, scores.json and scores.png into ``folder``. ``resume``: go on with the
+    evaluation of the same ``about`` that was cut off there, if one was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = load_progress(protocol, about, folder) if resume else None
+    with progress_bar() as bar:
+        task = bar.add_task(protocol.name, total=None)
+        for progress in evaluate(
+            protocol, about["methods"], about["options"], about["limit"], kept
+        ):
+            bar.update(task, completed=progress.done, total=progress.total)
+            save_progress(progress, about, folder)
+    scores = [
+        number
+        for method in about["methods"]
+        if method in progress.metrics
+        for number in scores_of(method, progress.metrics[method])
+    ]
+    title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples"
+    about = {**about, "samples": progress.total, "does_not_apply": progress.refused}
+    render_scores.write_csv(scores, folder / "scores.csv")
+    render_scores.write_json(scores, about, folder / "scores.json")
+    render_scores.picture(protocol, scores, title, folder / "scores.png")
+    (folder / KEPT).unlink(missing_ok=True)
+    refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
+    return Group(render_scores.table(protocol, scores, title), *refused)
+
+
+def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:
+    rows = {
+        method: {name: metric.rows for name, metric in metrics.items()}
+        for method, metrics in progress.metrics.items()
+    }
+    state = {
+        "about": dict(about),
+        "done": progress.done,
+        "total": progress.total,
+        "rows": rows,
+        "refused": progress.refused,
+    }
+    torch.save(state, folder / f"{KEPT}.partial")
+    os.replace(folder / f"{KEPT}.partial", folder / KEPT)
+
+
+def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) -> Progress | None:
+    """What is kept in the folder; None where nothing is.
+
+    Raises:
+        InputError: it is of another evaluation.
+    """
+    if not (folder / KEPT).is_file():
+        return None
+    state = torch.load(folder / KEPT, weights_only=True)
+    differs = [key for key in about if about[key] != state["about"].get(key)]
+    if differs:
+        was = state["about"].get(differs[0])
+        raise InputError(
+            f"--resume: the evaluation in {folder} has another {differs[0]}, {was!r}; accepted: "
+            "the same, or a new --output"
+        )
+    progress = Progress(state["done"], state["total"], {}, state["refused"])
+    for method, of_method in state["rows"].items():
+        progress.metrics[method] = protocol.metrics()
+        for name, rows in of_method.items():
+            progress.metrics[method][name].rows = list(rows)
+    return progress
+
+
+def progress_bar() -> rich.progress.Progress:
+    """On standard error, unless results are shown in the terminal, too: above the bar, then."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+        console=Console(stderr=not sys.stdout.isatty()),
+    )
