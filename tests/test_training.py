@@ -76,6 +76,8 @@ def test_a_checkpoint_knows_its_classes_and_pictures(undisturbed):
         (["model.model_options={depht: 2}"], ["depht"]),
         (["data.kind=digit"], ["digit", "digits", "image_folder"]),
         (["tracker.method=magic"], ["magic", "transformer_attribution"]),
+        (["tracker.protocols=[magic]"], ["magic", "perturbation"]),
+        (["tracker.protocols=[rationales]"], ["rationales", "images"]),
         (["tracker.start_layer=9"], ["start_layer", "9", "0 to 1"]),
         (["trainer.max_epoch=1"], ["max_epoch", "max_epochs"]),
         (["trainer.precision=17"], ["17"]),
@@ -92,6 +94,41 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, named, tmp_path, capsy
     assert message.startswith("train.py: ")
     for word in named:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("experiment", "protocols", "logged"),
+    [
+        (
+            "digits",
+            "[perturbation, segmentation, specificity, sanity]",
+            [
+                "perturbation/positive_target_auc",
+                "segmentation/mIoU",
+                "sanity/head_rank_correlation",
+            ],
+        ),
+        (
+            "reviews",
+            "[rationales, sanity]",
+            ["rationales/auprc_auprc", "rationales/f1_macro_f1@20"],
+        ),
+    ],
+)
+def test_protocols_are_curves_of_training_and_leave_it_alone(
+    tmp_path, experiment, protocols, logged
+):
+    scored = run(
+        tmp_path / "scored",
+        f"tracker.protocols={protocols}",
+        "tracker.protocols_every_n_epochs=2",
+        experiment=experiment,
+    )
+    for tag in [*logged, "seconds"]:
+        assert len(curve(scored, f"protocols/{tag}")) == 2, tag  # epochs 0 and 2
+    plain = run(tmp_path / "plain", "tracker=null", experiment=experiment)
+    weights, without = load(scored)["state_dict"], load(plain)["state_dict"]
+    assert all(torch.equal(weights[name], without[name]) for name in weights)
 
 
 def test_a_new_run_does_not_write_into_an_old_one(undisturbed, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from pathlib import Path
@@ -13,9 +14,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 
 import relprop
 from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
+from lightning_modules.data.text import TextItems
+from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 
 PROBES = {"vit": ImageProbes, "bert": TextProbes}
 
@@ -34,7 +38,9 @@ class RelevanceTracker(Callback):
       ``relevance/class_specificity`` where it has pairs (0.5: class-blind);
       ``relevance/token_f1`` where it has rationales; ``relevance/contrast``, how often the word
       that flips the label carries the most relevance, where that word is known.
-    - ``relevance/seconds``: what all this cost.
+    - ``protocols/<protocol>/<score>``: the ``protocols`` asked for, on the probes (on the first
+      pairs, for ``specificity``), in the epochs that are told by ``protocols_every_n_epochs``.
+    - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
     Training is untouched: no random numbers are drawn, no state is changed.
 
@@ -44,6 +50,8 @@ class RelevanceTracker(Callback):
         every_n_epochs: how often.
         method: name in ``relprop.METHODS``.
         start_layer: first block of the product methods.
+        protocols: names in ``lightning_modules.protocols.PROTOCOLS`` to score the method by.
+        protocols_every_n_epochs: how often.
         seed: of the choice of probes.
     """
 
@@ -54,11 +62,23 @@ class RelevanceTracker(Callback):
         every_n_epochs: int = 1,
         method: str = "transformer_attribution",
         start_layer: int = 0,
+        protocols: list[str] | None = None,
+        protocols_every_n_epochs: int = 5,
         seed: int = 0,
     ) -> None:
-        for name, value in (("samples", samples), ("every_n_epochs", every_n_epochs)):
+        for name, value in (
+            ("samples", samples),
+            ("every_n_epochs", every_n_epochs),
+            ("protocols_every_n_epochs", protocols_every_n_epochs),
+        ):
             if value < 1:
                 raise ValueError(f"tracker.{name} is {value}; accepted: 1 or more")
+        self.protocols = protocols or []
+        self.protocols_every_n_epochs = protocols_every_n_epochs
+        for name in self.protocols:
+            if name not in PROTOCOLS:
+                accepted = ", ".join(PROTOCOLS)
+                raise ValueError(f"tracker.protocols has {name!r}; accepted: {accepted}")
         relprop.check_method(method, {"start_layer": start_layer})
         self.folder = Path(run_dir) / "explanations"
         self.samples, self.every_n_epochs, self.seed = samples, every_n_epochs, seed
@@ -77,6 +97,8 @@ class RelevanceTracker(Callback):
         if not self.probes:
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
             self.probes = order[: self.samples].tolist()
+        for protocol in self._protocols(trainer, module):
+            protocol.dataset()  # an InputError where the data are not for it
         # A model that cannot be explained, or a block that is not there, should be known now.
         first = load(module, dataset, self.probes[:1], self._kind(trainer, module).collate)
         try:
@@ -95,10 +117,40 @@ class RelevanceTracker(Callback):
                 report.scalars["drift"] = (1 - similarity).mean()
             self.last_maps = report.maps
             self._publish(trainer, report)
+            if trainer.current_epoch % self.protocols_every_n_epochs == 0:
+                self._log_protocols(trainer, module)
             report.scalars["seconds"] = time.perf_counter() - started
             for name, value in report.scalars.items():
                 module.log(f"relevance/{name}", float(value), rank_zero_only=True)
         trainer.strategy.barrier("relevance tracker")
+
+    def _protocols(self, trainer: Trainer, module: LightningModule) -> list[Protocol]:
+        """Those asked for, with the probes for test set."""
+        data = copy.copy(trainer.datamodule)
+        validation = data.val_dataset
+        if isinstance(validation, TextItems):
+            data.test_dataset = TextItems([validation.items[i] for i in self.probes])
+        else:
+            data.test_dataset = Subset(validation, self.probes)
+        return [PROTOCOLS[name](module, data) for name in self.protocols]
+
+    def _log_protocols(self, trainer: Trainer, module: LightningModule) -> None:
+        started = time.perf_counter()
+        method = self.options["method"]
+        options = {"start_layer": self.options["start_layer"]}
+        for protocol in self._protocols(trainer, module):
+            *_, progress = evaluate(protocol, [method], options, len(self.probes))
+            for metric in progress.metrics[method].values():
+                metric.sync_on_compute = False  # rank 0 alone is here
+            values = values_of(progress.metrics[method])
+            for column in protocol.columns:
+                place = "" if column.x is None else f"@{column.x:g}"
+                value = values[column.name, column.x]
+                tag = f"protocols/{protocol.name}/{column.name.replace('/', '_')}{place}"
+                module.log(tag, value, rank_zero_only=True)
+        if self.protocols:
+            seconds = time.perf_counter() - started
+            module.log("protocols/seconds", seconds, rank_zero_only=True)
 
     def _kind(self, trainer: Trainer, module: LightningModule) -> ImageProbes | TextProbes:
         return PROBES[module.kind](module, trainer.datamodule, self.options)

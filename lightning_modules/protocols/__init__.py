@@ -1,6 +1,14 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
-from lightning_modules.protocols.base import METHODS, Progress, Protocol, Score, evaluate, scores_of
+from lightning_modules.protocols.base import (
+    METHODS,
+    Progress,
+    Protocol,
+    Score,
+    evaluate,
+    scores_of,
+    values_of,
+)
 from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
@@ -19,4 +27,5 @@ __all__ = [
     "Score",
     "evaluate",
     "scores_of",
+    "values_of",
 ]

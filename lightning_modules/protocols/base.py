@@ -106,19 +106,35 @@ class Protocol:
         raise NotImplementedError
 
 
-def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
-    """Every number of a method's metrics; named metric/score, or as the score of a lone metric."""
-    result = []
+def values_of(metrics: Mapping[str, SampledMetric]) -> dict[tuple[str, float | None], float]:
+    """Every number of a method's metrics, by name and place.
+
+    Named metric/score, or as the score where there is one metric.
+    """
+    result = {}
     for of_metric, metric in metrics.items():
-        ends = metric.intervals()
         for name, values in metric.compute().items():
             full = f"{of_metric}/{name}" if len(metrics) > 1 else name
-            places = [None] if values.ndim == 0 else metric.places
-            numbers = zip(
-                places, *(x.reshape(-1).tolist() for x in (values, *ends[name])), strict=True
-            )
-            result += [Score(method, full, *number) for number in numbers]
+            places = metric.places if values.ndim else [None]
+            result |= {
+                (full, place): value
+                for place, value in zip(places, values.reshape(-1).tolist(), strict=True)
+            }
     return result
+
+
+def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
+    """The numbers of :func:`values_of`, with their intervals."""
+    ends = []
+    for metric in metrics.values():
+        for low, high in metric.intervals().values():
+            ends += zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True)
+    return [
+        Score(method, name, place, value, low, high)
+        for ((name, place), value), (low, high) in zip(
+            values_of(metrics).items(), ends, strict=True
+        )
+    ]
 
 
 @dataclass

@@ -67,9 +67,10 @@ def map_of(explained: Explained) -> Tensor:
 
 def randomised(module: nn.Module, chosen) -> nn.Module:
     """A copy whose parameters with a ``chosen`` name, of the backbone, are drawn anew."""
-    other = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
+    # In a validation loop's inference mode the copy could not be recorded.
+    with torch.inference_mode(False), torch.no_grad():
+        other = copy.deepcopy(module)
         for name, parameter in other.backbone.named_parameters():
             if chosen(name):
                 noise = torch.randn(parameter.shape, generator=generator).to(parameter)
