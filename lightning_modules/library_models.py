@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 import transformers
-from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lightning_modules.bert import BertClassifier
+from lightning_modules.data.imagenet import imagenet_names
 from lightning_modules.data.text_tokenizers import input_config_of, load_tokenizer
 from lightning_modules.errors import InputError
 from lightning_modules.pretrained import locate
@@ -82,10 +83,7 @@ def head_and_size(model, weights: str, size: int) -> tuple[int, int]:
 
 def class_names_of(classes: int) -> list[str]:
     """ImageNet's names for a thousand classes; else numbers."""
-    if classes != 1000:
-        return [str(label) for label in range(classes)]
-    names = ImageNetInfo()
-    return [names.index_to_description(label) for label in range(classes)]
+    return imagenet_names() if classes == 1000 else [str(label) for label in range(classes)]
 
 
 def hf_classifier(name: str) -> BertClassifier:

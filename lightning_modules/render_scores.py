@@ -26,8 +26,11 @@ COLORS = dict(zip(METHODS, PALETTE[: len(METHODS)], strict=True)) | {RANDOM: "#b
 DASHED = ("without_gradient", "without_relevance", "last_block", "second_block", RANDOM)
 
 
-def table(protocol: Protocol, scores: Sequence[Score], title: str) -> Table:
-    """Methods down, scores across: percent, and half the width of the 95% interval."""
+def table(protocol: Protocol, scores: Sequence[Score], title: str, kind: str) -> Table:
+    """Methods down, scores across: percent, and half the width of the 95% interval.
+
+    Beside them the paper's figures, where ``kind`` are its data.
+    """
     result = Table(
         title=f"{title}, percent",
         title_justify="left",
@@ -36,15 +39,20 @@ def table(protocol: Protocol, scores: Sequence[Score], title: str) -> Table:
         show_edge=False,
     )
     found = {(score.method, score.name, score.x): score for score in scores}
+    of_paper = kind == protocol.paper_data
     result.add_column("method", no_wrap=True)
     for column in protocol.columns:
         result.add_column(column.heading, justify="right")
+        if of_paper:
+            result.add_column("paper", justify="right", style="dim")
     for method in dict.fromkeys(score.method for score in scores):
-        cells = [found[method, column.name, column.x] for column in protocol.columns]
-        result.add_row(
-            method,
-            *(f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]" for s in cells),
-        )
+        cells = []
+        for column in protocol.columns:
+            s = found[method, column.name, column.x]
+            cells.append(f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]")
+            if of_paper:
+                cells.append(f"{column.paper[method]:.1f}" if method in column.paper else "-")
+        result.add_row(method, *cells)
     return result
 
 

@@ -48,7 +48,8 @@ def score(protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bo
     render_scores.picture(protocol, scores, title, folder / "scores.png")
     (folder / KEPT).unlink(missing_ok=True)
     refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
-    return Group(render_scores.table(protocol, scores, title), *refused)
+    table = render_scores.table(protocol, scores, title, about["data"]["kind"])
+    return Group(table, *refused)
 
 
 def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:

@@ -4,6 +4,8 @@ from lightning_modules.data.base import DataModule, EpochSampler, ImageDataModul
 from lightning_modules.data.digits import DigitsDataModule
 from lightning_modules.data.eraser import EraserDataModule
 from lightning_modules.data.image_folder import ImageFolderDataModule
+from lightning_modules.data.imagenet import ImageNetDataModule, ImageNetSegmentationDataModule
+from lightning_modules.data.pets import PetsDataModule
 from lightning_modules.data.reviews import ReviewsDataModule
 from lightning_modules.data.sst import SSTDataModule
 from lightning_modules.data.text import TextDataModule
@@ -14,6 +16,9 @@ from lightning_modules.data.text_tokenizers import tokenizer_from_config
 DATAMODULES: dict[str, type[DataModule]] = {
     "digits": DigitsDataModule,
     "image_folder": ImageFolderDataModule,
+    "imagenet": ImageNetDataModule,
+    "imagenet_segmentation": ImageNetSegmentationDataModule,
+    "pets": PetsDataModule,
     "reviews": ReviewsDataModule,
     "text_table": TextTableDataModule,
     "sst": SSTDataModule,
@@ -28,6 +33,9 @@ __all__ = [
     "EraserDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
+    "ImageNetDataModule",
+    "ImageNetSegmentationDataModule",
+    "PetsDataModule",
     "ReviewsDataModule",
     "SSTDataModule",
     "TextCollator",

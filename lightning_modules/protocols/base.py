@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,11 +67,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: which score it shows, and whether higher or lower is better."""
+    """A column of the table: which score it shows; by method, what the paper reports for it."""
 
     heading: str
     name: str
     x: float | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
 
 
 class Protocol:
@@ -84,6 +85,7 @@ class Protocol:
     name: str
     title: str  # of the table
     columns: Sequence[Column]
+    paper_data: str = ""  # the kind of data that the paper's figures are of
     curves: Mapping[str, str] = {}  # score, with a place for each of its numbers: title
     x_label: str = ""
 
@@ -170,7 +172,7 @@ def evaluate(
     yield progress
     for batch in loader:
         batch = module.transfer_batch_to_device(batch, module.device, 0)
-        count = len(batch["label"] if "label" in batch else batch["labels"])
+        count = len(batch["image"] if "image" in batch else batch["text"])
         batch["index"] = torch.arange(progress.done, progress.done + count)
         trace = module.record(batch)
         protocol.begin(batch)
