@@ -1,11 +1,13 @@
 """The metrics against the published evaluation's figures, and against their definitions."""
 
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
@@ -76,3 +78,31 @@ def test_specificity_by_hand():
     # Negative relevance, and what lies on neither object, count for nothing.
     metric.update(torch.tensor([[3.0, 1.0, 9.0], [5.0, -1.0, 0.0]]), own, other)
     assert metric.compute()["class_specificity"].item() == pytest.approx((0.75 + 0.5) / 2)
+
+
+def rank_scores(rank: int, port: int, results) -> None:
+    """One of two processes: every second sample."""
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    metric = filled(range(rank, 10, 2))
+    results[rank] = {name: value.item() for name, value in metric.compute().items()}
+    dist.destroy_process_group()
+
+
+def filled(samples) -> Segmentation:
+    metric = Segmentation()
+    for i in samples:
+        random = torch.Generator().manual_seed(i)
+        maps = torch.rand(1, 4, 4, generator=random, dtype=torch.float64)
+        metric.update(maps, torch.rand(1, 4, 4, generator=random) > 0.5)
+    return metric
+
+
+def test_two_processes_find_what_one_finds():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(rank_scores, (port, results), nprocs=2)
+        whole = {name: value.item() for name, value in filled(range(10)).compute().items()}
+        assert results[0] == results[1] == whole
