@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -25,8 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import load_config
 from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import MetricsTable, Patience, RelevanceTracker
+from lightning_modules.callbacks import FiniteSteps, MetricsTable, Patience, RelevanceTracker
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
+from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.data import DATAMODULES
 from lightning_modules.errors import InputError
 from relprop import UnsupportedModel
@@ -45,13 +48,38 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
         data, model, trainer = build(config, checkpoint)
         save_config(config)
-    except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+    except (InputError, ValueError, TypeError, OSError, MisconfigurationException) as error:
         fail(error)
+    carry_on = f"to carry on: python train.py --resume {config.run_dir}"
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        test(config, data, model, trainer)
+        with sigterm_as_ctrl_c():
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            test(config, data, model, trainer)
     except (InputError, UnsupportedModel, MisconfigurationException) as error:
         fail(error)
+    except OSError as error:
+        fail(f"{error}; {carry_on}")
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error):  # torch's words for a disk that is full
+            raise
+        fail(f"a checkpoint could not be written ({str(error).splitlines()[0]}); {carry_on}")
+    except SystemExit:  # Lightning's, at Ctrl-C
+        print(f"train.py: stopped; {carry_on}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """A cluster's polite request to stop is as a person's."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -108,7 +136,7 @@ def build(config: DictConfig, checkpoint: Path | None):
     model_options = OmegaConf.to_container(config.model)
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is not None:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        state = read_checkpoint(checkpoint)
     model_options |= state["without_sources"]
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
@@ -137,6 +165,7 @@ def callbacks(config: DictConfig) -> list[Callback]:
         "enable_version_counter": False,
     }
     chosen = [
+        FiniteSteps(config.run_dir, config.on_nonfinite),
         MetricsTable(config.run_dir),
         ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", **keep),
         ModelCheckpoint(filename="last", **keep),  # after it, so that it knows the best one

@@ -40,11 +40,13 @@ TOP_LEVEL = dict(
     seed=int,
     run_dir=str,
     patience=int | None,  # epochs without a better validation accuracy, then training stops
+    on_nonfinite=Literal["stop", "skip"],  # what a step does whose gradient is no number
     model=dict,
     data=dict,
     tracker=dict | None,
     trainer=dict,
 )
+TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop")
 MAX_LENGTH = 65536  # characters of a file
 MAX_DEPTH = 20  # mappings and lists within each other
 INTERPOLATION = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
@@ -207,7 +209,11 @@ def make_schema(section: str, cls: type, options: Sequence[tuple] = ()) -> type:
 
 def complete(written: dict[str, Any], schemas: dict[str, type]) -> DictConfig:
     """What is written over all defaults, with every interpolation replaced by its value."""
-    defaults = {"seed": 0, "run_dir": MISSING, "patience": None} | schemas | {"trainer": {}}
+    defaults = (
+        {"seed": 0, "run_dir": MISSING, "patience": None, "on_nonfinite": "stop"}
+        | schemas
+        | {"trainer": {}}
+    )
     try:
         config = OmegaConf.merge(OmegaConf.create(defaults), written)
         check_interpolations(dict(flatten(OmegaConf.to_container(config))))

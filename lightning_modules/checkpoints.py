@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,8 +37,8 @@ def run_of(checkpoint: Path) -> Path | None:
     return run_dir if (run_dir / "config.yaml").is_file() else None
 
 
-def load_classifier(checkpoint: Path) -> Classifier:
-    """The classifier in a checkpoint, in evaluation. A checkpoint is data: it runs no code.
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """What is in a checkpoint of ours. A checkpoint is data: it runs no code.
 
     Raises:
         InputError: the file is broken, of another program, or would run code.
@@ -53,9 +54,14 @@ def load_classifier(checkpoint: Path) -> Classifier:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{checkpoint}: it is broken ({reason}); {accepted}") from None
-    kind = state.get("kind") if isinstance(state, dict) else None
-    if kind not in CLASSIFIERS:
+    if not isinstance(state, dict) or state.get("kind") not in CLASSIFIERS:
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
+    return state
+
+
+def load_classifier(checkpoint: Path) -> Classifier:
+    """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
+    kind = read_checkpoint(checkpoint)["kind"]
     return (
         CLASSIFIERS[kind]
         .load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)

@@ -77,6 +77,7 @@ def test_a_config_is_complete(load):
         "seed": 0,
         "run_dir": "runs/a",
         "patience": None,
+        "on_nonfinite": "stop",
         "model": {
             "kind": "vit",
             "name": "tiny",
@@ -282,7 +283,7 @@ def test_nothing_in_a_config_is_executed(load, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": null is no mapping; accepted: one with seed, run_dir, patience, model, data"),
+        ("", ": null is no mapping; accepted: one with seed, run_dir, patience, on_nonfinite"),
         ("- a", ': ["a"] is no mapping'),
         ("a: 1\nb: [1\nc: 2", ", line 3: while parsing a flow sequence expected"),
         ("a: 1\nb: 2: 3", ", line 2: mapping values are not allowed here"),

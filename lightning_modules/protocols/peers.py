@@ -52,6 +52,7 @@ def explain_by_peer(
 
 def of_pixels(attr, module: Classifier, images: Tensor, target: Tensor, method: str) -> Tensor:
     """[B, H, W], summed over the channels; integrated from a black picture."""
+    images = images.detach().clone().requires_grad_()
     if method == "saliency":
         found = attr.Saliency(module.backbone).attribute(images, target)
     elif method == "input_x_gradient":

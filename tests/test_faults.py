@@ -1,0 +1,149 @@
+"""What goes wrong while training, and what is left when it has."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Callback
+
+import train
+from lightning_modules import ViTClassifier
+from tests.runs import DIGITS, EPOCHS, assert_identical, load, rows, run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the loss of one batch of one epoch infinite."""
+
+    def poison(epoch, batch):
+        step = ViTClassifier.training_step
+
+        def poisoned(self, batch_, batch_idx):
+            loss = step(self, batch_, batch_idx)
+            return loss * torch.inf if (self.current_epoch, batch_idx) == (epoch, batch) else loss
+
+        monkeypatch.setattr(ViTClassifier, "training_step", poisoned)
+
+    return poison
+
+
+def test_a_gradient_that_is_no_number_stops_training(tmp_path, poison, capsys):
+    poison(epoch=1, batch=2)
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "run")
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "step 5 (epoch 1, batch 2)" in message and "before-nonfinite.ckpt" in message
+    kept = load(tmp_path / "run", "before-nonfinite")
+    assert kept["global_step"] == 5
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    assert load(tmp_path / "run")["epoch"] == 0
+
+
+def test_or_is_skipped(tmp_path, poison):
+    poison(epoch=1, batch=2)
+    with pytest.warns(UserWarning, match=r"step 5 \(epoch 1, batch 2\).*skipped"):
+        run(tmp_path / "run", "on_nonfinite=skip")
+    assert len(rows(tmp_path / "run")) == EPOCHS
+    weights = load(tmp_path / "run")["state_dict"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
+    run_dir = tmp_path / "run"
+    slow = [*DIGITS, f"run_dir={run_dir}", "trainer.max_epochs=500"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *slow],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (run_dir / "checkpoints" / "last.ckpt").is_file():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert f"to carry on: python train.py --resume {run_dir}" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    reached = load(run_dir)["epoch"]
+    train.main(["--resume", str(run_dir), f"trainer.max_epochs={reached + 2}"])
+    assert load(run_dir)["epoch"] == reached + 1
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(tmp_path, monkeypatch, capsys):
+    save, calls = torch.save, []
+
+    def full(checkpoint, file):
+        calls.append(file)
+        if len(calls) > 2:  # best and last of the first epoch still fit
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(checkpoint, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "run")
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "No space left on device" in message and "--resume" in message
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    train.main(["--resume", str(tmp_path / "run")])
+    assert_identical(
+        load(tmp_path / "run")["state_dict"], load(run(tmp_path / "whole"))["state_dict"]
+    )
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "file" / "run")
+    assert exit_.value.code == 2
+    assert "Not a directory" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("content", ["hostile", "truncated", "text"])
+def test_a_checkpoint_to_resume_from_is_data(tmp_path, capsys, content):
+    run_dir, trap = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null"), tmp_path / "trap"
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if content == "hostile":
+        torch.save({"global_step": Hostile(str(trap))}, last)
+    else:
+        last.write_bytes(last.read_bytes()[:5000] if content == "truncated" else b"hello")
+    before = last.read_bytes()
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--resume", str(run_dir), "trainer.max_epochs=2"])
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(last) in message and "accepted: a checkpoint" in message
+    assert not trap.exists() and last.read_bytes() == before
+
+
+def test_an_exception_in_a_callback_is_not_hidden(tmp_path, monkeypatch):
+    class Broken(Callback):
+        def on_train_batch_end(self, *args):
+            raise ZeroDivisionError
+
+    chosen = train.callbacks
+    monkeypatch.setattr(train, "callbacks", lambda config: [Broken(), *chosen(config)])
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "run")
