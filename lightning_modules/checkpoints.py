@@ -46,14 +46,12 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     accepted = "accepted: a checkpoint that train.py has written"
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = "it holds more than data, and loading it could run code"
-        if "weights_only" not in str(error).lower():
-            reason = "it is broken"
+    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = f"it is broken ({lines[0]})"
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
+            reason = "it holds more than data, and loading it could run code"
         raise InputError(f"{checkpoint}: {reason}; {accepted}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{checkpoint}: it is broken ({reason}); {accepted}") from None
     if not isinstance(state, dict) or state.get("kind") not in CLASSIFIERS:
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
     return state

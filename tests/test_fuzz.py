@@ -1,0 +1,175 @@
+"""Whatever is thrown at the readers: a result, or one clear line; never a traceback.
+
+And the file that they read is as before.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from configs.schema import ConfigError, load_config
+from lightning_modules import CLASSIFIERS
+from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.data import DATAMODULES
+from lightning_modules.data.eraser import read_annotations
+from lightning_modules.data.image_files import read_image
+from lightning_modules.data.sst import read_trees
+from lightning_modules.data.text_table import read_table
+from lightning_modules.errors import InputError
+from lightning_modules.outputs import slug
+from lightning_modules.render_text import escape, shares
+from tests.runs import run
+
+CASES = settings(
+    max_examples=500,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+TOLD = (InputError, ConfigError, FileNotFoundError, ValueError)
+
+
+def check(read, path: Path, content: bytes):
+    """The result of reading, or None; the error is one line, the file unchanged."""
+    path.write_bytes(content)
+    try:
+        return read(path)
+    except TOLD as error:
+        assert type(error) in TOLD  # a JSONDecodeError or UnicodeError is no message of ours
+        assert str(error).strip() and len(str(error).splitlines()) == 1, repr(error)
+    finally:
+        assert path.read_bytes() == content
+    return None
+
+
+@st.composite
+def damaged(draw, originals: list[bytes]):
+    """A file, cut off or with some bytes exchanged."""
+    content = bytearray(draw(st.sampled_from(originals)))
+    for _ in range(draw(st.integers(0, 8))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    return bytes(content[: draw(st.integers(0, len(content)) | st.just(len(content)))])
+
+
+def pictures() -> list[bytes]:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    files = []
+    for kind, mode in (("PNG", "RGBA"), ("JPEG", "RGB"), ("GIF", "P"), ("TIFF", "CMYK"),
+                       ("BMP", "L"), ("WEBP", "RGB"), ("PPM", "RGB")):  # fmt: skip
+        file = io.BytesIO()
+        Image.fromarray(noise).convert(mode).save(file, kind)
+        files.append(file.getvalue())
+    return files
+
+
+@CASES
+@given(damaged(pictures()) | st.binary(max_size=200))
+@pytest.mark.filterwarnings("ignore")
+def test_images(tmp_path, content):
+    image = check(read_image, tmp_path / "a.png", content)
+    assert image is None or (image.mode == "RGB" and min(image.size) > 0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("run")
+    run(path, "trainer.max_epochs=1", "tracker=null", "trainer.limit_train_batches=1")
+    return (path / "checkpoints" / "last.ckpt").read_bytes()
+
+
+@CASES
+@given(st.data())
+def test_checkpoints(checkpoint, tmp_path, data):
+    state = check(read_checkpoint, tmp_path / "a.ckpt", data.draw(damaged([checkpoint])))
+    assert state is None or state["kind"] in CLASSIFIERS
+
+
+TABLES = [
+    b'text,label\n"a, ""b""",x\nc d,y\n',
+    "\ufefftext,label\r\n\u00fcber,x\r\n".encode(),
+    b'{"text": "a b", "label": 1, "rationale": [[0, 1]]}\n{"text": "c", "label": "x"}\n',
+    b"text\tlabel\na b\tx\n",
+]
+
+
+@CASES
+@given(damaged(TABLES) | st.text().map(lambda text: text.encode(errors="replace")) | st.binary(),
+       st.sampled_from(["csv", "tsv", "jsonl"]))  # fmt: skip
+def test_tables(tmp_path, content, kind):
+    def read(path):
+        return read_table("train", str(path), "text", "label", None)
+
+    rows = check(read, tmp_path / f"a.{kind}", content)
+    assert rows is None or all(item["text"].strip() for _, item in rows)
+
+
+@CASES
+@given(damaged([b"(3 (2 A) (3 (4 great) (2 film)))\n(1 (1 bad) (2 film))\n"]) | st.binary())
+def test_trees(tmp_path, content):
+    items = check(read_trees, tmp_path / "train.txt", content)
+    assert items is None or all(item["text"] for item in items)
+
+
+ANNOTATION = (
+    b'{"annotation_id": "doc", "classification": "POS", "evidences": [[{"docid": "doc", '
+    b'"start_token": 1, "end_token": 2, "text": "b"}]]}\n'
+)
+
+
+@CASES
+@given(damaged([ANNOTATION]))
+def test_annotations(tmp_path, content):
+    (tmp_path / "docs").mkdir(exist_ok=True)
+    (tmp_path / "docs" / "doc").write_text("a b c")
+    rows = check(read_annotations, tmp_path / "train.jsonl", content)
+    assert rows is None or all(item["text"] for _, item in rows)
+
+
+CONFIGS = [path.read_bytes() for path in Path("configs").glob("*.yaml")]
+
+
+@CASES
+@given(damaged(CONFIGS), st.lists(st.text(max_size=20), max_size=2))
+def test_configs(tmp_path, content, overrides):
+    config = check(lambda path: load_config(path, overrides), tmp_path / "a.yaml", content)
+    assert config is None or config.data.kind in DATAMODULES
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return DATAMODULES["reviews"](train_size=60, val_size=10, test_size=10, vocab_size=300)
+
+
+@CASES
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=4))
+def test_texts(reviews, texts):
+    """Any text has its words where they stand in it, and each token is of one of them."""
+    items = [{"text": text, "label": 0, "rationale": None} for text in texts]
+    batch = reviews.collate(items)
+    for row, (text, words) in enumerate(zip(texts, batch["words"], strict=True)):
+        assert [text[start:end] for start, end in words] == text.split()
+        ids = batch["word_ids"][row]
+        assert ids.max() < max(len(words), 1)
+        assert (ids[batch["special"][row]] == -1).all()
+
+
+@CASES
+@given(st.text(max_size=300))
+def test_names_and_texts_in_what_we_write(name):
+    assert slug(name).isascii() and "/" not in slug(name) and len(slug(name)) < 80
+    escaped = escape(name)
+    assert "<" not in escaped and "\n" not in escaped and escaped.isprintable()
+
+
+@CASES
+@given(st.lists(st.floats(allow_nan=True, width=32), max_size=12), st.booleans())
+def test_shares(scores, signed):
+    """Shares of the highest, whatever the scores: what is no number stays none."""
+    finite = [x for x in scores if np.isfinite(x) or np.isnan(x)]
+    for (_, share), score in zip(shares([("w", x) for x in finite], signed), finite, strict=True):
+        assert np.isnan(share) == np.isnan(score)
+        assert np.isnan(share) or -1 - 1e-6 <= share <= 1 + 1e-6
