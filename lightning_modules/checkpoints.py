@@ -60,8 +60,15 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
 def load_classifier(checkpoint: Path) -> Classifier:
     """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
     kind = read_checkpoint(checkpoint)["kind"]
-    return (
-        CLASSIFIERS[kind]
-        .load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-        .eval()
-    )
+    try:
+        return (
+            CLASSIFIERS[kind]
+            .load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+            .eval()
+        )
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{checkpoint}: it is broken ({reason}); accepted: a checkpoint that train.py has "
+            "written"
+        ) from None
