@@ -152,6 +152,7 @@ def test_two_processes_train_and_track(tmp_path):
         *DIGITS,
         "trainer.devices=2",
         "trainer.strategy=ddp",
+        "tracker.protocols=[segmentation, sanity]",
         f"run_dir={tmp_path / 'run'}",
     ]
     process = subprocess.Popen(
@@ -169,3 +170,4 @@ def test_two_processes_train_and_track(tmp_path):
     assert process.returncode == 0, errors.decode()[-2000:]
     assert len(rows(tmp_path / "run")) == EPOCHS
     assert len(curve(tmp_path / "run", "relevance/class_specificity")) == EPOCHS
+    assert len(curve(tmp_path / "run", "protocols/segmentation/mIoU")) == 1

@@ -96,8 +96,8 @@ class Protocol:
         """The samples to score on; an InputError where model or data lack what it takes."""
         raise NotImplementedError
 
-    def metrics(self) -> dict[str, SampledMetric]:
-        """Fresh metrics by name, for one method."""
+    def metrics(self, **options) -> dict[str, SampledMetric]:
+        """Fresh metrics by name, for one method; ``options`` are torchmetrics' own."""
         raise NotImplementedError
 
     def begin(self, batch: Mapping[str, Any]) -> None:

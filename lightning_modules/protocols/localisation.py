@@ -42,8 +42,8 @@ class Segmentation(Protocol):
             )
         return self.data.test_dataset
 
-    def metrics(self) -> dict[str, SampledMetric]:
-        return {"": SegmentationMetric()}
+    def metrics(self, **options) -> dict[str, SampledMetric]:
+        return {"": SegmentationMetric(**options)}
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         masks = explain.batch["mask"]
@@ -66,8 +66,8 @@ class Specificity(Protocol):
             )
         return pairs
 
-    def metrics(self) -> dict[str, SampledMetric]:
-        return {"": ClassSpecificity()}
+    def metrics(self, **options) -> dict[str, SampledMetric]:
+        return {"": ClassSpecificity(**options)}
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         masks = explain.batch["masks"]

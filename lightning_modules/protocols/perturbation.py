@@ -54,9 +54,9 @@ class Perturbation(Protocol):
             raise InputError("--protocol perturbation: the data are texts; accepted: images")
         return self.data.test_dataset
 
-    def metrics(self) -> dict[str, SampledMetric]:
+    def metrics(self, **options) -> dict[str, SampledMetric]:
         return {
-            f"{order}_{target}": PerturbationAccuracy()
+            f"{order}_{target}": PerturbationAccuracy(**options)
             for order in ("positive", "negative")
             for target in ("predicted", "target")
         }

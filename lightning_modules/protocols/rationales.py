@@ -50,8 +50,12 @@ class Rationales(Protocol):
             )
         return TextItems(items)
 
-    def metrics(self) -> dict[str, SampledMetric]:
-        return {"f1": TokenF1(KS), "auprc": RationaleAUPRC(), "faithfulness": Faithfulness()}
+    def metrics(self, **options) -> dict[str, SampledMetric]:
+        return {
+            "f1": TokenF1(KS, **options),
+            "auprc": RationaleAUPRC(**options),
+            "faithfulness": Faithfulness(**options),
+        }
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         batch = explain.batch

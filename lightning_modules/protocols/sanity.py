@@ -45,8 +45,8 @@ class Sanity(Protocol):
         }
         return self.data.test_dataset
 
-    def metrics(self) -> dict[str, SampledMetric]:
-        return {"head": RankCorrelation(), "all": RankCorrelation()}
+    def metrics(self, **options) -> dict[str, SampledMetric]:
+        return {"head": RankCorrelation(**options), "all": RankCorrelation(**options)}
 
     def begin(self, batch: Mapping[str, Any]) -> None:
         self.traces = {name: module.record(batch) for name, module in self.random.items()}
