@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import train
 from lightning_modules import ViTClassifier
+from lightning_modules.callbacks import RelevanceTracker
 from tests.runs import DIGITS, EPOCHS, assert_identical, load, rows, run
 
 ROOT = Path(__file__).parents[1]
@@ -147,3 +151,9 @@ def test_an_exception_in_a_callback_is_not_hidden(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "callbacks", lambda config: [Broken(), *chosen(config)])
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run")
+
+
+def test_a_sharded_model_is_refused_with_the_reason(tmp_path):
+    strategy = FSDPStrategy.__new__(FSDPStrategy)  # itself it wants a GPU
+    with pytest.raises(MisconfigurationException, match="FSDPStrategy no process has the whole"):
+        RelevanceTracker(str(tmp_path)).on_fit_start(SimpleNamespace(strategy=strategy), None)

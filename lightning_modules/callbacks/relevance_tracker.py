@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
@@ -21,6 +22,7 @@ from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, 
 from lightning_modules.data.text import TextItems
 from lightning_modules.protocols import PROTOCOLS, Progress, Protocol, evaluate, values_of
 
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PROBES = {"vit": ImageProbes, "bert": TextProbes}
 
 
@@ -93,6 +95,11 @@ class RelevanceTracker(Callback):
         self.probes, self.last_maps = state["probes"], state["last_maps"]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if isinstance(trainer.strategy, SHARDED):
+            raise MisconfigurationException(
+                f"tracker: with {type(trainer.strategy).__name__} no process has the whole model "
+                "to explain; accepted: trainer.strategy=ddp, or tracker=null"
+            )
         dataset = trainer.datamodule.val_dataset
         if not self.probes:
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
