@@ -67,6 +67,8 @@ class Backward:
 
     rules: RuleSet | None = None  # None: the gradient
     eps: float = 0.0
+    # While asked for: the operations whose rule was the first not to give finite relevance.
+    culprits: list[str] | None = None
 
 
 class _Recorded(torch.autograd.Function):
@@ -91,6 +93,9 @@ class _Recorded(torch.autograd.Function):
         if ctx.operation == UNCHANGED:
             return (*(None,) * 5, arriving, *nothing[1:])
         relevance = _apply_rule(ctx, backward, arriving)
+        if backward.culprits is not None and arriving.isfinite().all():
+            if not all(r.isfinite().all() for r in relevance if r is not None):
+                backward.culprits.append(f"'{ctx.operation}' to {list(arriving.shape)}")
         return (*(None,) * 5, *relevance, *nothing[len(relevance) :])
 
 

@@ -67,6 +67,28 @@ class Trace:
         maps = self._maps(start_layer)
         return tuple(self._finished(r) for r in self._walk_back(maps, target, rules, eps))
 
+    def not_finite(
+        self,
+        target: Tensor,
+        rules: str | RuleSet = "paper",
+        eps: float = DEFAULT_EPS,
+    ) -> str | None:
+        """Where logits, relevance or gradient are first not finite; None if they are everywhere.
+
+        Costs walks back that look at every value: for when a map has turned out not to be.
+        """
+        if not self.logits.isfinite().all():
+            return "the forward pass: the logits are not finite"
+        self._recording.backward.culprits = culprits = []
+        try:
+            self._walk_back(self._maps(0), target, rules, eps)
+        finally:
+            self._recording.backward.culprits = None
+        if culprits:
+            return f"the relevance rule of {culprits[0]}"
+        finite = all(g.isfinite().all() for g in self.gradient(target))
+        return None if finite else "the gradient of the attention"
+
     def source_relevance(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
     ) -> Tensor:

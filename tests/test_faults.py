@@ -15,6 +15,7 @@ from lightning import Callback
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import relprop
 import train
 from lightning_modules import ViTClassifier
 from lightning_modules.callbacks import RelevanceTracker
@@ -157,3 +158,32 @@ def test_a_sharded_model_is_refused_with_the_reason(tmp_path):
     strategy = FSDPStrategy.__new__(FSDPStrategy)  # itself it wants a GPU
     with pytest.raises(MisconfigurationException, match="FSDPStrategy no process has the whole"):
         RelevanceTracker(str(tmp_path)).on_fit_start(SimpleNamespace(strategy=strategy), None)
+
+
+def test_relevance_that_is_no_number_is_named_by_its_operation(tiny_vit, images):
+    trace = relprop.record(tiny_vit(), images)
+    target = trace.logits.argmax(dim=1)
+    assert trace.not_finite(target) is None
+
+    def broken(relevance, output, *args, eps):
+        return relprop.rules.PAPER["matmul"](relevance, output, *args, eps=eps)[0] / 0, None
+
+    rules = {**relprop.rules.PAPER, "matmul": broken}
+    assert trace.not_finite(target, rules).startswith("the relevance rule of 'matmul' to [3, 3, 17")
+    assert trace.not_finite(target) is None
+
+
+@pytest.mark.parametrize("experiment", ["digits", "reviews"])
+def test_training_goes_on_with_relevance_that_is_no_number(tmp_path, monkeypatch, experiment):
+    """And what is trained is the same."""
+    rule = relprop.rules.PAPER["matmul"]
+
+    def broken(relevance, *args, eps):
+        return tuple(r / 0 for r in rule(relevance, *args, eps=eps))
+
+    whole = run(tmp_path / "whole", "tracker=null", experiment=experiment)
+    monkeypatch.setitem(relprop.rules.PAPER, "matmul", broken)
+    with pytest.warns(UserWarning, match="epoch 1: relevance is not finite, first in .*'matmul'"):
+        run(tmp_path / "run", experiment=experiment)
+    assert len(rows(tmp_path / "run")) == EPOCHS
+    assert_identical(load(tmp_path / "run")["state_dict"], load(whole)["state_dict"])

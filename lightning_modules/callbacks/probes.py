@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,16 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+import relprop
 from lightning_modules import render, render_text
 from lightning_modules.classifier import Classifier
+from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.metrics import ClassSpecificity, Segmentation
+
+Explained = relprop.Explanation | ExplainedTexts
 
 
 @dataclass
 class Report:
-    """``maps`` [probes, tokens or words] for the true classes, on the CPU; what is logged."""
+    """``maps`` [probes, tokens or words] for the true classes, on the CPU; what is logged.
+
+    ``broken``: where values arose that are not finite, which count as 0; None if none did.
+    """
 
     maps: Tensor
+    broken: str | None = None
     scalars: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -42,6 +50,25 @@ def concentration(maps: Tensor, counts: Tensor) -> Tensor:
     return 1 - entropy / counts.clamp(min=2).log()
 
 
+def finite(explained: Explained) -> Explained:
+    """The same with 0 for what is not finite."""
+    fields = ("relevance", "word_scores")
+    there = {name: getattr(explained, name) for name in fields if hasattr(explained, name)}
+    return replace(explained, **{name: x.nan_to_num(0, 0, 0) for name, x in there.items()})
+
+
+def origin_of_broken(explained: Explained, trace: relprop.Trace, target: Tensor) -> str | None:
+    """Where what is not finite in an explanation arose; None where all of it is."""
+    if explained.relevance.isfinite().all():
+        return None
+    return trace.not_finite(target) or "the method itself"
+
+
+def heading(text: str, epoch: int, report: Report) -> str:
+    mark = "" if report.broken is None else " - NOT FINITE, shown as 0"
+    return f"{text}, epoch {epoch}{mark}"
+
+
 class ImageProbes:
     """Pictures; segmentation where there are masks, class specificity where there are pairs."""
 
@@ -55,9 +82,10 @@ class ImageProbes:
         trace = self.module.record(batch)
         explain = self.module.explain_trace
         of_true = explain(trace, batch, batch["label"], **self.options)
-        of_predicted = explain(trace, batch, None, **self.options)
+        broken = origin_of_broken(of_true, trace, batch["label"])
+        of_true, of_predicted = map(finite, (of_true, explain(trace, batch, None, **self.options)))
         maps = of_true.relevance.float().cpu()
-        report = Report(maps)
+        report = Report(maps, broken)
         count = torch.full((len(maps),), maps.shape[1])
         report.scalars["concentration"] = concentration(maps, count).mean()
         if "mask" in batch:
@@ -70,7 +98,7 @@ class ImageProbes:
             (of_true, of_predicted),
             ("true: {}", "predicted: {}"),
             self.data.class_names,
-            f"Why each class? Validation samples, epoch {epoch}",
+            heading("Why each class? Validation samples", epoch, report),
             batch["label"],
         )
         if self.data.pairs_dataset is not None:
@@ -115,10 +143,12 @@ class TextProbes:
     def report(self, probes: Sequence[int], epoch: int) -> Report:
         batch = load(self.module, self.data.val_dataset, probes, self.collate)
         trace = self.module.record(batch)
-        of_true = self.module.explain_trace(trace, batch, batch["label"], **self.options)
-        of_predicted = self.module.explain_trace(trace, batch, None, **self.options)
+        explain = self.module.explain_trace
+        of_true = explain(trace, batch, batch["label"], **self.options)
+        broken = origin_of_broken(of_true, trace, batch["label"][batch["text_of_row"]])
+        of_true, of_predicted = map(finite, (of_true, explain(trace, batch, None, **self.options)))
         maps = of_true.word_scores.float().cpu()
-        report = Report(maps)
+        report = Report(maps, broken)
         seen = of_true.seen.cpu()
         report.scalars["concentration"] = concentration(maps, seen.sum(dim=1)).mean()
         if "rationale" in batch:
@@ -128,8 +158,8 @@ class TextProbes:
         texts = render_text.probe_paragraphs(
             (of_true, of_predicted), self.titles, self.data.class_names, batch["label"]
         )
-        heading = f"Why each class? Validation texts, epoch {epoch}"
-        report.pictures["probes"] = render_text.text_picture(texts, heading)
+        title = heading("Why each class? Validation texts", epoch, report)
+        report.pictures["probes"] = render_text.text_picture(texts, title)
         report.texts["probes"] = render_text.markdown(texts)
         return report
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
@@ -119,6 +120,11 @@ class RelevanceTracker(Callback):
         if trainer.is_global_zero:
             started = time.perf_counter()
             report = self._kind(trainer, module).report(self.probes, trainer.current_epoch)
+            if report.broken is not None:
+                rank_zero_warn(
+                    f"epoch {trainer.current_epoch}: relevance is not finite, first in "
+                    f"{report.broken}; it is shown as 0"
+                )
             if self.last_maps is not None:
                 similarity = F.cosine_similarity(report.maps, self.last_maps)
                 report.scalars["drift"] = (1 - similarity).mean()
