@@ -9,7 +9,7 @@ from PIL import Image
 import train
 from lightning_modules.data import DATAMODULES
 from lightning_modules.errors import InputError
-from lightning_modules.library_models import class_names_of
+from lightning_modules.published_models import class_names_of
 
 DARK, BRIGHT = 20, 230
 
