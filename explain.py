@@ -29,9 +29,9 @@ from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.errors import InputError
 from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
-from lightning_modules.published_models import hf_classifier, timm_classifier
 from lightning_modules.outputs import FORMATS, write_all, write_png
 from lightning_modules.protocols import METHODS, PROTOCOLS
+from lightning_modules.published_models import hf_classifier, timm_classifier
 from lightning_modules.render_result import heading, terminal_text
 from lightning_modules.results import Result
 from lightning_modules.scoring import progress_bar, score

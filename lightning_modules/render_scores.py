@@ -51,7 +51,7 @@ def table(protocol: Protocol, scores: Sequence[Score], title: str, kind: str) ->
             s = found[method, column.name, column.x]
             cells.append(f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]")
             if of_paper:
-                cells.append(f"{column.paper[method]:.1f}" if method in column.paper else "-")
+                cells.append(f"{column.paper[method]:.2f}" if method in column.paper else "-")
         result.add_row(method, *cells)
     return result
 

@@ -1,5 +1,6 @@
 """The protocols on small runs, and their parts against the slow way to say the same."""
 
+import io
 import json
 import math
 import sys
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import save_file
 
 import explain
@@ -18,10 +20,11 @@ from lightning_modules.checkpoints import find_checkpoint, load_classifier
 from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
 from lightning_modules.metrics import Segmentation as SegmentationMetric
-from lightning_modules.protocols import METHODS, PROTOCOLS, evaluate, scores_of
+from lightning_modules.protocols import METHODS, PROTOCOLS, Score, evaluate, scores_of
 from lightning_modules.protocols.base import Explainer
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
+from lightning_modules.render_scores import table
 from tests.runs import run
 
 SMALL = {"train_size": 60, "val_size": 20, "test_size": 20}
@@ -309,3 +312,20 @@ def test_metrics_gather_as_one(images):
     for name, value in whole.compute().items():
         assert torch.equal(value, halves[0].compute()[name]), name
     assert scores_of("x", {"s": whole}) == scores_of("x", {"s": halves[0]})
+
+
+def test_the_papers_figures_stand_beside_ours_on_its_data_alone():
+    scores = [
+        Score(method, column.name, None, 0.5, 0.4, 0.6)
+        for method in ("transformer_attribution", "saliency")
+        for column in PROTOCOLS["segmentation"].columns
+    ]
+
+    def printed(kind):
+        console = Console(width=120, record=True, file=io.StringIO())
+        console.print(table(PROTOCOLS["segmentation"], scores, "title", kind))
+        return console.export_text()
+
+    ours, theirs = printed("imagenet_segmentation"), printed("digits")
+    assert "paper" in ours and "79.70" in ours and "86.03" in ours and "61.95" in ours
+    assert "paper" not in theirs and "79.7" not in theirs and "50.0" in theirs
