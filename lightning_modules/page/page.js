@@ -55,7 +55,8 @@ function figure(element, ...caption) {
   const around = make("figure");
   const text = make("figcaption");
   text.append(...caption);
-  around.append(text, element);
+  // Captions of several lines must not push pictures out of their row.
+  around.append(...(element.matches(".frame") ? [element, text] : [text, element]));
   return around;
 }
 
@@ -124,7 +125,7 @@ fill("method", data.methods.map(({ name }, i) => [i, name]), choose);
 fill("sort", Object.keys(SORTS).map((name) => [name, name]), arrange);
 fill("predicted", [["", "any"], ...predicted.sort((a, b) => collator.compare(a[1], b[1]))], arrange);
 fill("correct", [
-  ["", "right or wrong"],
+  ["", "any"],
   ...Object.entries(VERDICTS).map(([correct, text]) => [
     correct, `${text} ${count((input) => String(input.correct) === correct)}`,
   ]),
