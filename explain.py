@@ -26,7 +26,7 @@ from configs.schema import check_options, load_data_config, read_override
 from lightning_modules.checkpoints import find_checkpoint, load_classifier, run_of
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, one_line
 from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
 from lightning_modules.outputs import FORMATS, write_all, write_png
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def fail(error: object) -> None:
     """What was wrong and what is accepted, on one line; exit code 2."""
-    print("explain.py: " + " ".join(str(error).split()), file=sys.stderr)
+    print(f"explain.py: {one_line(error)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -168,7 +168,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     written = write_all(results, formats, about, folder) if results else []
     print(f"{len(results)} of {len(inputs)} explained: {', '.join(map(str, written or [folder]))}")
     for failure in failures:
-        print(f"explain.py: {' '.join(failure.reason.split())}", file=sys.stderr)
+        print(f"explain.py: {one_line(failure.reason)}", file=sys.stderr)
     if failures:
         raise SystemExit(1)
 

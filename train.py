@@ -31,7 +31,7 @@ from lightning_modules.callbacks import FiniteSteps, MetricsTable, Patience, Rel
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.data import DATAMODULES
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, one_line
 from relprop import UnsupportedModel
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
@@ -100,7 +100,7 @@ def fail(error: object) -> None:
     message = str(error)
     if "Original Traceback" in message:  # a loader's worker sends its whole traceback
         message = message.strip().splitlines()[-1].partition(": ")[2]
-    print("train.py: " + " ".join(message.split()), file=sys.stderr)
+    print(f"train.py: {one_line(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 

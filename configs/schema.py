@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES
+from lightning_modules.errors import one_line
 
 # Constructor arguments that train.py fills in, and which a config therefore must not set.
 SUPPLIED_BY_TRAIN = (
@@ -58,7 +59,7 @@ class ConfigError(ValueError):
     """What is wrong with a config, in one printable line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(char if char.isprintable() else " " for char in message[:2000]))
+        super().__init__(one_line(message[:2000]))
 
 
 def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:

@@ -1,8 +1,12 @@
 import pytest
 import torch
+from hypothesis import settings
 from timm.models.vision_transformer import VisionTransformer
 
 torch.set_num_threads(1)
+# The same cases in every run; others with pytest --hypothesis-profile=default.
+settings.register_profile("reproducible", derandomize=True)
+settings.load_profile("reproducible")
 
 
 @pytest.fixture

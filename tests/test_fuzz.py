@@ -20,7 +20,7 @@ from lightning_modules.data.eraser import read_annotations
 from lightning_modules.data.image_files import read_image
 from lightning_modules.data.sst import read_trees
 from lightning_modules.data.text_table import read_table
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, one_line
 from lightning_modules.outputs import slug
 from lightning_modules.render_text import escape, shares
 from tests.runs import run
@@ -161,6 +161,7 @@ def test_texts(reviews, texts):
 @given(st.text(max_size=300))
 def test_names_and_texts_in_what_we_write(name):
     assert slug(name).isascii() and "/" not in slug(name) and len(slug(name)) < 80
+    assert one_line(name).isprintable()
     escaped = escape(name)
     assert "<" not in escaped and "\n" not in escaped and escaped.isprintable()
 
