@@ -326,7 +326,7 @@ def test_a_missing_file_is_answered_with_those_that_are_there(load, monkeypatch)
     ("path", "message"),
     [
         (".", ".: Is a directory; accepted: a YAML file in UTF-8"),
-        ("a\0b", "a b: embedded null byte; accepted: a YAML file in UTF-8"),
+        ("a\0b", r"a\x00b: embedded null byte; accepted: a YAML file in UTF-8"),
     ],
 )
 def test_a_path_that_is_no_file(path, message):
