@@ -4,6 +4,7 @@ python explain.py --checkpoint runs/vit_digits --input picture.png folder '*.jpg
 python explain.py --checkpoint runs/bert_reviews --text "I was never bored." --method all
 python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
+torchrun --nproc-per-node 8 explain.py evaluate ...
 
 Options of the methods are key=value: start_layer, rules, eps, normalize_rows.
 """
@@ -11,6 +12,7 @@ Options of the methods are key=value: start_layer, rules, eps, normalize_rows.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,7 +32,7 @@ from lightning_modules.errors import InputError, one_line
 from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
 from lightning_modules.outputs import FORMATS, write_all, write_png
-from lightning_modules.protocols import METHODS, PROTOCOLS
+from lightning_modules.protocols import METHODS, PROTOCOLS, torchrun_share
 from lightning_modules.published_models import hf_classifier, timm_classifier
 from lightning_modules.render_result import heading, terminal_text
 from lightning_modules.results import Result
@@ -192,9 +194,14 @@ def chosen_model(arguments: argparse.Namespace) -> Classifier:
 
 
 def chosen_device(name: str) -> torch.device:
-    """``auto`` is an accelerator if there is one."""
+    """``auto`` is an accelerator if there is one; of several, one for each process of torchrun."""
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return (
+            torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)))
+            if found
+            else torch.device("cpu")
+        )
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -248,9 +255,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "limit": arguments.limit,
     }
     folder = Path(arguments.output or (run_dir or Path()) / "scores" / protocol.name)
-    scores = score(protocol, about, folder, arguments.resume)
-    Console(width=None if sys.stdout.isatty() else 120).print(scores)
-    print(f"{folder}: scores.csv, scores.json, scores.png")
+    with torchrun_share() as share:
+        scores = score(protocol, about, folder, arguments.resume, share)
+    if scores is not None:
+        Console(width=None if sys.stdout.isatty() else 120).print(scores)
+        print(f"{folder}: scores.csv, scores.json, scores.png")
 
 
 def check_fit(module: Classifier, data: DataModule) -> None:

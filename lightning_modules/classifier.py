@@ -88,7 +88,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def log_training(self, loss: Tensor) -> None:
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, sync_dist=True)
         # The top layer's: the others are fixed fractions of it.
         self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
 
@@ -110,7 +110,8 @@ class Classifier(lightning.LightningModule):
         logits, labels = self(batch), batch["label"]
         metrics.update(logits, labels)
         confusion.update(logits, labels)
-        self.log(f"{split}/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        loss = F.cross_entropy(logits, labels)
+        self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
         self.log_dict(metrics, prog_bar=True)
 
     def _log_class_accuracy(self, split: str, confusion: Metric) -> None:

@@ -15,26 +15,35 @@ from rich.text import Text
 
 from lightning_modules import render_scores
 from lightning_modules.errors import InputError
-from lightning_modules.protocols import Progress, Protocol, evaluate, scores_of
+from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
 
 KEPT = ".progress.pt"
 
 
-def score(protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool) -> Group:
+def score(
+    protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool, share: Share
+) -> Group | None:
     """Score the methods that ``about`` names; the table, for a terminal.
 
     Writes scores.csv, scores.json and scores.png into ``folder``. ``resume``: go on with the
-    evaluation of the same ``about`` that was cut off there, if one was.
+    evaluation of the same ``about`` that was cut off there, if one was. Of several processes the
+    first alone writes, and has the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = load_progress(protocol, about, folder) if resume else None
-    with progress_bar() as bar:
+    share.gather(None)  # before the first writes, all have read
+    steps = evaluate(protocol, about["methods"], about["options"], about["limit"], kept, share)
+    with progress_bar(disable=share.rank > 0) as bar:
         task = bar.add_task(protocol.name, total=None)
-        for progress in evaluate(
-            protocol, about["methods"], about["options"], about["limit"], kept
-        ):
+        for progress in steps:
             bar.update(task, completed=progress.done, total=progress.total)
-            save_progress(progress, about, folder)
+            if share.rank == 0:
+                save_progress(progress, about, folder)
+    return report(protocol, progress, about, folder) if share.rank == 0 else None
+
+
+def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path) -> Group:
+    """The table of a finished evaluation; the same, and its curves, into the folder."""
     scores = [
         number
         for method in about["methods"]
@@ -86,13 +95,13 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
         )
     progress = Progress(state["done"], state["total"], {}, state["refused"])
     for method, of_method in state["rows"].items():
-        progress.metrics[method] = protocol.metrics()
+        progress.metrics[method] = protocol.metrics(sync_on_compute=False)
         for name, rows in of_method.items():
             progress.metrics[method][name].rows = list(rows)
     return progress
 
 
-def progress_bar() -> rich.progress.Progress:
+def progress_bar(disable: bool = False) -> rich.progress.Progress:
     """On standard error, unless results are shown in the terminal, too: above the bar, then."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
@@ -102,4 +111,5 @@ def progress_bar() -> rich.progress.Progress:
         rich.progress.TextColumn("left"),
         rich.progress.TimeRemainingColumn(),
         console=Console(stderr=not sys.stdout.isatty()),
+        disable=disable,
     )

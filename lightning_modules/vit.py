@@ -88,7 +88,7 @@ class ViTClassifier(Classifier):
             )
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return batch["image"]
+        return batch["image"].to(self.dtype)  # trainer.precision may be 64-true or bf16-true
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         if self.mix is None:

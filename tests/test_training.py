@@ -1,10 +1,6 @@
 """train.py from the outside: runs, resumes, and what they leave behind."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -146,28 +142,14 @@ def test_the_config_can_be_printed_complete(capsys):
     assert "lr: 0.5" in printed and "layer_decay: 1.0" in printed and "every_n_epochs: 1" in printed
 
 
-def test_two_processes_train_and_track(tmp_path):
-    """Rank 0 explains while the other waits: neither may hang in a collective of its own."""
-    arguments = [
-        *DIGITS,
-        "trainer.devices=2",
-        "trainer.strategy=ddp",
-        "tracker.protocols=[segmentation, sanity]",
-        f"run_dir={tmp_path / 'run'}",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_any_precision_is_tracked(tmp_path, precision):
+    run_dir = run(
+        tmp_path,
+        f"trainer.precision={precision}",
+        "trainer.max_epochs=1",
+        "tracker.protocols=[perturbation, segmentation, specificity, sanity]",
     )
-    try:
-        _, errors = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors.decode()[-2000:]
-    assert len(rows(tmp_path / "run")) == EPOCHS
-    assert len(curve(tmp_path / "run", "relevance/class_specificity")) == EPOCHS
-    assert len(curve(tmp_path / "run", "protocols/segmentation/mIoU")) == 1
+    (row,) = rows(run_dir)
+    assert 0 < float(row["relevance/pixel_accuracy"]) < 1
+    assert 0 <= float(row["protocols/perturbation/positive_target_auc"]) <= 1

@@ -21,7 +21,7 @@ from torch.utils.data import Subset
 import relprop
 from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
 from lightning_modules.data.text import TextItems
-from lightning_modules.protocols import PROTOCOLS, Progress, Protocol, evaluate, values_of
+from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PROBES = {"vit": ImageProbes, "bert": TextProbes}
@@ -152,9 +152,7 @@ class RelevanceTracker(Callback):
         method = self.options["method"]
         options = {"start_layer": self.options["start_layer"]}
         for protocol in self._protocols(trainer, module):
-            alone = {method: protocol.metrics(sync_on_compute=False)}  # rank 0 is
-            start = Progress(0, min(len(self.probes), len(protocol.dataset())), alone, {})
-            *_, progress = evaluate(protocol, [method], options, start.total, start)
+            *_, progress = evaluate(protocol, [method], options, len(self.probes))
             values = values_of(progress.metrics[method])
             for column in protocol.columns:
                 place = "" if column.x is None else f"@{column.x:g}"

@@ -12,7 +12,8 @@ from lightning_modules.errors import InputError
 ACCEPTED = "trees like (3 (2 A) (3 (4 great) (2 film))), labels from 0 to 4, one a line"
 # The files have stray spaces, and no-break spaces within words.
 LEAF = re.compile(r"\(([0-4]) +([^ ()]+) *\)")
-NODE = re.compile(r"\([0-4](?: *#)+ *\)")
+FOLDED = "\n"  # what stands for a subtree: no line has it
+NODE = re.compile(rf"\([0-4](?: *{FOLDED})+ *\)")
 NEUTRAL = 2
 # How a treebank writes what has a meaning in a tree or in its annotators' tools.
 ESCAPED = {
@@ -49,10 +50,10 @@ def read_trees(path: Path) -> list[dict]:
 
 def is_tree(line: str) -> bool:
     """Whether a line folds up, from the leaves to the root."""
-    folded, changes = LEAF.subn("#", line)
+    folded, changes = LEAF.subn(FOLDED, line)
     while changes:
-        folded, changes = NODE.subn("#", folded)
-    return folded == "#"
+        folded, changes = NODE.subn(FOLDED, folded)
+    return folded == FOLDED
 
 
 def make_item(label: int, leaves: list[tuple[str, str]]) -> dict:

@@ -34,7 +34,7 @@ class SampledMetric(Metric):
         return self.score(self.gathered())
 
     def gathered(self) -> Tensor:
-        """All rows, in an order that does not tell how many processes they are from."""
+        """The rows, in an order that does not tell how many processes they are from."""
         rows = dim_zero_cat(self.rows).cpu()
         return rows[np.lexsort(rows.reshape(len(rows), -1).numpy().T)]
 
@@ -44,8 +44,10 @@ class SampledMetric(Metric):
         """Ends of the bootstrap percentile interval of each score (Efron 1979).
 
         ``level``: the share of ``draws`` of samples, with replacement, whose score lies within.
+        Of the rows of all processes, as the score is, unless ``sync_on_compute`` is off.
         """
-        rows = self.gathered()
+        with self.sync_context(should_sync=self.sync_on_compute):
+            rows = self.gathered()
         generator = torch.Generator().manual_seed(seed)
         drawn = [
             self.score(rows[torch.randint(len(rows), (len(rows),), generator=generator)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 import relprop
 from lightning_modules.classifier import Classifier
@@ -16,6 +16,7 @@ from lightning_modules.data import DataModule
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.protocols.peers import PEERS, explain_by_peer
+from lightning_modules.protocols.share import ALONE, Share
 
 RANDOM = "random"  # relevance by the throw of a die: what a method has to beat
 METHODS = (*relprop.METHODS, *PEERS, RANDOM)
@@ -115,7 +116,7 @@ def values_of(metrics: Mapping[str, SampledMetric]) -> dict[tuple[str, float | N
     """
     result = {}
     for of_metric, metric in metrics.items():
-        for name, values in metric.compute().items():
+        for name, values in metric.score(metric.gathered()).items():
             full = f"{of_metric}/{name}" if len(metrics) > 1 else name
             places = metric.places if values.ndim else [None]
             result |= {
@@ -139,6 +140,14 @@ def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
     ]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a batch has brought: rows by method and metric; why other methods do not apply."""
+
+    rows: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Progress:
     """What an evaluation knows so far: enough to go on from, and to report."""
@@ -148,6 +157,14 @@ class Progress:
     metrics: dict[str, dict[str, SampledMetric]]  # of each method that applies
     refused: dict[str, str]  # why the others do not
 
+    def add(self, found: Found) -> None:
+        """What a batch has brought."""
+        self.refused |= found.refused
+        self.metrics = {m: x for m, x in self.metrics.items() if m not in self.refused}
+        for method, metrics in self.metrics.items():
+            for name, rows in found.rows.get(method, {}).items():
+                metrics[name].rows += rows
+
 
 def evaluate(
     protocol: Protocol,
@@ -155,32 +172,57 @@ def evaluate(
     options: Mapping[str, Any],
     limit: int | None = None,
     progress: Progress | None = None,
+    share: Share = ALONE,
 ) -> Iterator[Progress]:
-    """Score ``methods`` on the first ``limit`` samples, or go on with that; yields every batch.
+    """Score ``methods`` on the first ``limit`` samples, or go on with that; yields as it goes.
 
-    ``options`` are those of :class:`relprop.Options`.
+    ``options`` are those of :class:`relprop.Options`. With several processes each takes a batch,
+    then all know what was found: the batches, and so the scores, are those of one process, and
+    another number of processes can go on.
     """
-    module, data, dataset = protocol.module, protocol.data, protocol.dataset()
+    data, dataset = protocol.data, protocol.dataset()
     total = len(dataset) if limit is None else min(limit, len(dataset))
     if progress is None:
-        progress = Progress(0, total, {method: protocol.metrics() for method in methods}, {})
-    loader = DataLoader(
-        Subset(dataset, range(progress.done, total)),
-        batch_size=data.batch_size,
-        collate_fn=data.collate,
+        metrics = {method: protocol.metrics(sync_on_compute=False) for method in methods}
+        progress = Progress(0, total, metrics, {})
+    batches = [
+        range(start, min(start + data.batch_size, total))
+        for start in range(progress.done, total, data.batch_size)
+    ]
+    mine = batches[share.rank :: share.processes]
+    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=data.collate)
+    found = (
+        score_batch(protocol, batch, indices, list(progress.metrics), options)
+        for indices, batch in zip(mine, loader, strict=True)
     )
     yield progress
-    for batch in loader:
-        batch = module.transfer_batch_to_device(batch, module.device, 0)
-        count = len(batch["image"] if "image" in batch else batch["text"])
-        batch["index"] = torch.arange(progress.done, progress.done + count)
-        trace = module.record(batch)
-        protocol.begin(batch)
-        for method, metrics in list(progress.metrics.items()):
-            try:
-                protocol.update(metrics, Explainer(module, trace, batch, method, options))
-            except relprop.UnsupportedModel as error:
-                progress.refused[method] = str(error)
-                del progress.metrics[method]
-        progress.done += count
+    for first in range(0, len(batches), share.processes):
+        for of_process in share.gather(next(found, Found())):
+            progress.add(of_process)
+        progress.done = batches[first : first + share.processes][-1].stop
         yield progress
+
+
+def score_batch(
+    protocol: Protocol,
+    batch: Mapping[str, Any],
+    indices: range,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+) -> Found:
+    """Record the batch of the samples ``indices``, and score every method on it."""
+    module, found = protocol.module, Found()
+    batch = module.transfer_batch_to_device(batch, module.device, 0)
+    batch["index"] = torch.tensor(indices)
+    trace = module.record(batch)
+    protocol.begin(batch)
+    for method in methods:
+        metrics = protocol.metrics()
+        try:
+            protocol.update(metrics, Explainer(module, trace, batch, method, options))
+        except relprop.UnsupportedModel as error:
+            found.refused[method] = str(error)
+        else:
+            rows = {name: [x.cpu() for x in metric.rows] for name, metric in metrics.items()}
+            found.rows[method] = rows
+    return found

@@ -87,5 +87,5 @@ class Perturbation(Protocol):
             for share in STEPS
         ]
         parts = torch.cat(removed).split(IMAGES)
-        logits = torch.cat([self.module.backbone(part) for part in parts])
+        logits = torch.cat([self.module({"image": part}) for part in parts])
         return logits.argmax(dim=-1).unflatten(0, (len(STEPS), -1)).T.clone()

@@ -1,0 +1,42 @@
+"""One evaluation by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the batches that is this process's: each ``processes``-th, from ``rank`` on."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def gather(self, mine: Any) -> list:
+        """What each process has, by rank, on every one of them."""
+        if self.processes == 1:
+            return [mine]
+        of_all = [None] * self.processes
+        dist.all_gather_object(of_all, mine)
+        return of_all
+
+
+ALONE = Share()
+
+
+@contextmanager
+def torchrun_share() -> Iterator[Share]:
+    """All of the batches, unless torchrun has started several processes."""
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    dist.init_process_group()
+    try:
+        yield Share(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
