@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,29 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         InputError: the file is broken, of another program, or would run code.
     """
     accepted = "accepted: a checkpoint that train.py has written"
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = f"it is broken ({lines[0]})"
-        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
-            reason = "it holds more than data, and loading it could run code"
-        raise InputError(f"{checkpoint}: {reason}; {accepted}") from None
+    state = load_data(checkpoint, accepted)
     if not isinstance(state, dict) or state.get("kind") not in CLASSIFIERS:
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
     return state
+
+
+def load_data(path: Path, accepted: str) -> Any:
+    """What torch.save has written, if it is data and whole, to the last bit of every weight.
+
+    Raises:
+        InputError: the file is broken or would run code; says what is ``accepted``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:  # torch.load does not compare checksums
+                raise ValueError(f"{damaged} is not what was written")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = f"it cannot be read ({lines[0]})"
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
+            reason = "it holds more than data, and loading it could run code"
+        raise InputError(f"{path}: {reason}; {accepted}") from None
 
 
 def load_classifier(checkpoint: Path) -> Classifier:

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from lightning_modules import render_scores
+from lightning_modules.checkpoints import load_data
 from lightning_modules.errors import InputError
 from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
 
@@ -81,11 +82,14 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     """What is kept in the folder; None where nothing is.
 
     Raises:
-        InputError: it is of another evaluation.
+        InputError: it is of another evaluation, or broken.
     """
     if not (folder / KEPT).is_file():
         return None
-    state = torch.load(folder / KEPT, weights_only=True)
+    accepted = "accepted: what explain.py has left there; or start anew, without --resume"
+    state = load_data(folder / KEPT, accepted)
+    if not isinstance(state, dict) or not {"about", "done", "rows"} <= state.keys():
+        raise InputError(f"{folder / KEPT}: it is of another program; {accepted}")
     differs = [key for key in about if about[key] != state["about"].get(key)]
     if differs:
         was = state["about"].get(differs[0])

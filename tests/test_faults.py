@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,9 @@ import torch
 from lightning import Callback
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
 
+import explain
 import relprop
 import train
 from lightning_modules import ViTClassifier
@@ -126,14 +130,64 @@ class Hostile:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("content", ["hostile", "truncated", "text"])
+@contextmanager
+def unprivileged():
+    """Root may write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_read_only_run_folder(resumed, capsys):
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        run(run_dir, "trainer.max_epochs=1")
+        before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        other = [*DIGITS, f"run_dir={Path(folder) / 'other'}"]
+        with unprivileged(), pytest.raises(SystemExit) as exit_:
+            train.main(["--resume", str(run_dir), "trainer.max_epochs=2"] if resumed else other)
+        assert exit_.value.code == 2
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "Permission denied" in message and folder in message
+        assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o755)
+
+
+def test_what_is_read_stays_as_it_is(tmp_path):
+    """The run, and the pictures: explained and scored."""
+    run_dir = run(tmp_path / "run", "trainer.max_epochs=1")
+    for i in range(3):
+        Image.new("RGB", (40, 30), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    of_run = ["--checkpoint", str(run_dir), "--output", str(tmp_path / "output"), "--method", "all"]
+    explain.main([*of_run, "--input", *map(str, tmp_path.glob("*.png"))])
+    explain.main(["evaluate", *of_run, "--protocol", "segmentation", "--limit", "3"])
+    assert (tmp_path / "output" / "scores.json").is_file()
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("content", ["hostile", "truncated", "flipped", "text"])
 def test_a_checkpoint_to_resume_from_is_data(tmp_path, capsys, content):
     run_dir, trap = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null"), tmp_path / "trap"
     last = run_dir / "checkpoints" / "last.ckpt"
     if content == "hostile":
         torch.save({"global_step": Hostile(str(trap))}, last)
     else:
-        last.write_bytes(last.read_bytes()[:5000] if content == "truncated" else b"hello")
+        whole = last.read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1  # of a weight
+        last.write_bytes(
+            {"truncated": whole[:5000], "flipped": bytes(flipped), "text": b"hello"}[content]
+        )
     before = last.read_bytes()
     with pytest.raises(SystemExit) as exit_:
         train.main(["--resume", str(run_dir), "trainer.max_epochs=2"])

@@ -4,17 +4,22 @@ And the file that they read is as before.
 """
 
 import io
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+import train
 from configs.schema import ConfigError, load_config
 from lightning_modules import CLASSIFIERS
-from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.checkpoints import find_checkpoint, load_classifier, read_checkpoint
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.eraser import read_annotations
 from lightning_modules.data.image_files import read_image
@@ -22,7 +27,10 @@ from lightning_modules.data.sst import read_trees
 from lightning_modules.data.text_table import read_table
 from lightning_modules.errors import InputError, one_line
 from lightning_modules.outputs import slug
+from lightning_modules.protocols import Progress
+from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.render_text import escape, shares
+from lightning_modules.scoring import KEPT, load_progress, save_progress
 from tests.runs import run
 
 CASES = settings(
@@ -30,19 +38,25 @@ CASES = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-TOLD = (InputError, ConfigError, FileNotFoundError, ValueError)
+TOLD = (InputError, ConfigError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError)
 
 
 def check(read, path: Path, content: bytes):
     """The result of reading, or None; the error is one line, the file unchanged."""
     path.write_bytes(content)
     try:
-        return read(path)
+        return told(lambda: read(path))
+    finally:
+        assert path.read_bytes() == content
+
+
+def told(use):
+    """What comes of it, or None; the error is one line."""
+    try:
+        return use()
     except TOLD as error:
         assert type(error) in TOLD  # a JSONDecodeError or UnicodeError is no message of ours
         assert str(error).strip() and len(str(error).splitlines()) == 1, repr(error)
-    finally:
-        assert path.read_bytes() == content
     return None
 
 
@@ -76,7 +90,7 @@ def test_images(tmp_path, content):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("run")
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
     run(path, "trainer.max_epochs=1", "tracker=null", "trainer.limit_train_batches=1")
     return (path / "checkpoints" / "last.ckpt").read_bytes()
 
@@ -86,6 +100,66 @@ def checkpoint(tmp_path_factory) -> bytes:
 def test_checkpoints(checkpoint, tmp_path, data):
     state = check(read_checkpoint, tmp_path / "a.ckpt", data.draw(damaged([checkpoint])))
     assert state is None or state["kind"] in CLASSIFIERS
+
+
+@pytest.fixture(scope="module")
+def whole_run(checkpoint, tmp_path_factory) -> dict[str, bytes]:
+    """Every file of a run, by its path there; the weights are few."""
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    assert {"config.yaml", "checkpoints/last.ckpt"} < files.keys()
+    assert any("tfevents" in name for name in files)
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
+@CASES
+@given(st.data())
+def test_run_folders(whole_run, tmp_path, data):
+    """Files of a run are missing, damaged, or folders; those that are there stay as they are."""
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    for name, content in whole_run.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fate = data.draw(st.sampled_from(["whole", "whole", "damaged", "missing", "folder"]))
+        if fate == "folder":
+            path.mkdir()
+        elif fate != "missing":
+            path.write_bytes(data.draw(damaged([content])) if fate == "damaged" else content)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def resume():
+        config = train.read_config(train.parse(["--resume", str(folder)]))
+        last = train.last_checkpoint(config, resume=True)
+        step = 0 if last is None else read_checkpoint(last)["global_step"]
+        logger = TensorBoardLogger(folder, name="", version="", purge_step=step)
+        logger.experiment.add_scalar("train/loss", 1.0, step)
+        logger.experiment.close()
+
+    for use in (resume, lambda: load_classifier(find_checkpoint(folder))):
+        told(use)
+        assert all(path.read_bytes() == content for path, content in before.items())
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def progress_file(tmp_path_factory) -> bytes:
+    """What an evaluation that was cut off has left."""
+    folder, protocol = tmp_path_factory.mktemp("scores"), Segmentation(None, None)
+    metrics = protocol.metrics()
+    for metric in metrics.values():
+        metric.rows = [torch.rand(2, 5, dtype=torch.float64)]
+    save_progress(Progress(4, 8, {"rollout": metrics}, {"lrp": "why"}), {"limit": 8}, folder)
+    return (folder / KEPT).read_bytes()
+
+
+@CASES
+@given(st.data())
+def test_evaluations_that_were_cut_off(progress_file, tmp_path, data):
+    def read(path):
+        return load_progress(Segmentation(None, None), {"limit": 8}, path.parent)
+
+    progress = check(read, tmp_path / KEPT, data.draw(damaged([progress_file])))
+    assert progress is None or (progress.done, progress.total) == (4, 8)
 
 
 TABLES = [

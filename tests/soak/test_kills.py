@@ -11,7 +11,7 @@ import train
 from tests.runs import DIGITS, assert_identical, curve, load, rows, run
 
 ROOT = Path(__file__).parents[2]
-KILLS, EPOCHS = 20, 12
+KILLS, EPOCHS = 20, 60
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -32,11 +32,11 @@ def test_twenty_kills(tmp_path):
     for _ in range(KILLS):
         before = set(killed.glob("events*"))
         process = start(*arguments)
-        # From the first event on it trains; a second and a half is some epochs.
+        # From the first event on it trains; two seconds are some epochs.
         while not set(killed.glob("events*")) - before:
             assert process.poll() is None, "training ended before it was killed"
             time.sleep(0.01)
-        time.sleep(moment.uniform(0, 1.5))
+        time.sleep(moment.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run was over before the last kill"
         arguments = ["--resume", str(killed)]

@@ -1,16 +1,20 @@
-"""Two thousand explanations in a row take no more memory than a thousand. pytest tests/soak"""
+"""What runs for long takes no more memory than what runs for half as long. pytest tests/soak"""
 
 import gc
 import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import timm
 import torch
+from lightning import Callback
 
 import relprop
+import train
+from tests.runs import run
 
-EXPLANATIONS = 2000
+EXPLANATIONS, EPOCHS = 2000, 50
 
 
 def resident() -> int:
@@ -19,7 +23,14 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_stays_flat():
+def growth_of_second_half(memory: list[int]) -> float:
+    """Of the line through it, as a share of its mean."""
+    half = np.array(memory[len(memory) // 2 :], dtype=float)
+    slope = np.polyfit(np.arange(len(half)), half, 1)[0]
+    return slope * len(half) / half.mean()
+
+
+def test_memory_stays_flat_over_explanations():
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=5)
     images = torch.randn(4, 3, 64, 64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -30,10 +41,8 @@ def test_memory_stays_flat():
         method = list(relprop.METHODS)[i % len(relprop.METHODS)]
         relprop.explain(model, images, i % 5, method)
         memory.append(resident())
-    half = np.array(memory[EXPLANATIONS // 2 :], dtype=float)
-    slope = np.polyfit(np.arange(len(half)), half, 1)[0]
-    growth = slope * len(half) / half.mean()
-    print(f"growth over the second half: {growth:+.3%} of {half.mean() / 2**20:.0f} MiB")
+    growth = growth_of_second_half(memory)
+    print(f"{EXPLANATIONS} explanations: {growth:+.3%} over the second half")
     assert growth < 0.01
     gc.collect()
     graphs = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and x.grad_fn is not None]
@@ -43,3 +52,19 @@ def test_memory_stays_flat():
     assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("experiment", ["digits", "reviews"])
+def test_memory_stays_flat_over_tracked_epochs(tmp_path, monkeypatch, experiment):
+    memory = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            memory.append(resident())
+
+    chosen = train.callbacks
+    monkeypatch.setattr(train, "callbacks", lambda config: [*chosen(config), Watch()])
+    run(tmp_path, f"trainer.max_epochs={EPOCHS}", experiment=experiment)
+    growth = growth_of_second_half(memory)
+    print(f"{EPOCHS} tracked epochs, {experiment}: {growth:+.3%} over the second half")
+    assert len(memory) == EPOCHS and growth < 0.01
