@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from relprop import Explanation
@@ -21,7 +18,7 @@ SHOWN = 6  # samples in a picture
 # Both perceptually ordered, and readable when colour-blind.
 COLORMAP = matplotlib.colormaps["inferno"]
 DIVERGING = matplotlib.colormaps["RdBu_r"]  # white at 0, of signed relevance
-DPI = 100
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 WRONG = "#b00020"
 # Of a grid, in pixels.
 PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 95
@@ -83,56 +80,64 @@ def grid(
     """
     width = max(MARGIN + max(map(len, rows)) * (size[0] + SPACE) + COLOR_BAR, 420)
     height = max(HEADING + len(rows) * (TITLE + size[1] + SPACE), 190 * len(scales) + HEADING)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.text(
-        MARGIN / width, 1 - 25 / height, heading, fontsize=11, va="center", parse_math=False
-    )
+    picture = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(picture).text((MARGIN, 25), heading, "black", font(15), anchor="lm")
     for r, row in enumerate(rows):
         for c, panel in enumerate(row):
             left = MARGIN + c * (size[0] + SPACE)
-            bottom = height - HEADING - (r + 1) * (TITLE + size[1] + SPACE)
-            _place(figure, panel, left, bottom, size)
-    top = height - HEADING - TITLE
+            top = HEADING + r * (TITLE + size[1] + SPACE) + TITLE
+            _place(picture, panel, left, top, size)
+    top = HEADING + TITLE
     for signed in scales:
         length = min(250, (height - HEADING - TITLE) // len(scales) - 40)
-        _color_bar(figure, width - COLOR_BAR + 15, top, length, signed)
-        top -= length + 40
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        _color_bar(picture, width - COLOR_BAR + 15, top, length, signed)
+        top += length + 40
+    return np.asarray(picture)
 
 
-def _color_bar(figure: Figure, left: int, top: int, length: int, signed: bool) -> None:
-    """What the colours mean; in pixels from the lower left corner."""
-    width, height = figure.bbox.size
-    axes = figure.add_axes((left / width, (top - length) / height, 12 / width, length / height))
-    ticks = [-1, 0, 1] if signed else [0, 1]
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(ticks[0], 1), DIVERGING if signed else COLORMAP),
-        cax=axes,
-        ticks=ticks,
+def font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
+    """``size`` in pixels."""
+    return ImageFont.truetype(FONTS / f"{face}.ttf", size)
+
+
+def _place(picture: Image.Image, panel: Panel, left: int, top: int, size: tuple[int, int]) -> None:
+    """A panel whose image has its corner at ``left``, ``top``, its title above."""
+    image = Image.fromarray((panel.image.clip(0, 1) * 255).round().astype(np.uint8))
+    image.thumbnail(size, Image.Resampling.LANCZOS)
+    zoom = min(size[0] / image.width, size[1] / image.height)
+    shown = [max(1, round(side * zoom)) for side in image.size]
+    picture.paste(image.resize(shown, Image.Resampling.NEAREST), (left, top))
+    lines, color = panel.title.split("\n"), WRONG if panel.wrong else "black"
+    for above, line in enumerate(reversed(lines)):
+        place = (left + size[0] / 2, top - 4 - 15 * above)
+        ImageDraw.Draw(picture).text(place, fitting(line, size[0]), color, font(12), anchor="md")
+
+
+def fitting(line: str, width: int) -> str:
+    """A line of a title, cut off where it would be wider."""
+    length = len(line)
+    while length > 1 and font(12).getlength(line) > width:
+        length -= 1
+        line = line[: length - 1] + "…"
+    return line
+
+
+def _color_bar(picture: Image.Image, left: int, top: int, length: int, signed: bool) -> None:
+    """What the colours mean."""
+    values = torch.linspace(1, -1 if signed else 0, length)[:, None].expand(length, 12)
+    bar = Image.fromarray((colors(values, signed) * 255).round().astype(np.uint8))
+    picture.paste(bar, (left, top))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left, top, left + 11, top + length - 1), outline="black")
+    ticks = ("for", "0", "against") if signed else ("most", "least")
+    for i, tick in enumerate(ticks):
+        y = top + i * (length - 1) / (len(ticks) - 1)
+        draw.text((left + 17, y), tick, "black", font(11), anchor="lm")
+    label = Image.new("RGB", (length, 14), "white")
+    ImageDraw.Draw(label).text(
+        (length / 2, 7), "relevance in a map", "black", font(11), anchor="mm"
     )
-    bar.ax.set_yticklabels(["against", "0", "for"] if signed else ["least", "most"], fontsize=8)
-    bar.set_label("relevance within a map", fontsize=8)
-
-
-def _place(figure: Figure, panel: Panel, left: int, bottom: int, size: tuple[int, int]) -> None:
-    """A panel at pixels from the lower left corner, without the cost of axes."""
-    width, height = figure.bbox.size
-    picture = Image.fromarray((panel.image.clip(0, 1) * 255).round().astype(np.uint8))
-    picture.thumbnail(size, Image.Resampling.LANCZOS)
-    zoom = min(size[0] / picture.width, size[1] / picture.height)
-    shown = [max(1, round(side * zoom)) for side in picture.size]
-    figure.figimage(np.asarray(picture.resize(shown, Image.Resampling.NEAREST)), left, bottom)
-    figure.text(
-        (left + size[0] / 2) / width,
-        (bottom + size[1] + 4) / height,
-        panel.title,
-        fontsize=9,
-        color=WRONG if panel.wrong else "black",
-        ha="center",
-        parse_math=False,
-    )
+    picture.paste(label.rotate(90, expand=True), (left + 62, top))
 
 
 def short(name: str, length: int = 18) -> str:

@@ -7,19 +7,17 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lightning_modules.explained_text import ExplainedTexts
-from lightning_modules.render import WRONG, short
+from lightning_modules.render import WRONG, font, short
 
 COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
 DIVERGING = matplotlib.colormaps["PuOr_r"]  # purple: against the class; its orange half is alike
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SHOWN = 6  # probe texts in a picture
 MOST_WORDS = 120  # of a probe text
 WIDTH, MARGIN, LINE, SIZE = 720, 16, 24, 14  # pixels
@@ -97,15 +95,14 @@ def word_colors(share: float, signed: bool) -> tuple[tuple[int, int, int], str] 
 
 def text_picture(texts: Sequence[Sequence[Paragraph]], heading: str) -> np.ndarray:
     """The paragraphs of each text one under another: [H, W, 3], uint8."""
-    font = ImageFont.truetype(FONTS / "DejaVuSans.ttf", SIZE)
-    bold = ImageFont.truetype(FONTS / "DejaVuSans-Bold.ttf", SIZE)
+    plain, bold = font(SIZE), font(SIZE, "DejaVuSans-Bold")
     boxes = [(MARGIN, MARGIN, heading, bold, "black", None)]  # x, y, text, font, color, background
     y = MARGIN + 2 * LINE
     for paragraphs in texts:
         for paragraph in paragraphs:
             color = WRONG if paragraph.wrong else "black"
-            boxes.append((MARGIN, y, paragraph.caption, font, color, None))
-            laid_out, y = _lay_out(paragraph, font, y + LINE)
+            boxes.append((MARGIN, y, paragraph.caption, plain, color, None))
+            laid_out, y = _lay_out(paragraph, plain, y + LINE)
             boxes += laid_out
             y += LINE // 2
         y += LINE // 2
@@ -118,34 +115,34 @@ def text_picture(texts: Sequence[Sequence[Paragraph]], heading: str) -> np.ndarr
             draw.rectangle(area, fill=background)
         draw.text((x, top), text, font=face, fill=color)
     for signed in sorted(signs):
-        _draw_scale(draw, font, y, signed)
+        _draw_scale(draw, plain, y, signed)
         y += LINE
     return np.asarray(picture)
 
 
-def _lay_out(paragraph: Paragraph, font, y: int) -> tuple[list, int]:
+def _lay_out(paragraph: Paragraph, face, y: int) -> tuple[list, int]:
     """Words in lines from ``y`` on; the y below them."""
     boxes, x = [], MARGIN
     for word, share in paragraph.words:
         word = short(word, 60)
-        length = font.getlength(word)
+        length = face.getlength(word)
         if x > MARGIN and x + length > WIDTH - MARGIN:
             x, y = MARGIN, y + LINE
         background, color = word_colors(share, paragraph.signed) or (None, "#aaaaaa")
-        boxes.append((x, y, word, font, color, background))
-        x += length + font.getlength(" ") + 3
+        boxes.append((x, y, word, face, color, background))
+        x += length + face.getlength(" ") + 3
     return boxes, y + LINE
 
 
-def _draw_scale(draw: ImageDraw.ImageDraw, font, y: int, signed: bool) -> None:
+def _draw_scale(draw: ImageDraw.ImageDraw, face, y: int, signed: bool) -> None:
     low, high = ("against", "for the class") if signed else ("least", "most relevant of its text")
-    left = MARGIN + font.getlength(f"{low} ") + 4
-    draw.text((MARGIN, y), low, font=font, fill="black")
+    left = MARGIN + face.getlength(f"{low} ") + 4
+    draw.text((MARGIN, y), low, font=face, fill="black")
     for step in range(100):
         share = step / 99
         color, _ = word_colors(2 * share - 1 if signed else share, signed)
         draw.line((left + step, y, left + step, y + SIZE), fill=color)
-    draw.text((left + 108, y), high, font=font, fill="black")
+    draw.text((left + 108, y), high, font=face, fill="black")
 
 
 def markdown(texts: Sequence[Sequence[Paragraph]]) -> str:
