@@ -28,9 +28,10 @@ from configs.schema import check_options, load_data_config, read_override
 from lightning_modules.checkpoints import find_checkpoint, load_classifier, run_of
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.errors import InputError, one_line
+from lightning_modules.errors import InputError
 from lightning_modules.explain_inputs import Failure, explain_inputs
 from lightning_modules.inputs import find_inputs
+from lightning_modules.names import one_line
 from lightning_modules.outputs import FORMATS, write_all, write_png
 from lightning_modules.protocols import METHODS, PROTOCOLS, torchrun_share
 from lightning_modules.published_models import hf_classifier, timm_classifier
@@ -168,7 +169,8 @@ def run_explain(arguments: argparse.Namespace) -> None:
         "options": options,
     }
     written = write_all(results, formats, about, folder) if results else []
-    print(f"{len(results)} of {len(inputs)} explained: {', '.join(map(str, written or [folder]))}")
+    where = one_line(", ".join(map(str, written or [folder])))
+    print(f"{len(results)} of {len(inputs)} explained: {where}")
     for failure in failures:
         print(f"explain.py: {one_line(failure.reason)}", file=sys.stderr)
     if failures:
@@ -259,7 +261,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         scores = score(protocol, about, folder, arguments.resume, share)
     if scores is not None:
         Console(width=None if sys.stdout.isatty() else 120).print(scores)
-        print(f"{folder}: scores.csv, scores.json, scores.png")
+        print(f"{one_line(folder)}: scores.csv, scores.json, scores.png")
 
 
 def check_fit(module: Classifier, data: DataModule) -> None:

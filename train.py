@@ -31,7 +31,8 @@ from lightning_modules.callbacks import FiniteSteps, MetricsTable, Patience, Rel
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.data import DATAMODULES
-from lightning_modules.errors import InputError, one_line
+from lightning_modules.errors import InputError
+from lightning_modules.names import one_line
 from relprop import UnsupportedModel
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
             raise
         fail(f"a checkpoint could not be written ({str(error).splitlines()[0]}); {carry_on}")
     except SystemExit:  # Lightning's, at Ctrl-C
-        print(f"train.py: stopped; {carry_on}", file=sys.stderr)
+        print(f"train.py: stopped; {one_line(carry_on)}", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import relprop
+from lightning_modules.names import tag
 
 
 class Classifier(lightning.LightningModule):
@@ -121,7 +122,7 @@ class Classifier(lightning.LightningModule):
             self.hparams.class_names, counts.diagonal(), counts.sum(dim=1), strict=True
         ):
             if total > 0:
-                self.log(f"{split}_class_accuracy/{name}", right / total)
+                self.log(f"{split}_class_accuracy/{tag(name)}", right / total)
         confusion.reset()
 
     # ------------------------------------------------------------------------- optimisation

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from lightning_modules.names import slug
 from lightning_modules.page import write_page
 from lightning_modules.render_result import result_picture
 from lightning_modules.results import Result
@@ -20,12 +19,6 @@ from lightning_modules.results import Result
 FORMATS = ("png", "html", "npz", "json")
 JSON_VERSION = 1  # of what docs/explain.md describes
 AXES = {"picture": ["class", "row", "column"], "text": ["class", "word"]}
-
-
-def slug(name: str) -> str:
-    """A file name of what can be part of one everywhere, which no other name shares."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")
-    return f"{readable or 'input'}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

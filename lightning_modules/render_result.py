@@ -52,7 +52,8 @@ def image_picture(result: Result) -> np.ndarray:
         size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.LANCZOS
     )
     picture = np.asarray(enlarged, dtype=np.float32) / 255
-    region = [round(edge * zoom) for edge in result.region]
+    left, top, right, bottom = (round(edge * zoom) for edge in result.region)
+    region = [left, top, max(right, left + 1), max(bottom, top + 1)]
     rows = []
     for method, maps in result.relevance.items():
         signed = method in SIGNED

@@ -21,7 +21,7 @@ from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.data.text_tokenizers import tokenizer_from_config
 from lightning_modules.errors import InputError
 from lightning_modules.explain_inputs import seen_region
-from lightning_modules.outputs import slug
+from lightning_modules.names import slug
 from lightning_modules.render_result import draw_alone, draw_over, result_picture
 from lightning_modules.results import Result
 from lightning_modules.targets import Targets

@@ -25,8 +25,8 @@ from lightning_modules.data.eraser import read_annotations
 from lightning_modules.data.image_files import read_image
 from lightning_modules.data.sst import read_trees
 from lightning_modules.data.text_table import read_table
-from lightning_modules.errors import InputError, one_line
-from lightning_modules.outputs import slug
+from lightning_modules.errors import InputError
+from lightning_modules.names import one_line, slug
 from lightning_modules.protocols import Progress
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.render_text import escape, shares

@@ -43,11 +43,11 @@ def load(module: Classifier, dataset: Dataset, indices: Sequence[int], collate: 
 def concentration(maps: Tensor, counts: Tensor) -> Tensor:
     """1 - entropy / log(count) of each map's positive part: [B, tokens], counts [B] -> [B].
 
-    0: evenly spread over its ``counts`` tokens; 1: all on one.
+    0: evenly spread over its ``counts`` tokens, or nowhere; 1: all on one.
     """
-    share = F.normalize(maps.clamp(min=0), p=1, dim=-1)
-    entropy = torch.special.entr(share).sum(dim=-1)
-    return 1 - entropy / counts.clamp(min=2).log()
+    positive = maps.clamp(min=0)
+    entropy = torch.special.entr(F.normalize(positive, p=1, dim=-1)).sum(dim=-1)
+    return torch.where(positive.any(dim=-1), 1 - entropy / counts.clamp(min=2).log(), 0)
 
 
 def finite(explained: Explained) -> Explained:

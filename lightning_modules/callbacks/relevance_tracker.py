@@ -127,7 +127,8 @@ class RelevanceTracker(Callback):
                 )
             if self.last_maps is not None:
                 similarity = F.cosine_similarity(report.maps, self.last_maps)
-                report.scalars["drift"] = (1 - similarity).mean()
+                same = (report.maps == self.last_maps).all(dim=-1)  # so are maps of zeros
+                report.scalars["drift"] = (1 - similarity).masked_fill(same, 0).mean()
             self.last_maps = report.maps
             self._publish(trainer, report)
             if trainer.current_epoch % self.protocols_every_n_epochs == 0:

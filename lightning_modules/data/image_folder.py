@@ -23,6 +23,7 @@ from lightning_modules.data.image_transforms import (
     seeded,
 )
 from lightning_modules.errors import InputError
+from lightning_modules.names import one_line
 
 
 class TrainImages(Dataset):
@@ -162,4 +163,4 @@ class ImageFolderDataModule(ImageDataModule):
             self.test_dataset = EvalImages(folder, test_samples, eval_transform)
         else:
             self.test_dataset = self.val_dataset
-            rank_zero_info(f"{folder / 'test'}: no such folder, so val serves as test")
+            rank_zero_info(f"{one_line(folder / 'test')}: no such folder, so val serves as test")

@@ -1,0 +1,27 @@
+"""Names that users have given, as they may appear in messages, file names and tags."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+
+def one_line(message: object) -> str:
+    """A message on one line of a terminal, whatever the names and files that it quotes hold.
+
+    White space becomes single spaces; what cannot be printed (control characters, which a terminal
+    would obey; marks that turn the direction of the text) becomes its escape sequence.
+    """
+    words = " ".join(str(message).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def slug(name: str) -> str:
+    """A file name of what can be part of one everywhere, which no other name shares."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")
+    return f"{readable or 'input'}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def tag(name: str) -> str:
+    """Part of a metric's tag: the name where it is short and plain, else its slug."""
+    return name if re.fullmatch(r"[\w .,()'&+-]{1,60}", name) else slug(name)
