@@ -27,12 +27,13 @@ def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
 
     ``eps`` 0 is exact division.
     """
-    return torch.where(b == 0, 0, a / (b + eps * b.sign()))
+    stabilised = torch.copysign(b.new_tensor(eps), b).add_(b)
+    return a / stabilised.masked_fill_(b == 0, torch.inf)
 
 
-def _unless_rounding(Z: Tensor, magnitude: Tensor) -> Tensor:
-    """``Z``, which is not negative, and 0 where it is no more than the rounding of its terms."""
-    return torch.where(Z > 4 * torch.finfo(Z.dtype).eps * magnitude, Z, 0)
+def _rounding(magnitude: Tensor) -> Tensor:
+    """What is left of a sum of terms of this ``magnitude`` that cancel; overwrites it."""
+    return magnitude.mul_(16 * torch.finfo(magnitude.dtype).eps)
 
 
 # ------------------------------------------------------------------------------- linear maps
@@ -43,18 +44,23 @@ def linear_z_plus(
 ) -> Tensor:
     """z+ rule (paper eq. 3): R_i = sum_j  (x_i w_ji)^+ / sum_k (x_k w_jk)^+  R_j.
 
-    With v^+ = (|v| + v) / 2 the denominators are Z = (|x| |W|^T + x W^T) / 2, and x W^T is the
+    With v^+ = (|v| + v) / 2 the denominators are half of Z = |x| |W|^T + x W^T, and x W^T is the
     output less the bias: one extra product here, two below, none of them over clamped copies.
+    R = |x| * (S |W|) + x * (S W), with S = R / (Z + 2 eps). In place, since memory is what takes
+    the time besides the products.
 
     Shapes: ``relevance``, ``output`` [B, ..., out]; ``input`` [B, ..., in]; ``weight`` [out, in].
     """
-    magnitude = F.linear(input.abs(), weight.abs())
-    product = output if bias is None else output - bias
-    rounding = magnitude if bias is None else magnitude + output.abs() + bias.abs()
-    # Where every product x_i w_ji is negative Z is 0, up to the rounding of its two terms.
-    Z = _unless_rounding((magnitude + product) / 2, rounding)
-    S = divide(relevance, Z, eps)
-    return (input.abs() * (S @ weight.abs()) + input * (S @ weight)) / 2
+    abs_input, abs_weight = input.abs(), weight.abs()
+    magnitude = F.linear(abs_input, abs_weight)
+    Z = magnitude + output
+    if bias is not None:
+        Z -= bias
+        magnitude += bias.abs()
+    # Where every product x_i w_ji is negative Z is 0, up to rounding, and so is S.
+    Z.masked_fill_(Z <= _rounding(magnitude), torch.inf)
+    S = relevance / Z.add_(2 * eps)
+    return (S @ abs_weight).mul_(abs_input).addcmul_(input, S @ weight)
 
 
 def linear_signs_apart(
@@ -100,7 +106,8 @@ def conv2d_z_box(
     magnitude = (
         torch.maximum(low.abs(), high.abs()) * weight.abs().sum(dim=(1, 2, 3))[:, None, None]
     )
-    S = divide(relevance, _unless_rounding(Z.detach(), magnitude), eps)
+    Z_ = Z.detach()
+    S = divide(relevance, Z_.masked_fill(Z_ <= _rounding(magnitude), 0), eps)
     transposed = torch.autograd.grad(Z, corners, S)
     return sum(x.detach() * c for x, c in zip(corners, transposed, strict=True))
 
@@ -133,8 +140,8 @@ def add_keeping_shares(
     sum_a, sum_b = total(R_a), total(R_b)
     share = divide(total(relevance), sum_a.abs() + sum_b.abs(), eps)
     return (
-        R_a * divide(sum_a.abs() * share, sum_a, eps),
-        R_b * divide(sum_b.abs() * share, sum_b, eps),
+        R_a.mul_(divide(sum_a.abs() * share, sum_a, eps)),
+        R_b.mul_(divide(sum_b.abs() * share, sum_b, eps)),
     )
 
 
@@ -146,8 +153,8 @@ def matmul_halves(
     R_A = A * (S B^T) / 2,  R_B = B * (A^T S) / 2,  S = s(R, AB).
     Shapes: ``input`` [..., n, k]; ``other`` [..., k, m]; ``relevance``, ``output`` [..., n, m].
     """
-    S = divide(relevance, output, eps)
-    return input * (S @ other.mT) / 2, other * (input.mT @ S) / 2
+    S = divide(relevance, output, eps) / 2
+    return (S @ other.mT).mul_(input), (input.mT @ S).mul_(other)
 
 
 def proportional(function: Callable[..., Tensor]) -> Rule:

@@ -155,7 +155,8 @@ class Trace:
         backward = self._recording.backward
         backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
         with as_if_alone(self._logits.device):  # a rule may need a graph of its own
-            start = torch.zeros_like(self._logits).scatter_(1, target[:, None], 1)
+            classes = torch.arange(self._logits.shape[1], device=target.device)
+            start = (classes == target[:, None]).to(self._logits.dtype)
             found = torch.autograd.grad(
                 self._logits, inputs, start, retain_graph=True, allow_unused=True
             )
