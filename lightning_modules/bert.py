@@ -97,12 +97,27 @@ class BertClassifier(Classifier):
         **options,
     ) -> ExplainedTexts:
         """As :meth:`explain`, from a recording."""
+        return self.explain_classes(trace, batch, [target], method, **options)[0]
+
+    def explain_classes(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        targets: Sequence[int | Tensor | None],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[ExplainedTexts]:
         logits = self.logits(trace, batch)
-        target = relprop.resolve_target(target, logits)
+        targets = [relprop.resolve_target(target, logits) for target in targets]
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
-        explanation = relprop.explain_trace(trace, target[batch["text_of_row"]], method, **options)
-        relevance = with_class_token_entry(explanation.relevance, trace.valid, method)
-        return ExplainedTexts.of(batch, relevance, target, logits)
+        of_rows = [target[batch["text_of_row"]] for target in targets]
+        explanations = relprop.explain_classes(trace, of_rows, method, **options)
+        return [
+            ExplainedTexts.of(
+                batch, with_class_token_entry(x.relevance, trace.valid, method), target, logits
+            )
+            for x, target in zip(explanations, targets, strict=True)
+        ]
 
     def parameter_groups(self) -> list[dict]:
         depth = self.backbone.config.num_hidden_layers

@@ -165,6 +165,17 @@ class Classifier(lightning.LightningModule):
         """As :meth:`explain`, from a recording of the same batch."""
         return relprop.explain_trace(trace, target, method, **options)
 
+    def explain_classes(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        targets: Sequence[Tensor],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[relprop.Explanation]:
+        """As :meth:`explain_trace` for each of ``targets``, [B] each, in one walk back."""
+        return relprop.explain_classes(trace, targets, method, **options)
+
     def explain(
         self,
         batch: Mapping[str, Tensor],

@@ -64,15 +64,14 @@ def explain_batch(
     logits = module.logits(trace, batch)
     chosen = targets.of(logits)
     most = max(map(len, chosen))
+    places = [
+        torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
+        for place in range(most)
+    ]
     maps = {}  # of each method, one for each place in `chosen`: [T] of [B, ...]
     for method in methods:
-        maps[method] = []
-        for place in range(most):
-            target = torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
-            explained = module.explain_trace(
-                trace, batch, target.to(module.device), method, **options
-            )
-            maps[method].append(as_array(explained))
+        explanations = module.explain_classes(trace, batch, places, method, **options)
+        maps[method] = [as_array(explained) for explained in explanations]
     probability = logits.float().softmax(dim=-1).cpu().numpy()
     class_names = list(module.hparams.class_names)
     for i, (item, content) in enumerate(read):
@@ -82,7 +81,7 @@ def explain_batch(
         }
         about = (item.name, class_names, probability[i], chosen[i], label_of(item, class_names))
         if isinstance(content, str):
-            words = explained.words[i]
+            words = batch["words"][i]
             relevance = {method: x[:, : len(words)] for method, x in relevance.items()}
             yield Result(*about, relevance, text=content, words=words)
         else:

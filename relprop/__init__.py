@@ -10,6 +10,7 @@ from relprop.explanation import (
     Explanation,
     check_method,
     explain,
+    explain_classes,
     explain_trace,
     resolve_target,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "UnsupportedModel",
     "check_method",
     "explain",
+    "explain_classes",
     "explain_trace",
     "method",
     "record",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +68,36 @@ def explain_trace(
     **options,
 ) -> Explanation:
     """As :func:`explain`, from a recording: several methods and classes from one forward pass."""
+    return explain_classes(trace, [target], method, **options)[0]
+
+
+def explain_classes(
+    trace: Trace,
+    targets: Sequence[int | Tensor | None],
+    method: str = "transformer_attribution",
+    **options,
+) -> list[Explanation]:
+    """As :func:`explain_trace` for each of ``targets``, in one walk back for all of them.
+
+    What of the rules does not depend on the class is computed once, and small batches become
+    larger ones. Memory grows with the number of classes as it does with the batch.
+    """
     chosen = check_method(method, options)
-    target = resolve_target(target, trace.logits)
+    targets = [resolve_target(target, trace.logits) for target in targets]
+
+    def of_class(target: Tensor) -> Tensor:
+        return METHODS[method](trace, target, chosen)
+
     with as_if_alone(trace.logits.device):
-        relevance = METHODS[method](trace, target, chosen)
+        if len(targets) == 1:
+            relevance = [of_class(targets[0])]
+        else:
+            relevance = torch.vmap(of_class)(torch.stack(targets))
+    return [_explanation(trace, r, t) for r, t in zip(relevance, targets, strict=True)]
+
+
+def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation:
+    """Of relevance [B, N], or [B, H, W]: padding, class token and the like aside."""
     if trace.valid is not None:
         relevance = relevance.masked_fill(~trace.valid, 0)
     if relevance.ndim == 3:  # pixels

@@ -60,7 +60,7 @@ def linear_z_plus(
     # Where every product x_i w_ji is negative Z is 0, up to rounding, and so is S.
     Z.masked_fill_(Z <= _rounding(magnitude), torch.inf)
     S = relevance / Z.add_(2 * eps)
-    return (S @ abs_weight).mul_(abs_input).addcmul_(input, S @ weight)
+    return (S @ abs_weight).mul_(abs_input).add_((S @ weight).mul_(input))
 
 
 def linear_signs_apart(
@@ -97,19 +97,19 @@ def conv2d_z_box(
     """
     low = input.amin(dim=(1, 2, 3), keepdim=True)
     high = input.amax(dim=(1, 2, 3), keepdim=True)
-    with torch.enable_grad():
-        corners = [x.expand_as(input).detach().requires_grad_() for x in (input, low, high)]
-        weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
-        Z = sum(
-            F.conv2d(x, w, None, *args, **kwargs) for x, w in zip(corners, weights, strict=True)
-        )
+    corners = [x.expand_as(input) for x in (input, low, high)]
+    weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
+
+    def z(*corners: Tensor) -> Tensor:
+        pairs = zip(corners, weights, strict=True)
+        return sum(F.conv2d(x, w, None, *args, **kwargs) for x, w in pairs)
+
+    Z, transposed = torch.func.vjp(z, *corners)
     magnitude = (
         torch.maximum(low.abs(), high.abs()) * weight.abs().sum(dim=(1, 2, 3))[:, None, None]
     )
-    Z_ = Z.detach()
-    S = divide(relevance, Z_.masked_fill(Z_ <= _rounding(magnitude), 0), eps)
-    transposed = torch.autograd.grad(Z, corners, S)
-    return sum(x.detach() * c for x, c in zip(corners, transposed, strict=True))
+    S = divide(relevance, Z.masked_fill(Z <= _rounding(magnitude), 0), eps)
+    return sum(x * c for x, c in zip(corners, transposed(S), strict=True))
 
 
 # ------------------------------------------------------------------------ sums and products
@@ -164,12 +164,15 @@ def proportional(function: Callable[..., Tensor]) -> Rule:
     """
 
     def rule(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            args = [a.detach().requires_grad_() if torch.is_tensor(a) else a for a in args]
-            streams = [a for a in args if torch.is_tensor(a)]
-            y = function(*args, **kwargs)
-        factors = torch.autograd.grad(y, streams, divide(relevance, output, eps))
-        return tuple(x.detach() * f / len(streams) for x, f in zip(streams, factors, strict=True))
+        streams = [a for a in args if torch.is_tensor(a)]
+
+        def of_streams(*streams: Tensor) -> Tensor:
+            remaining = iter(streams)
+            return function(*(next(remaining) if torch.is_tensor(a) else a for a in args), **kwargs)
+
+        _, transposed = torch.func.vjp(of_streams, *streams)
+        factors = transposed(divide(relevance, output, eps))
+        return tuple(x * f / len(streams) for x, f in zip(streams, factors, strict=True))
 
     return rule
 

@@ -272,6 +272,18 @@ def test_many_questions_to_one_trace(tiny_vit, images):
     assert len(different) > len(answers) / 2  # gradcam does not depend on eps and rules
 
 
+@pytest.mark.parametrize("pool", ["token", "avg"])
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_many_classes_are_as_one_by_one(method, pool, tiny_vit, images):
+    trace = relprop.record(tiny_vit(global_pool=pool), images)
+    targets = [3, torch.tensor([0, 1, 4]), None]
+    together = relprop.explain_classes(trace, targets, method)
+    for found, target in zip(together, targets, strict=True):
+        expected = relprop.explain_trace(trace, target, method)
+        assert torch.equal(found.target, expected.target)
+        torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
+
+
 def test_a_method_from_outside(tiny_vit, images):
     @relprop.method("uniform", rules="lrp")
     def uniform(trace, target, options):
@@ -357,6 +369,14 @@ def test_cost(method, passes, priced):
     model, images, forward = priced
     cost = products(lambda: relprop.explain(model, images, method=method))
     assert forward <= cost <= passes * forward
+
+
+def test_cost_of_further_classes(priced):
+    """Gradient 1 + relevance 2: the denominators of the z+ rule are the same for all classes."""
+    model, images, forward = priced
+    trace = relprop.record(model, images)
+    one, ten = (products(lambda n=n: relprop.explain_classes(trace, range(n))) for n in (1, 10))
+    assert ten - one <= 9 * 3.05 * forward
 
 
 def test_nothing_below_the_attention_that_is_needed(priced):

@@ -108,8 +108,9 @@ def test_the_command_gives_what_python_gives(digits, pictures, tmp_path):
     model = load_classifier(digits / "checkpoints" / "best.ckpt")
     batch = model.prepare([scene()])
     for method in ("transformer_attribution", "lrp"):
-        for place, target in enumerate((3, None)):
-            ours = model.explain(batch, target, method, start_layer=1)
+        trace = model.record(batch)
+        explained = model.explain_classes(trace, batch, [3, None], method, start_layer=1)
+        for place, ours in enumerate(explained):
             theirs = torch.tensor(entry["relevance"][method][place])
             assert entry["classes"][place] == int(ours.target)
             torch.testing.assert_close(theirs.flatten(), ours.relevance[0], rtol=1e-6, atol=0)
