@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel
+from relprop.memory import memory_of_sample, memory_of_walk, parts
 from relprop.methods import METHODS, Options
+from relprop.rules import in_precision
 from relprop.trace import Trace, as_if_alone, record
+
+MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back at once
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,16 @@ def explain(
     inputs: Tensor | Mapping[str, Tensor],
     target: int | Tensor | None = None,
     method: str = "transformer_attribution",
+    max_memory: int | None = None,
     **options,
 ) -> Explanation:
     """Explain a batch: the relevance of every token for ``target``.
 
     ``inputs``: a tensor or a mapping of keyword tensors. ``target``: None for the predicted class,
     one class, or a tensor [B]. ``method``: a name in ``relprop.METHODS``. ``options``:
-    ``start_layer``, ``rules``, ``eps``, ``normalize_rows`` (:class:`relprop.methods.Options`).
+    ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``
+    (:class:`relprop.methods.Options`). ``max_memory``: bytes, beyond the model's own, that a batch
+    may take, about; a larger batch is explained in parts, down to one sample at a time.
 
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")
@@ -58,7 +65,30 @@ def explain(
     torch.Size([2, 224, 224])
     """
     check_method(method, options)  # before the forward pass
-    return explain_trace(record(model, inputs), target, method, **options)
+    if max_memory is None:
+        return explain_trace(record(model, inputs), target, method, **options)
+    size = max(1, max_memory // memory_of_sample(model, inputs))
+    explanations, done = [], 0
+    for part in parts(inputs, size):
+        trace = record(model, part)
+        count = len(trace.logits)
+        of_part = target[done : done + count] if per_sample(target) else target
+        explanations.append(explain_trace(trace, of_part, method, **options))
+        done += count
+    return joined(explanations)
+
+
+def joined(explanations: Sequence[Explanation]) -> Explanation:
+    """The explanation of a batch from those of its parts."""
+    relevance, target, logits = (
+        torch.cat([getattr(x, name) for x in explanations])
+        for name in ("relevance", "target", "logits")
+    )
+    return Explanation(relevance, target, logits, explanations[0].grid)
+
+
+def per_sample(target: int | Tensor | None) -> bool:
+    return isinstance(target, Tensor) and target.ndim > 0
 
 
 def explain_trace(
@@ -75,12 +105,13 @@ def explain_classes(
     trace: Trace,
     targets: Sequence[int | Tensor | None],
     method: str = "transformer_attribution",
+    max_memory: int = MAX_MEMORY,
     **options,
 ) -> list[Explanation]:
     """As :func:`explain_trace` for each of ``targets``, in one walk back for all of them.
 
     What of the rules does not depend on the class is computed once, and small batches become
-    larger ones. Memory grows with the number of classes as it does with the batch.
+    larger ones. More classes than fit into ``max_memory`` bytes, about, are walked back in parts.
     """
     chosen = check_method(method, options)
     targets = [resolve_target(target, trace.logits) for target in targets]
@@ -92,7 +123,8 @@ def explain_classes(
         if len(targets) == 1:
             relevance = [of_class(targets[0])]
         else:
-            relevance = torch.vmap(of_class)(torch.stack(targets))
+            together = max(1, max_memory // memory_of_walk(trace))
+            relevance = torch.vmap(of_class, chunk_size=together)(torch.stack(targets))
     return [_explanation(trace, r, t) for r, t in zip(relevance, targets, strict=True)]
 
 
@@ -118,7 +150,9 @@ def check_method(method: str, options: dict) -> Options:
     for name in options:
         if name not in accepted:
             raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")
-    return Options(**options)
+    chosen = Options(**options)
+    in_precision({}, chosen.precision)
+    return chosen
 
 
 def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:

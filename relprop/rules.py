@@ -55,12 +55,27 @@ def linear_z_plus(
     magnitude = F.linear(abs_input, abs_weight)
     Z = magnitude + output
     if bias is not None:
-        Z -= bias
-        magnitude += bias.abs()
+        Z.sub_(bias)
+        magnitude.add_(bias.abs())
     # Where every product x_i w_ji is negative Z is 0, up to rounding, and so is S.
     Z.masked_fill_(Z <= _rounding(magnitude), torch.inf)
     S = relevance / Z.add_(2 * eps)
     return (S @ abs_weight).mul_(abs_input).add_((S @ weight).mul_(input))
+
+
+def linear_z_plus_bf16(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
+) -> Tensor:
+    """:func:`linear_z_plus` with products in bfloat16, whose sums are float32.
+
+    Over the clamped products themselves, x+ W+ and x- W-: all terms have one sign, so that nothing
+    cancels and 8 bits are enough.
+    """
+    x, W = input.bfloat16(), weight.bfloat16()
+    W_plus, W_minus = W.clamp(min=0), W.clamp(max=0)
+    Z = F.linear(x.clamp(min=0), W_plus).to(relevance) + F.linear(x.clamp(max=0), W_minus)
+    S = divide(relevance, Z, eps).bfloat16()
+    return input * torch.where(x > 0, S @ W_plus, S @ W_minus)
 
 
 def linear_signs_apart(
@@ -120,7 +135,7 @@ def add_proportional(
 ) -> tuple[Tensor, Tensor]:
     """The published LRP baseline for a sum of two streams: R_a = a s(R, a+b), R_b = b s(R, a+b)."""
     S = divide(relevance, output, eps)
-    return input * S, alpha * other * S
+    return input * S, S.mul_(other).mul_(alpha)
 
 
 def add_keeping_shares(
@@ -153,7 +168,7 @@ def matmul_halves(
     R_A = A * (S B^T) / 2,  R_B = B * (A^T S) / 2,  S = s(R, AB).
     Shapes: ``input`` [..., n, k]; ``other`` [..., k, m]; ``relevance``, ``output`` [..., n, m].
     """
-    S = divide(relevance, output, eps) / 2
+    S = divide(relevance, output, eps).div_(2)
     return (S @ other.mT).mul_(input), (input.mT @ S).mul_(other)
 
 
@@ -193,6 +208,15 @@ LRP: RuleSet = PAPER | {"linear": linear_signs_apart, "add": add_proportional}
 """The rules of the published LRP baseline."""
 
 RULE_SETS: dict[str, RuleSet] = {"paper": PAPER, "lrp": LRP}
+
+
+def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
+    """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16"."""
+    if precision not in (None, "bf16"):
+        raise ValueError(f"precision is {precision!r}; accepted: None (the model's), bf16")
+    if precision == "bf16" and rules.get("linear") is linear_z_plus:
+        return {**rules, "linear": linear_z_plus_bf16}
+    return rules
 
 
 def rule_set(rules: str | RuleSet) -> RuleSet:

@@ -51,6 +51,11 @@ class Trace:
         """A^b of every block, [B, H, N, N]."""
         return tuple(self._finished(a.detach()) for a in self._recording.attention)
 
+    @property
+    def stream_nbytes(self) -> int:
+        """Bytes of the tokens after the last block, [B, N, D]; 0 where they were not seen."""
+        return 0 if self._recording.stream is None else self._recording.stream.nbytes
+
     def gradient(self, target: Tensor, start_layer: int = 0) -> tuple[Tensor, ...]:
         """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B]."""
         maps = self._maps(start_layer)

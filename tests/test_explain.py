@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import relprop
 from relprop import UnsupportedModel
+from relprop.memory import memory_of_sample, memory_of_walk
 
 # ------------------------------------------------------------------------------ timm's models
 
@@ -188,6 +189,7 @@ class Never(nn.Module):
     "options, message",
     [
         ({"method": "attention"}, "method is 'attention'; accepted: transformer_attribution, gen"),
+        ({"precision": "bf8"}, "precision is 'bf8'; accepted: None .the model's., bf16"),
         ({"layer": 1}, "unknown option 'layer'; accepted: start_layer, rules, eps, normalize_r"),
     ],
 )
@@ -284,10 +286,46 @@ def test_many_classes_are_as_one_by_one(method, pool, tiny_vit, images):
         torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
 
 
+def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
+    model, sizes = tiny_vit(), []
+    images = torch.cat([images, images.flip(-1)])  # 6
+    whole = relprop.explain(model, images, torch.arange(6) % 5)
+    one = memory_of_sample(model, images)
+    model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
+    for parts, memory in (([1] * 6, 0), ([4, 2], int(4.5 * one)), ([6], 100 * one)):
+        sizes.clear()
+        found = relprop.explain(model, images, torch.arange(6) % 5, max_memory=memory)
+        assert sizes == [1, *parts]  # the first alone, to see what it takes
+        assert torch.equal(found.target, whole.target)
+        torch.testing.assert_close(found.relevance, whole.relevance, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.logits, whole.logits)
+
+
+def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
+    trace, walks = relprop.record(tiny_vit(), images), []
+    walk_back = trace._walk_back
+    trace._walk_back = lambda *args: walks.append(1) or walk_back(*args)
+    whole = relprop.explain_classes(trace, range(5))
+    at_once = len(walks)
+    parts = relprop.explain_classes(trace, range(5), max_memory=2 * memory_of_walk(trace))
+    assert len(walks) == at_once + 3 * at_once
+    for found, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
+
+
+def test_bf16_hardly_changes_a_map(tiny_vit, images):
+    model = tiny_vit().float()
+    precise = relprop.explain(model, images.float(), 1).relevance
+    fast = relprop.explain(model, images.float(), 1, precision="bf16").relevance
+    assert not torch.equal(fast, precise)
+    for maps in zip(fast, precise, strict=True):
+        assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.99
+
+
 def test_a_method_from_outside(tiny_vit, images):
     @relprop.method("uniform", rules="lrp")
     def uniform(trace, target, options):
-        assert options.rules == "lrp"
+        assert options.rules is relprop.rules.LRP
         return torch.ones(len(target), 17)
 
     try:

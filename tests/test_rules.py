@@ -153,6 +153,16 @@ def test_linear(rule, slow, tokens, make, B, inputs, outputs, biased, eps):
     assert_equal(rule(R, F.linear(x, W, bias), x, W, bias, eps=eps), expected.view_as(x))
 
 
+@check(make=tensor_makers(), B=SIZE, inputs=SIZE, outputs=SIZE, eps=EPS)
+def test_linear_bf16(make, B, inputs, outputs, eps):
+    """Each of its four roundings, of input, weight, quotient and product, is of 2^-9 at most."""
+    x, W, R = make(B, inputs), make(outputs, inputs), make(B, outputs)
+    found = rules.linear_z_plus_bf16(R, F.linear(x, W), x, W, eps=eps)
+    for f, r, v in zip(found, R, x, strict=True):
+        error = (f - slow_linear_z_plus(r, v, W, eps)).abs()
+        assert (error <= 2**-6 * slow_linear_z_plus(r.abs(), v, W, eps) + 1e-12).all()
+
+
 @pytest.mark.parametrize(
     "kernel, stride, padding", [(2, 2, 0), (3, 2, 0), (1, 2, 0), (2, 1, 1)],
     ids=["patches", "overlapping", "with gaps", "padded"],
