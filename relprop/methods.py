@@ -41,7 +41,8 @@ METHODS: dict[str, Method] = {}
 def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
     """Register a method: (trace, target [B], options) -> relevance of the tokens [B, N].
 
-    Or of the pixels, [B, H, W]. ``rules`` is the rule set it uses unless told otherwise.
+    Or of the pixels, [B, H, W]. ``rules`` is the rule set it uses unless told otherwise. Several
+    classes are explained at once under ``torch.vmap``, whose limits hold for the function.
     """
 
     def add(function: Method) -> Method:

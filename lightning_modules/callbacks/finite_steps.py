@@ -39,7 +39,8 @@ class FiniteSteps(Callback):
     ) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients or torch.isfinite(get_total_norm(gradients)):
             return
         optimizer.zero_grad()  # without gradients a step changes nothing

@@ -80,10 +80,10 @@ class ImageProbes:
     def report(self, probes: Sequence[int], epoch: int) -> Report:
         batch = load(self.module, self.data.val_dataset, probes, self.collate)
         trace = self.module.record(batch)
-        explain = self.module.explain_trace
-        of_true = explain(trace, batch, batch["label"], **self.options)
+        wanted = [batch["label"], None]
+        of_true, of_predicted = self.module.explain_classes(trace, batch, wanted, **self.options)
         broken = origin_of_broken(of_true, trace, batch["label"])
-        of_true, of_predicted = map(finite, (of_true, explain(trace, batch, None, **self.options)))
+        of_true, of_predicted = map(finite, (of_true, of_predicted))
         maps = of_true.relevance.float().cpu()
         report = Report(maps, broken)
         count = torch.full((len(maps),), maps.shape[1])
@@ -110,10 +110,8 @@ class ImageProbes:
         batch = load(self.module, pairs, range(min(count, len(pairs))), self.collate)
         trace = self.module.record(batch)
         specificity = ClassSpecificity(sync_on_compute=False).to(self.module.device)
-        explanations = [
-            self.module.explain_trace(trace, batch, labels, **self.options)
-            for labels in batch["labels"].T
-        ]
+        both = list(batch["labels"].T)
+        explanations = self.module.explain_classes(trace, batch, both, **self.options)
         for one, explanation in enumerate(explanations):
             heatmaps = explanation.heatmap(batch["image"].shape[-2:])
             specificity.update(heatmaps, batch["masks"][:, one], batch["masks"][:, 1 - one])
@@ -143,10 +141,10 @@ class TextProbes:
     def report(self, probes: Sequence[int], epoch: int) -> Report:
         batch = load(self.module, self.data.val_dataset, probes, self.collate)
         trace = self.module.record(batch)
-        explain = self.module.explain_trace
-        of_true = explain(trace, batch, batch["label"], **self.options)
+        wanted = [batch["label"], None]
+        of_true, of_predicted = self.module.explain_classes(trace, batch, wanted, **self.options)
         broken = origin_of_broken(of_true, trace, batch["label"][batch["text_of_row"]])
-        of_true, of_predicted = map(finite, (of_true, explain(trace, batch, None, **self.options)))
+        of_true, of_predicted = map(finite, (of_true, of_predicted))
         maps = of_true.word_scores.float().cpu()
         report = Report(maps, broken)
         seen = of_true.seen.cpu()

@@ -1,0 +1,83 @@
+"""Ratios of times and of memory, measured side by side in one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+
+def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Of each run, ``rounds`` times; the runs take turns, so that whatever else the machine does
+    falls on all of them."""
+    found = {name: [] for name in runs}
+    for run in runs.values():
+        run()  # what happens once
+    for _ in range(rounds):
+        for name, run in runs.items():
+            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+            found[name].append(timer.timeit(1).mean)
+    return found
+
+
+def ratios(times: list[float], of: list[float]) -> tuple[float, float, float]:
+    """Median and quartiles of the ratios, round by round."""
+    each = [time / other for time, other in zip(times, of, strict=True)]
+    if len(each) < 2:
+        return each[0], each[0], each[0]
+    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
+    return middle, low, high
+
+
+def show(ratio: tuple[float, float, float], digits: int = 2) -> str:
+    return f"{ratio[0]:.{digits}f}  ({ratio[1]:.{digits}f} - {ratio[2]:.{digits}f})"
+
+
+def milliseconds(times: list[float]) -> str:
+    return f"{1e3 * statistics.median(times):,.1f}"
+
+
+def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> int:
+    """Bytes by which memory grows at most while what ``prepare`` returns runs, once.
+
+    On the CPU in a process of its own, so that nothing freed before is used again.
+    """
+    if torch.cuda.is_available():
+        run = prepare(*arguments)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (prepare, *arguments))
+
+
+def _peak(prepare, *arguments) -> int:
+    run = prepare(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts from here
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise KeyError(name)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
