@@ -79,8 +79,10 @@ class _Recorded(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
         ctx.count = len(tensors)
-        if operation != UNCHANGED:
-            ctx.save_for_backward(output, *tensors)
+        if operation == "matmul":  # Q K^T is as large as the attention map, and cheap to have again
+            ctx.save_for_backward(*tensors)
+        elif operation != UNCHANGED:
+            ctx.save_for_backward(*tensors, output)
         return output.detach()
 
     @staticmethod
@@ -104,7 +106,9 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
         raise UnsupportedModel(
             f"the rule set has no rule for '{ctx.operation}'; it has: {', '.join(backward.rules)}"
         )
-    output, *tensors = (t.detach() for t in ctx.saved_tensors)
+    saved = [t.detach() for t in ctx.saved_tensors]
+    tensors = saved[: ctx.count]
+    output = torch.matmul(*tensors) if ctx.operation == "matmul" else saved[-1]
     remaining = iter(tensors)
     args = [next(remaining) if a is _TENSOR else a for a in ctx.args]
     kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}

@@ -42,7 +42,7 @@ def _rounding(magnitude: Tensor) -> Tensor:
 def linear_z_plus(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
-    """z+ rule (paper eq. 3): R_i = sum_j  (x_i w_ji)^+ / sum_k (x_k w_jk)^+  R_j.
+    """z+ rule (paper eq. 4): R_i = sum_j  (x_i w_ji)^+ / sum_k (x_k w_jk)^+  R_j.
 
     With v^+ = (|v| + v) / 2 the denominators are half of Z = |x| |W|^T + x W^T, and x W^T is the
     output less the bias: one extra product here, two below, none of them over clamped copies.
