@@ -6,7 +6,7 @@ python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
 torchrun --nproc-per-node 8 explain.py evaluate ...
 
-Options of the methods are key=value: start_layer, rules, eps, normalize_rows.
+Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.data import DATAMODULES
 from lightning_modules.errors import InputError
+from lightning_modules.files import replace_file
 from lightning_modules.names import one_line
 from relprop import UnsupportedModel
 
@@ -194,7 +195,8 @@ def test(config: DictConfig, data, model, trainer: Trainer) -> None:
         model, datamodule=data, ckpt_path=best if best.is_file() else None, weights_only=True
     )
     if trainer.is_global_zero:
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        text = json.dumps(metrics, indent=2) + "\n"
+        replace_file(run_dir / "metrics.json", lambda file: file.write(text.encode()))
 
 
 if __name__ == "__main__":

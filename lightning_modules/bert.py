@@ -107,6 +107,7 @@ class BertClassifier(Classifier):
         method: str = "transformer_attribution",
         **options,
     ) -> list[ExplainedTexts]:
+        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
         logits = self.logits(trace, batch)
         targets = [relprop.resolve_target(target, logits) for target in targets]
         options = {"normalize_rows": True} | options  # the paper's choice for BERT

@@ -169,11 +169,11 @@ class Classifier(lightning.LightningModule):
         self,
         trace: relprop.Trace,
         batch: Mapping[str, Tensor],
-        targets: Sequence[Tensor],
+        targets: Sequence[int | Tensor | None],
         method: str = "transformer_attribution",
         **options,
     ) -> list[relprop.Explanation]:
-        """As :meth:`explain_trace` for each of ``targets``, [B] each, in one walk back."""
+        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
         return relprop.explain_classes(trace, targets, method, **options)
 
     def explain(

@@ -19,7 +19,8 @@ def one_line(message: object) -> str:
 def slug(name: str) -> str:
     """A file name of what can be part of one everywhere, which no other name shares."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")
-    return f"{readable or 'input'}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return f"{readable or 'input'}-{digest[:8]}"
 
 
 def tag(name: str) -> str:

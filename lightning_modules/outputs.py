@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from lightning_modules.files import replace_file
 from lightning_modules.names import slug
 from lightning_modules.page import write_page
 from lightning_modules.render_result import result_picture
@@ -19,14 +19,6 @@ from lightning_modules.results import Result
 FORMATS = ("png", "html", "npz", "json")
 JSON_VERSION = 1  # of what docs/explain.md describes
 AXES = {"picture": ["class", "row", "column"], "text": ["class", "word"]}
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file that is either whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-    os.replace(partial, path)
 
 
 def write_png(result: Result, folder: Path) -> Path:

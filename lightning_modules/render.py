@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def grid(
     return np.asarray(picture)
 
 
+@functools.cache
 def font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
     """``size`` in pixels."""
     return ImageFont.truetype(FONTS / f"{face}.ttf", size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from lightning_modules.files import replace_file
 from lightning_modules.protocols import METHODS, Protocol
 from lightning_modules.protocols.base import RANDOM, Score
 
@@ -57,16 +59,18 @@ def table(protocol: Protocol, scores: Sequence[Score], title: str, kind: str) ->
 
 
 def write_csv(scores: Sequence[Score], path: Path) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Score)])
-        writer.writerows(dataclasses.astuple(score) for score in scores)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Score)])
+    writer.writerows(dataclasses.astuple(score) for score in scores)
+    replace_file(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def write_json(scores: Sequence[Score], about: Mapping[str, Any], path: Path) -> None:
     """``about``: what was evaluated, and how."""
     content = {**about, "scores": [dataclasses.asdict(score) for score in scores]}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))
 
 
 def picture(protocol: Protocol, scores: Sequence[Score], title: str, path: Path) -> None:
@@ -86,7 +90,7 @@ def picture(protocol: Protocol, scores: Sequence[Score], title: str, path: Path)
     if protocol.curves:
         axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.suptitle(title, fontsize=11)
-    FigureCanvasAgg(figure).print_png(path)
+    replace_file(path, FigureCanvasAgg(figure).print_png)
 
 
 def draw_curves(ax: Axes, scores: Sequence[Score]) -> None:

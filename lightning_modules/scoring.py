@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.text import Text
 from lightning_modules import render_scores
 from lightning_modules.checkpoints import load_data
 from lightning_modules.errors import InputError
+from lightning_modules.files import replace_file
 from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
 
 KEPT = ".progress.pt"
@@ -74,8 +75,9 @@ def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) ->
         "rows": rows,
         "refused": progress.refused,
     }
-    torch.save(state, folder / f"{KEPT}.partial")
-    os.replace(folder / f"{KEPT}.partial", folder / KEPT)
+    content = io.BytesIO()  # torch's own words for a full disk are not for people
+    torch.save(state, content)
+    replace_file(folder / KEPT, lambda file: file.write(content.getbuffer()))
 
 
 def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) -> Progress | None:
@@ -88,20 +90,22 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
         return None
     accepted = "accepted: what explain.py has left there; or start anew, without --resume"
     state = load_data(folder / KEPT, accepted)
-    if not isinstance(state, dict) or not {"about", "done", "rows"} <= state.keys():
-        raise InputError(f"{folder / KEPT}: it is of another program; {accepted}")
-    differs = [key for key in about if about[key] != state["about"].get(key)]
-    if differs:
-        was = state["about"].get(differs[0])
-        raise InputError(
-            f"--resume: the evaluation in {folder} has another {differs[0]}, {was!r}; accepted: "
-            "the same, or a new --output"
-        )
-    progress = Progress(state["done"], state["total"], {}, state["refused"])
-    for method, of_method in state["rows"].items():
-        progress.metrics[method] = protocol.metrics(sync_on_compute=False)
-        for name, rows in of_method.items():
-            progress.metrics[method][name].rows = list(rows)
+    try:
+        differs = [key for key in about if about[key] != state["about"].get(key)]
+        if differs:
+            was = state["about"].get(differs[0])
+            raise InputError(
+                f"--resume: the evaluation in {folder} has another {differs[0]}, {was!r}; "
+                "accepted: the same, or a new --output"
+            )
+        progress = Progress(state["done"], state["total"], {}, state["refused"])
+        for method, of_method in state["rows"].items():
+            progress.metrics[method] = protocol.metrics(sync_on_compute=False)
+            for name, rows in of_method.items():
+                progress.metrics[method][name].rows = list(rows)
+    except (KeyError, TypeError, AttributeError):
+        message = f"{folder / KEPT}: it is of another program; {accepted}"
+        raise InputError(message) from None
     return progress
 
 

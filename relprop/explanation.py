@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel
-from relprop.memory import memory_of_sample, memory_of_walk, parts
+from relprop.memory import MAX_MEMORY, memory_of_sample, memory_of_walk, split
 from relprop.methods import METHODS, Options
-from relprop.rules import in_precision
-from relprop.trace import Trace, as_if_alone, record
-
-MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back at once
+from relprop.trace import Trace, as_if_alone, batch_size, record
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ def explain(
     one class, or a tensor [B]. ``method``: a name in ``relprop.METHODS``. ``options``:
     ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``
     (:class:`relprop.methods.Options`). ``max_memory``: bytes, beyond the model's own, that a batch
-    may take, about; a larger batch is explained in parts, down to one sample at a time.
+    may take, about; a larger batch is explained in parts, down to one sample at a time (and one
+    sample is recorded once more, to see what it takes).
 
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")
@@ -67,14 +66,16 @@ def explain(
     check_method(method, options)  # before the forward pass
     if max_memory is None:
         return explain_trace(record(model, inputs), target, method, **options)
+    if target is not None:
+        target = torch.as_tensor(target)
+        check_target(target, batch_size(inputs))
     size = max(1, max_memory // memory_of_sample(model, inputs))
-    explanations, done = [], 0
-    for part in parts(inputs, size):
-        trace = record(model, part)
-        count = len(trace.logits)
-        of_part = target[done : done + count] if per_sample(target) else target
-        explanations.append(explain_trace(trace, of_part, method, **options))
-        done += count
+    targets = repeat(target) if target is None or target.ndim == 0 else target.split(size)
+    explanations = [
+        # One recording at a time: it is gone before the next.
+        explain_trace(record(model, part), of_part, method, **options)
+        for part, of_part in zip(split(inputs, size), targets, strict=False)
+    ]
     return joined(explanations)
 
 
@@ -85,10 +86,6 @@ def joined(explanations: Sequence[Explanation]) -> Explanation:
         for name in ("relevance", "target", "logits")
     )
     return Explanation(relevance, target, logits, explanations[0].grid)
-
-
-def per_sample(target: int | Tensor | None) -> bool:
-    return isinstance(target, Tensor) and target.ndim > 0
 
 
 def explain_trace(
@@ -108,22 +105,22 @@ def explain_classes(
     max_memory: int = MAX_MEMORY,
     **options,
 ) -> list[Explanation]:
-    """As :func:`explain_trace` for each of ``targets``, in one walk back for all of them.
+    """As :func:`explain_trace` for each of ``targets``, walked back together.
 
     What of the rules does not depend on the class is computed once, and small batches become
     larger ones. More classes than fit into ``max_memory`` bytes, about, are walked back in parts.
     """
     chosen = check_method(method, options)
     targets = [resolve_target(target, trace.logits) for target in targets]
+    together = min(len(targets), max_memory // memory_of_walk(trace))
 
     def of_class(target: Tensor) -> Tensor:
         return METHODS[method](trace, target, chosen)
 
     with as_if_alone(trace.logits.device):
-        if len(targets) == 1:
-            relevance = [of_class(targets[0])]
+        if together < 2:
+            relevance = [of_class(target) for target in targets]
         else:
-            together = max(1, max_memory // memory_of_walk(trace))
             relevance = torch.vmap(of_class, chunk_size=together)(torch.stack(targets))
     return [_explanation(trace, r, t) for r, t in zip(relevance, targets, strict=True)]
 
@@ -150,9 +147,15 @@ def check_method(method: str, options: dict) -> Options:
     for name in options:
         if name not in accepted:
             raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")
-    chosen = Options(**options)
-    in_precision({}, chosen.precision)
-    return chosen
+    return Options(**options)
+
+
+def check_target(target: Tensor, batch: int) -> None:
+    if target.is_floating_point() or target.shape not in ((), (batch,)):
+        raise ValueError(
+            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
+            f"a class or {batch} of them"
+        )
 
 
 def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
@@ -161,11 +164,7 @@ def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
     if target is None:
         return logits.argmax(dim=-1)
     target = torch.as_tensor(target, device=logits.device)
-    if target.is_floating_point() or target.shape not in ((), (batch,)):
-        raise ValueError(
-            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
-            f"a class or {batch} of them"
-        )
+    check_target(target, batch)
     if target.numel() and not (0 <= int(target.min()) and int(target.max()) < classes):
         raise ValueError(f"target is {target.tolist()}; accepted: classes 0 to {classes - 1}")
     return target.long().expand(batch)

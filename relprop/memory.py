@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from relprop.trace import Trace, record
+from relprop.trace import Trace, batch_size, record
 
+MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 # Of a walk back: tensors of the size of the largest one that live at the same time.
 AT_ONCE = 6
 
@@ -21,7 +22,7 @@ def memory_of_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) ->
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    first = next(parts(inputs, 1))
+    first = next(split(inputs, 1))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         trace = record(model, first)
     for parameter in model.parameters():
@@ -32,21 +33,24 @@ def memory_of_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) ->
 def memory_of_walk(trace: Trace) -> int:
     """Bytes that the gradient and the relevance of one class take, about.
 
-    A gradient and a relevance map for each attention map, and the temporaries of a rule: those of
-    an attention map, or of the widest layer, four times the stream.
+    A gradient and a relevance map for each attention map (and one more while padding is taken out),
+    and the temporaries of a rule: those of an attention map, or of the widest layer, four times the
+    stream.
     """
     maps = [a.nbytes for a in trace.attention]
-    return 2 * sum(maps) + AT_ONCE * max(max(maps), 4 * trace.stream_nbytes)
+    copies = 2 if trace.valid is None else 3
+    return copies * sum(maps) + AT_ONCE * max(max(maps), 4 * trace.stream_nbytes)
 
 
-def parts(inputs: Tensor | Mapping[str, Tensor], size: int) -> Iterator[Tensor | dict[str, Tensor]]:
-    """A batch in parts of ``size`` samples."""
-    if isinstance(inputs, Tensor):
-        yield from inputs.split(size)
-        return
-    batch = next(x.shape[0] for x in inputs.values() if isinstance(x, Tensor))
+def split(inputs: Tensor | Mapping[str, Tensor], size: int) -> Iterator[Tensor | dict[str, Tensor]]:
+    """A batch in parts of ``size`` samples; tensors of another first dimension are for all."""
+    batch = batch_size(inputs)
     for start in range(0, batch, size):
-        yield {
-            name: x[start : start + size] if isinstance(x, Tensor) else x
-            for name, x in inputs.items()
-        }
+        part = slice(start, start + size)
+        if isinstance(inputs, Tensor):
+            yield inputs[part]
+        else:
+            yield {
+                name: x[part] if isinstance(x, Tensor) and len(x) == batch else x
+                for name, x in inputs.items()
+            }

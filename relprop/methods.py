@@ -25,6 +25,7 @@ class Options:
     method's own. ``eps``: the stabiliser, 0 for exact division. ``normalize_rows``: rows of
     I + A-bar sum to 1 in the product methods (the paper's choice for BERT). ``precision``: that
     of the model, or "bf16", in which the products of the z+ rule are faster; maps hardly change.
+    The rules of ``lrp`` are not affected.
     """
 
     start_layer: int = 0
@@ -32,6 +33,10 @@ class Options:
     eps: float = DEFAULT_EPS
     normalize_rows: bool = False
     precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, "bf16"):
+            raise ValueError(f"precision is {self.precision!r}; accepted: None (the model's), bf16")
 
 
 Method = Callable[[Trace, Tensor, Options], Tensor]
@@ -59,8 +64,13 @@ def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
 
 
 def _heads(maps: Tensor) -> Tensor:
-    """E_h (.)^+: [B, H, N, N] -> [B, N, N]. Overwrites ``maps``."""
-    return maps.relu_().mean(dim=1)
+    """E_h (.)^+: [B, H, N, N] -> [B, N, N]."""
+    return maps.relu().mean(dim=1)
+
+
+def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
+    """E_h (G * .)^+, without a third tensor of this size."""
+    return (G * maps).relu_().mean(dim=1)
 
 
 def _read(trace: Trace, target: Tensor, options: Options, maps: Tensor) -> Tensor:
@@ -86,7 +96,7 @@ def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> T
     """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
     G = trace.gradient(target, options.start_layer)
     R = trace.relevance(target, options.start_layer, options.rules, options.eps)
-    blocks = [_heads(g * r) for g, r in zip(G, R, strict=True)]
+    blocks = [_heads_of_product(g, r) for g, r in zip(G, R, strict=True)]
     return _read_product(trace, target, options, blocks, options.normalize_rows)
 
 
@@ -94,7 +104,8 @@ def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> T
 def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
     G = trace.gradient(target, options.start_layer)
-    blocks = [_heads(g * a) for g, a in zip(G, trace.attention[options.start_layer :], strict=True)]
+    A = trace.attention[options.start_layer :]
+    blocks = [_heads_of_product(g, a) for g, a in zip(G, A, strict=True)]
     return _read_product(trace, target, options, blocks, options.normalize_rows)
 
 
@@ -165,14 +176,14 @@ def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
     G = trace.gradient(target, options.start_layer)
     A = trace.attention[options.start_layer :]
-    blocks = [_heads(g * (a > 0)) for g, a in zip(G, A, strict=True)]
+    blocks = [_heads_of_product(g, a > 0) for g, a in zip(G, A, strict=True)]
     return _read_product(trace, target, options, blocks, options.normalize_rows)
 
 
 def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Tensor:
     G = trace.gradient(target, block)[0]
     R = trace.relevance(target, block, options.rules, options.eps)[0]
-    return _read(trace, target, options, _heads(G * R))
+    return _read(trace, target, options, _heads_of_product(G, R))
 
 
 @method("last_block")

@@ -79,7 +79,7 @@ class _Recorded(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
         ctx.count = len(tensors)
-        if operation == "matmul":  # Q K^T is as large as the attention map, and cheap to have again
+        if operation == "matmul":  # cheap to have again, and Q K^T is as large as the attention
             ctx.save_for_backward(*tensors)
         elif operation != UNCHANGED:
             ctx.save_for_backward(*tensors, output)
@@ -108,10 +108,10 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
         )
     saved = [t.detach() for t in ctx.saved_tensors]
     tensors = saved[: ctx.count]
-    output = torch.matmul(*tensors) if ctx.operation == "matmul" else saved[-1]
     remaining = iter(tensors)
     args = [next(remaining) if a is _TENSOR else a for a in ctx.args]
     kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}
+    output = torch.matmul(*args, **kwargs) if ctx.operation == "matmul" else saved[-1]
     relevance = backward.rules[ctx.operation](arriving, output, *args, eps=backward.eps, **kwargs)
     return relevance if isinstance(relevance, tuple) else (relevance,)
 

@@ -23,7 +23,7 @@ RuleSet = Mapping[str, Rule]
 
 
 def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
-    """Stabilised quotient s(a, b) = a / (b + eps * sign(b)), and 0 where b is 0.
+    """Stabilised quotient s(a, b) = a / (b + eps * sign(b)), and 0 where b is 0 (``a`` finite).
 
     ``eps`` 0 is exact division.
     """
@@ -66,7 +66,7 @@ def linear_z_plus(
 def linear_z_plus_bf16(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
-    """:func:`linear_z_plus` with products in bfloat16, whose sums are float32.
+    """:func:`linear_z_plus` with products in bfloat16, summed in float32 and then rounded.
 
     Over the clamped products themselves, x+ W+ and x- W-: all terms have one sign, so that nothing
     cancels and 8 bits are enough.
@@ -135,7 +135,8 @@ def add_proportional(
 ) -> tuple[Tensor, Tensor]:
     """The published LRP baseline for a sum of two streams: R_a = a s(R, a+b), R_b = b s(R, a+b)."""
     S = divide(relevance, output, eps)
-    return input * S, S.mul_(other).mul_(alpha)
+    R_a = input * S
+    return R_a, S.mul_(other).mul_(alpha)
 
 
 def add_keeping_shares(
@@ -212,8 +213,6 @@ RULE_SETS: dict[str, RuleSet] = {"paper": PAPER, "lrp": LRP}
 
 def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
     """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16"."""
-    if precision not in (None, "bf16"):
-        raise ValueError(f"precision is {precision!r}; accepted: None (the model's), bf16")
     if precision == "bf16" and rules.get("linear") is linear_z_plus:
         return {**rules, "linear": linear_z_plus_bf16}
     return rules

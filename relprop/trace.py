@@ -209,24 +209,32 @@ def as_if_alone(device: torch.device | str) -> Iterator[None]:
         yield
 
 
-def _leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Copies of the inputs, the one that relevance flows back to marked as such; the batch size."""
-    for name, x in inputs.items():
-        if isinstance(x, Tensor) and (x.ndim < 2 or x.shape[0] == 0):
+def batch_size(inputs: Tensor | Mapping[str, Tensor]) -> int:
+    """That of a model's inputs; a ValueError where they are no batch."""
+    keywords = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    tensors = {name: x for name, x in keywords.items() if isinstance(x, Tensor)}
+    if not tensors:
+        raise ValueError("inputs hold no tensor; accepted: a tensor or a mapping of tensors")
+    for name, x in tensors.items():
+        if x.ndim < 2 or x.shape[0] == 0:
             raise ValueError(
                 f"inputs {name} have shape {list(x.shape)}; a batch is [B, ...], B > 0"
             )
+    return next(iter(tensors.values())).shape[0]
+
+
+def _leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Copies of the inputs, the one that relevance flows back to marked as such; the batch size."""
+    batch = batch_size(inputs)
     copies = {k: x.detach().clone() if isinstance(x, Tensor) else x for k, x in inputs.items()}
     tensors = {k: x for k, x in copies.items() if isinstance(x, Tensor)}
-    if not tensors:
-        raise ValueError("inputs hold no tensor; accepted: a tensor or a mapping of tensors")
     floats = [x for k, x in tensors.items() if x.is_floating_point() and "mask" not in k]
     if floats:
         set_role(floats[0].requires_grad_(), PIXELS)
     else:
         for x in tensors.values():
             set_role(x, IDS)
-    return copies, next(iter(tensors.values())).shape[0]
+    return copies, batch
 
 
 def _logits(output) -> Tensor:

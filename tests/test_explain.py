@@ -301,6 +301,18 @@ def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
         torch.testing.assert_close(found.logits, whole.logits)
 
 
+def test_a_batch_in_parts_is_checked_as_a_whole(tiny_vit, images):
+    for wrong in (torch.zeros(2).long(), torch.zeros(4).long()):
+        with pytest.raises(ValueError, match="accepted: None, a class or 3 of them"):
+            relprop.explain(tiny_vit(), images, wrong, max_memory=0)
+    with pytest.raises(ValueError, match="inputs hold no tensor"):
+        relprop.explain(tiny_vit(), {}, max_memory=0)
+
+
+def test_no_classes(tiny_vit, images):
+    assert relprop.explain_classes(relprop.record(tiny_vit(), images), []) == []
+
+
 def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
     trace, walks = relprop.record(tiny_vit(), images), []
     walk_back = trace._walk_back

@@ -20,6 +20,7 @@ EXACT = [
     "model.model_options.drop_path_rate=0",
     "trainer.precision=64-true",
 ]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 # Of each process: the files it opens for writing, and how many samples it explains.
 WATCHED = """
@@ -102,20 +103,48 @@ def test_two_processes_train_and_track_as_one(tmp_path):
     assert not (tmp_path / "wrote-1").exists()
 
 
-def test_no_process_waits_for_one_that_has_failed(tmp_path):
-    """Rank 0 fails in the tracker, where the other waits for it."""
+FAILING = """
+import os
+import explain, train
+from lightning_modules import ViTClassifier
+from lightning_modules.callbacks import RelevanceTracker
+from lightning_modules.protocols.localisation import Segmentation
+
+def fail(self, *args, **kwargs):
+    if os.environ.get("LOCAL_RANK", "0") == "{rank}":
+        raise ZeroDivisionError("of rank {rank}")
+    return plain(self, *args, **kwargs)
+
+plain, {function} = {function}, fail
+{program}.main({arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    "rank, function", [(0, "RelevanceTracker._publish"), (1, "ViTClassifier.training_step")]
+)
+def test_no_process_waits_for_one_that_has_failed(tmp_path, rank, function):
+    """Where another waits for it: in the tracker, in a step."""
     script = tmp_path / "script.py"
-    script.write_text(
-        "import train\n"
-        "from lightning_modules.callbacks import RelevanceTracker\n"
-        "def fail(self, trainer, report):\n"
-        "    raise ZeroDivisionError('of rank 0')\n"
-        "RelevanceTracker._publish = fail\n"
-        f"train.main({[*DIGITS, *TWO]!r} + ['run_dir={tmp_path / 'run'}'])\n"
-    )
+    arguments = [*DIGITS, *TWO, f"run_dir={tmp_path / 'run'}"]
+    words = {"rank": rank, "function": function, "program": "train", "arguments": arguments}
+    script.write_text(FAILING.format(**words))
     code, errors = finish(str(script))
-    assert code == 1
-    assert "ZeroDivisionError: of rank 0" in errors
+    assert code != 0
+    assert f"ZeroDivisionError: of rank {rank}" in errors
+
+
+def test_no_process_scores_on_without_one_that_has_failed(tmp_path):
+    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+    script = tmp_path / "script.py"
+    arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
+    function = "Segmentation.update"
+    words = {"rank": 1, "function": function, "program": "explain", "arguments": arguments}
+    script.write_text(FAILING.format(**words))
+    code, errors = finish(*TORCHRUN, str(script))
+    assert code != 0
+    assert "ZeroDivisionError: of rank 1" in errors
+    assert not (run_dir / "scores" / "segmentation" / "scores.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -127,10 +156,9 @@ def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol)
     arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", protocol]
     arguments += ["--method", "transformer_attribution", "lrp", "saliency", "random"]
     arguments += ["data.batch_size=4", "--limit", "18", "--output"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "explain.py"]
 
     explain.main([*arguments, str(tmp_path / "one")])
-    code, errors = finish(*torchrun, *arguments, str(tmp_path / "two"))
+    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "two"))
     assert code == 0, errors[-2000:]
 
     class Cut(Exception):
@@ -144,7 +172,7 @@ def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol)
     monkeypatch.setattr(Progress, "add", cut_off)
     with pytest.raises(Cut):
         explain.main([*arguments, str(tmp_path / "cut")])
-    code, errors = finish(*torchrun, *arguments, str(tmp_path / "cut"), "--resume")
+    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "cut"), "--resume")
     assert code == 0, errors[-2000:]
 
     for name in ("scores.json", "scores.csv"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
+
+from lightning_modules.files import replace_file
 
 
 class MetricsTable(Callback):
@@ -35,9 +36,7 @@ class MetricsTable(Callback):
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(partial, self.path)  # a reader never sees half a table
+        replace_file(self.path, lambda file: file.write(text.getvalue().encode()))
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch.utils.data import Subset
 import relprop
 from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
 from lightning_modules.data.text import TextItems
+from lightning_modules.files import replace_file
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -175,9 +175,8 @@ class RelevanceTracker(Callback):
         for tag, picture in report.pictures.items():
             prefix = "" if tag == "probes" else f"{tag}-"
             path = self.folder / f"{prefix}epoch={trainer.current_epoch:03d}.png"
-            partial = path.with_name(f".{path.name}.partial")
-            Image.fromarray(picture).save(partial, format="png")
-            os.replace(partial, path)
+            image = Image.fromarray(picture)
+            replace_file(path, lambda file, image=image: image.save(file, format="png"))
             for logger in loggers:
                 logger.experiment.add_image(f"explanations/{tag}", picture, step, dataformats="HWC")
         for tag, text in report.texts.items():

@@ -190,7 +190,8 @@ def evaluate(
         for start in range(progress.done, total, data.batch_size)
     ]
     mine = batches[share.rank :: share.processes]
-    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=data.collate)
+    own = torch.Generator()  # a loader without one draws from everybody's
+    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=data.collate, generator=own)
     found = (
         score_batch(protocol, batch, indices, list(progress.metrics), options)
         for indices, batch in zip(mine, loader, strict=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
+
+from lightning_modules.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,17 @@ ALONE = Share()
 
 @contextmanager
 def torchrun_share() -> Iterator[Share]:
-    """All of the batches, unless torchrun has started several processes."""
+    """All of the batches, unless torchrun has started several processes.
+
+    Raises:
+        InputError: several were started in another way, and would not know of each other.
+    """
     if not dist.is_torchelastic_launched():
+        if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+            raise InputError(
+                f"SLURM has started {os.environ['SLURM_NTASKS']} processes, each of which would "
+                "score everything; accepted: srun --ntasks-per-node 1 torchrun ... explain.py"
+            )
         yield ALONE
         return
     dist.init_process_group()
