@@ -211,8 +211,9 @@ class Recorder(TorchFunctionMode):
             return output
         if operation == "add":
             check_batch_first(output, self.recording.batch_size)
-        tensors = path[:1]
-        if operation != UNCHANGED:
+        if operation == UNCHANGED:
+            args, kwargs, tensors = (), {}, path[:1]  # nothing is needed later, nothing is kept
+        else:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             args = [_TENSOR if isinstance(a, Tensor) else a for a in args]
             kwargs = {k: _TENSOR if isinstance(a, Tensor) else a for k, a in kwargs.items()}

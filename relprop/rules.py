@@ -60,6 +60,7 @@ def linear_z_plus(
     # Where every product x_i w_ji is negative Z is 0, up to rounding, and so is S.
     Z.masked_fill_(Z <= _rounding(magnitude), torch.inf)
     S = relevance / Z.add_(2 * eps)
+    del magnitude, Z  # as large as the widest layer
     return (S @ abs_weight).mul_(abs_input).add_((S @ weight).mul_(input))
 
 
