@@ -9,11 +9,11 @@ import re
 def one_line(message: object) -> str:
     """A message on one line of a terminal, whatever the names and files that it quotes hold.
 
-    White space becomes single spaces; what cannot be printed (control characters, which a terminal
+    Its lines are joined by spaces; what cannot be printed (control characters, which a terminal
     would obey; marks that turn the direction of the text) becomes its escape sequence.
     """
-    words = " ".join(str(message).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    line = " ".join(filter(None, map(str.strip, str(message).splitlines())))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def slug(name: str) -> str:
