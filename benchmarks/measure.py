@@ -46,25 +46,30 @@ def milliseconds(times: list[float]) -> str:
 def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> int:
     """Bytes by which memory grows at most while what ``prepare`` returns runs, once.
 
-    On the CPU in a process of its own, so that nothing freed before is used again.
+    In a process of its own, so that nothing freed before is used again.
     """
-    if torch.cuda.is_available():
-        run = prepare(*arguments)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (prepare, *arguments))
 
 
-def _peak(prepare, *arguments) -> int:
+def _peak(prepare: Callable[..., Callable[[], object]], *arguments) -> int:
     run = prepare(*arguments)
+    peak = watch_memory()
+    run()
+    return peak()
+
+
+def watch_memory() -> Callable[[], int]:
+    """What is returned tells by how many bytes memory (a GPU's, if there is one) has grown at most
+    since this call."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        return lambda: torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts from here
     before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
+    return lambda: _status("VmHWM") - before
 
 
 def _status(name: str) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import tempfile
 import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import lightning
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from timm.optim import param_groups_weight_decay
 from torch.utils.data import DataLoader
 from transformers import BertForSequenceClassification
 
-from benchmarks.measure import milliseconds, print_table, ratios, show
+import train
+from benchmarks.measure import milliseconds, print_table, ratios, show, watch_memory
+from configs.schema import load_config
 from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.callbacks import FiniteSteps
-from lightning_modules.callbacks.probes import ImageProbes
 from lightning_modules.data import DATAMODULES
 
 CLASSES = [str(i) for i in range(10)]
@@ -48,31 +56,62 @@ class Plain(lightning.LightningModule):
         return torch.optim.AdamW(param_groups_weight_decay(self.backbone, 0.05), lr=1e-3)
 
 
-class Clock(lightning.Callback):
-    """Seconds of every training step, from its batch to the end of the optimiser's step."""
+class Turns(lightning.Callback):
+    """Takes a step whenever it is told to, and tells how long it took, all hooks included."""
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+    def __init__(self, pipe) -> None:
+        self.pipe, self.started = pipe, time.perf_counter()
 
     def on_train_batch_start(self, *_) -> None:
+        self.pipe.send(time.perf_counter() - self.started)
+        self.pipe.recv()
         self.started = time.perf_counter()
 
-    def on_train_batch_end(self, *_) -> None:
-        self.seconds.append(time.perf_counter() - self.started)
 
-
-def fit(model: lightning.LightningModule, batch: dict, steps: int, ours: bool) -> list[float]:
-    clock = Clock()
+def fit(pipe, make: Callable, ours: bool, batch_size: int, steps: int) -> None:
+    """Train in a process of its own; says at last by how many bytes its memory grew at most."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    batch, *models = make(batch_size)
     trainer = lightning.Trainer(
         max_steps=steps,
-        callbacks=[clock, *([FiniteSteps(".", "stop")] if ours else [])],
+        callbacks=[Turns(pipe), *([FiniteSteps(".", "stop")] if ours else [])],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, DataLoader([batch] * steps, batch_size=None))
-    return clock.seconds[2:]  # the first ones allocate
+    loader = DataLoader([batch] * steps, batch_size=None)
+    peak = watch_memory()
+    trainer.fit(models[ours], loader)
+    pipe.send(peak())
+
+
+def in_turns(make: Callable, batch_size: int, steps: int) -> tuple[dict, dict]:
+    """Seconds of each step and peak bytes of the plain training (twice) and of ours.
+
+    The trainings are processes that take their steps in turns, so that whatever else the machine
+    does falls on all of them; plain training beside itself shows what remains of that.
+    """
+    context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
+    for name in ("plain", "plain again", "ours"):
+        pipes[name], end = context.Pipe()
+        arguments = (end, make, name == "ours", batch_size, steps)
+        processes.append(context.Process(target=fit, args=arguments, daemon=True))
+        processes[-1].start()
+        pipes[name].recv()  # until it stands before its first step
+    seconds = {name: [] for name in pipes}
+    for _ in range(steps - 1):
+        for name, pipe in pipes.items():
+            pipe.send("go")
+            seconds[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send("go")
+    peaks = {name: pipe.recv() for name, pipe in pipes.items()}
+    for process in processes:
+        process.join()
+    return {name: found[2:] for name, found in seconds.items()}, peaks  # the first ones allocate
 
 
 def vision(batch_size: int):
@@ -100,54 +139,65 @@ def text(batch_size: int):
     return batch, Plain(BertForSequenceClassification(ours.backbone.config)), ours
 
 
-def steps(rounds: int, count: int = 6, batch_size: int = 16) -> None:
-    """Fitted in turns, on the same batch."""
+def steps(rounds: int, batch_size: int = 16) -> None:
     rows = []
     for label, make in (("ViTClassifier (DeiT-Tiny, 224)", vision), ("BertClassifier", text)):
-        found = {"plain": [], "ours": []}
-        for turn in range(rounds):
-            batch, plain, ours = make(batch_size)
-            both = [("plain", plain), ("ours", ours)]
-            for name, model in both if turn % 2 else both[::-1]:
-                found[name] += fit(model, batch, count, ours=name == "ours")
-        ratio = show(ratios(found["ours"], found["plain"]), 3)
-        times = (milliseconds(found["plain"]), milliseconds(found["ours"]))
-        rows.append([label, *times, ratio])
+        times, peaks = in_turns(make, batch_size, 8 * rounds + 3)
+        for name, found in times.items():
+            ratio = show(ratios(found, times["plain"]), 3)
+            peak = f"{peaks[name] / 2**20:,.0f} MiB, {peaks[name] / peaks['plain']:.2f}"
+            rows.append([f"{label}, {name}", milliseconds(found), ratio, peak])
     print_table(
         f"a training step, batch {batch_size}, over the library's model in plain Lightning",
-        ["classifier", "plain, ms", "ours, ms", "ratio (quartiles)"],
+        ["classifier", "ms", "ratio (quartiles)", "peak memory, over plain"],
         rows,
     )
 
 
-class Pictures:
-    """As much of a datamodule as the tracker's probes need."""
+class Epochs(lightning.Callback):
+    """Seconds from the first to the last training step of each epoch."""
 
-    class_names, pairs_dataset = CLASSES, None
-    input_config = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
 
-    def __init__(self, samples: int) -> None:
-        noise = torch.randn(samples, 3, 224, 224)
-        self.val_dataset = [{"image": x, "label": i % 10} for i, x in enumerate(noise)]
+    def on_train_batch_start(self, trainer, module, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.is_last_batch:
+            self.seconds.append(time.perf_counter() - self.started)
 
 
-def tracker(samples: int = 32) -> None:
+def noise(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.effect_noise((256, 256), 80).convert("RGB").save(folder / f"{i}.jpg")
+
+
+def tracker(pictures: int = 64) -> None:
     """The tracker's share of an epoch of configs/deit_image_folder.yaml, by size of data set."""
-    data = Pictures(samples)
-    module = ViTClassifier(CLASSES, data.input_config, "deit_small_patch16_224")
-    probes = ImageProbes(module, data, {"method": "transformer_attribution", "start_layer": 0})
-    probes.report(range(samples), 0)
-    started = time.perf_counter()
-    probes.report(range(samples), 1)
-    tracked = time.perf_counter() - started
-    batch = {"image": torch.randn(8, 3, 224, 224), "label": torch.arange(8)}
-    step = sorted(fit(module, batch, 6, ours=True))[2]
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(2):
+            noise(Path(folder, "train", str(i)), pictures // 2)
+            noise(Path(folder, "val", str(i)), 16)
+        overrides = [f"data.root={folder}", f"run_dir={folder}/run", "model.pretrained=false"]
+        overrides += ["data.batch_size=16", "data.num_workers=0", "trainer.precision=32-true"]
+        overrides += ["trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
+        config = load_config("configs/deit_image_folder.yaml", overrides)
+        data, model, trainer = train.build(config, None)
+        epochs = Epochs()
+        trainer.callbacks.append(epochs)
+        trainer.fit(model, datamodule=data)
+    tracked = trainer.callback_metrics["relevance/seconds"].item()
+    each = epochs.seconds[-1] / pictures
     rows = [
-        [f"{images:,}", f"{images / 8 * step:,.0f}", f"{tracked / (images / 8 * step):.3%}"]
-        for images in (1000, 4000, 50_000, 1_281_167)
+        [f"{n:,}", f"{n * each:,.0f}", f"{tracked / (n * each):.2%}"]
+        for n in (2000, 5000, 50_000, 1_281_167)
     ]
     print_table(
-        f"the tracker: {tracked:.1f} s for {samples} probes; a step of 8 pictures: {step:.2f} s",
+        f"the tracker: {tracked:.1f} s for {config.tracker.samples} probes, pictures and logs "
+        f"included; training: {each:.3f} s a picture",
         ["training pictures", "an epoch's steps, s", "the tracker over them"],
         rows,
     )
