@@ -56,7 +56,7 @@ from relprop.operations import (
     tensors_in,
     writes_in_place,
 )
-from relprop.rules import RuleSet
+from relprop.rules import ABOVE_ATTENTION, RuleSet
 
 _TENSOR = object()  # stands for a tensor in the arguments that a node keeps
 
@@ -67,6 +67,7 @@ class Backward:
 
     rules: RuleSet | None = None  # None: the gradient
     eps: float = 0.0
+    blocks: int = 0  # attention maps that the recording holds
     # While asked for: the operations whose rule was the first not to give finite relevance.
     culprits: list[str] | None = None
 
@@ -78,7 +79,7 @@ class _Recorded(torch.autograd.Function):
     def forward(ctx, backward: Backward, operation: str, args, kwargs, output, *tensors):
         ctx.set_materialize_grads(False)
         ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
-        ctx.count = len(tensors)
+        ctx.count, ctx.blocks = len(tensors), backward.blocks
         if operation == "matmul":  # cheap to have again, and Q K^T is as large as the attention
             ctx.save_for_backward(*tensors)
         elif operation != UNCHANGED:
@@ -102,7 +103,10 @@ class _Recorded(torch.autograd.Function):
 
 
 def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]:
-    if ctx.operation not in backward.rules:
+    rule = backward.rules.get(ctx.operation)
+    if ctx.blocks == backward.blocks:
+        rule = backward.rules.get(ABOVE_ATTENTION + ctx.operation, rule)
+    if rule is None:
         raise UnsupportedModel(
             f"the rule set has no rule for '{ctx.operation}'; it has: {', '.join(backward.rules)}"
         )
@@ -112,7 +116,7 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
     args = [next(remaining) if a is _TENSOR else a for a in ctx.args]
     kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}
     output = torch.matmul(*args, **kwargs) if ctx.operation == "matmul" else saved[-1]
-    relevance = backward.rules[ctx.operation](arriving, output, *args, eps=backward.eps, **kwargs)
+    relevance = rule(arriving, output, *args, eps=backward.eps, **kwargs)
     return relevance if isinstance(relevance, tuple) else (relevance,)
 
 
@@ -247,6 +251,7 @@ class Recorder(TorchFunctionMode):
                 if not any(path[0] is seen for seen in recording.attention):
                     check_attention(path[0], recording.batch_size)
                     recording.attention.append(path[0])
+                    recording.backward.blocks += 1
             else:
                 set_role(output, SCORES)
 

@@ -212,10 +212,20 @@ LRP: RuleSet = PAPER | {"linear": linear_signs_apart, "add": add_proportional}
 RULE_SETS: dict[str, RuleSet] = {"paper": PAPER, "lrp": LRP}
 
 
+ABOVE_ATTENTION = "above attention: "
+"""Prefix of an operation: its rule after the last attention map, where it has one of its own."""
+
+
 def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
-    """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16"."""
+    """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16".
+
+    But for those after the last attention map: there all relevance is in the tokens that the head
+    reads, often a single one. Sums have so few terms that rounding may turn the sign of a residual
+    stream's relevance, and with it the map.
+    """
     if precision == "bf16" and rules.get("linear") is linear_z_plus:
-        return {**rules, "linear": linear_z_plus_bf16}
+        fast = {"linear": linear_z_plus_bf16, ABOVE_ATTENTION + "linear": linear_z_plus}
+        return {**rules, **fast}
     return rules
 
 

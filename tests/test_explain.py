@@ -325,6 +325,30 @@ def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
         torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
 
 
+def test_a_rule_of_its_own_above_the_last_attention_map(tiny_vit, images):
+    """What precision="bf16" needs: the projection, the MLP and the head, and no other layers."""
+    seen = []
+
+    def counted(name):
+        def rule(relevance, output, input, weight, *args, eps):
+            seen.append((name, weight.shape[0]))
+            return relprop.rules.linear_z_plus(relevance, output, input, weight, *args, eps=eps)
+
+        return rule
+
+    own = {"linear": counted("below"), relprop.rules.ABOVE_ATTENTION + "linear": counted("above")}
+    model = tiny_vit()
+    found = relprop.explain(model, images, 1, "lrp", rules={**relprop.rules.PAPER, **own})
+    block = model.blocks[-1]
+    head = (model.head, block.mlp.fc2, block.mlp.fc1, block.attn.proj)
+    above = [("above", layer.out_features) for layer in head]
+    assert seen[:5] == [*above, ("below", block.attn.qkv.out_features)]
+    assert len(seen) == 4 * len(model.blocks) + 1
+    assert {name for name, _ in seen[5:]} == {"below"}
+    plain = relprop.explain(model, images, 1, "lrp", rules="paper")
+    assert torch.equal(found.relevance, plain.relevance)
+
+
 def test_bf16_hardly_changes_a_map(tiny_vit, images):
     model = tiny_vit().float()
     precise = relprop.explain(model, images.float(), 1).relevance
