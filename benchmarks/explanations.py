@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import timm
 import torch
 
 import relprop
 from benchmarks import models
 from benchmarks.measure import milliseconds, peak_memory, print_table, ratios, seconds, show
+from relprop.memory import memory_of_sample
 
 METHODS = {
     "transformer_attribution": ("transformer_attribution", {}),
@@ -18,29 +21,33 @@ METHODS = {
 }
 
 
+LIMIT = 8 * 2**30  # bytes: what needs more is explained in parts, max_memory=LIMIT
+
+
 def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -> None:
     """Time over one ``no_grad`` forward pass; memory over autograd's forward and backward."""
     for name in names:
         for batch in batches:
             model, x = models.build(name), models.inputs(name, batch)
+            too_large = batch * memory_of_sample(model, x) > LIMIT
+            limit = {"max_memory": LIMIT} if too_large else {}
             runs = {"forward": lambda m=model, x=x: models.forward(m, x)}
             for label, (method, options) in METHODS.items():
-                runs[label] = lambda m=model, x=x, method=method, options=options: models.explain(
-                    m, x, method, **options
-                )
+                runs[label] = partial(models.explain, model, x, method, **options, **limit)
             times = seconds(runs, rounds)
             yardstick = peak_memory(models.prepare_backward, name, batch) if memory else 0
             rows = []
             for label, (method, options) in METHODS.items():
                 took = "-"
                 if memory:
-                    peak = peak_memory(models.prepare_explain, name, batch, method, options)
+                    peak = peak_memory(models.prepare_explain, name, batch, method, options | limit)
                     took = f"{peak / 2**20:,.0f} MiB, {peak / yardstick:.2f}"
                 ratio = show(ratios(times[label], times["forward"]))
                 rows.append([label, milliseconds(times[label]), ratio, took])
             forward = milliseconds(times["forward"])
+            parts = f", max_memory={LIMIT / 2**30:g} GiB" if too_large else ""
             print_table(
-                f"{name}, batch {batch}: a forward pass takes {forward} ms",
+                f"{name}, batch {batch}{parts}: a forward pass takes {forward} ms",
                 ["method", "ms", "forward passes (quartiles)", "peak memory, over backward's"],
                 rows,
             )

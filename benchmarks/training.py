@@ -102,10 +102,12 @@ def in_turns(make: Callable, batch_size: int, steps: int) -> tuple[dict, dict]:
         processes[-1].start()
         pipes[name].recv()  # until it stands before its first step
     seconds = {name: [] for name in pipes}
+    order = list(pipes)
     for _ in range(steps - 1):
-        for name, pipe in pipes.items():
-            pipe.send("go")
-            seconds[name].append(pipe.recv())
+        order.append(order.pop(0))  # nobody always comes after the same other
+        for name in order:
+            pipes[name].send("go")
+            seconds[name].append(pipes[name].recv())
     for pipe in pipes.values():
         pipe.send("go")
     peaks = {name: pipe.recv() for name, pipe in pipes.items()}
