@@ -12,6 +12,7 @@ The gradient of every operation is autograd's own (see :mod:`relprop.trace`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -39,6 +40,37 @@ def _rounding(magnitude: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------- linear maps
 
 
+def where_relevance_arrives(rule: Rule) -> Rule:
+    """A linear map's ``rule`` for the tokens to which relevance arrives; the others get none.
+
+    Those are few above the last attention map, where a head reads the class token alone, and all
+    that is padding is among the others.
+    """
+
+    @functools.wraps(rule)
+    def of_tokens(relevance, output, input, weight, bias=None, *, eps):
+        # One channel tells for all of them, nearly always, and at no cost.
+        if not _known((relevance[..., 0] == 0).any()):
+            return rule(relevance, output, input, weight, bias, eps=eps)
+        arrives = relevance.any(dim=-1)
+        of_input = torch.zeros_like(input)
+        of_input[arrives] = rule(
+            relevance[arrives], output[arrives], input[arrives], weight, bias, eps=eps
+        )
+        return of_input
+
+    return of_tokens
+
+
+def _known(condition: Tensor) -> bool:
+    """Whether it holds; False under vmap, where no value may be looked at."""
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
+
+
+@where_relevance_arrives
 def linear_z_plus(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
@@ -64,6 +96,7 @@ def linear_z_plus(
     return (S @ abs_weight).mul_(abs_input).add_((S @ weight).mul_(input))
 
 
+@where_relevance_arrives
 def linear_z_plus_bf16(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
@@ -79,6 +112,7 @@ def linear_z_plus_bf16(
     return input * torch.where(x > 0, S @ W_plus, S @ W_minus)
 
 
+@where_relevance_arrives
 def linear_signs_apart(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:

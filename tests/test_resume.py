@@ -1,6 +1,7 @@
 """Resume: a run that was stopped ends as one that never was, to the bit, on images and on texts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,22 @@ def stop_in_epoch(monkeypatch):
     return stop
 
 
+def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
+    """Weights, optimiser, schedule, table, pictures, curves and test metrics, to the bit."""
+    for name in ("last", "best"):
+        ours, theirs = load(run_dir, name), load(undisturbed, name)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+            assert_identical(ours[part], theirs[part], part)
+    assert rows(run_dir) == rows(undisturbed)
+    for picture in (undisturbed / "explanations").iterdir():
+        resumed = run_dir / "explanations" / picture.name
+        assert resumed.read_bytes() == picture.read_bytes(), picture.name
+    for tag in ("val/accuracy", "relevance/drift", "train/loss"):
+        assert curve(run_dir, tag) == curve(undisturbed, tag), tag
+    a, b = (json.loads((d / "metrics.json").read_text()) for d in (run_dir, undisturbed))
+    assert a == b
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_a_resumed_run_is_bit_identical(experiment, undisturbed, tmp_path, stop_in_epoch, epoch):
     go_on = stop_in_epoch(epoch)
@@ -52,19 +69,7 @@ def test_a_resumed_run_is_bit_identical(experiment, undisturbed, tmp_path, stop_
         run(tmp_path / "run", experiment=experiment)
     go_on()
     train.main(["--resume", str(tmp_path / "run")])
-
-    for name in ("last", "best"):
-        ours, theirs = load(tmp_path / "run", name), load(undisturbed, name)
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-            assert_identical(ours[part], theirs[part], part)
-    assert rows(tmp_path / "run") == rows(undisturbed)
-    for picture in (undisturbed / "explanations").iterdir():
-        resumed = tmp_path / "run" / "explanations" / picture.name
-        assert resumed.read_bytes() == picture.read_bytes(), picture.name
-    for tag in ("val/accuracy", "relevance/drift", "train/loss"):
-        assert curve(tmp_path / "run", tag) == curve(undisturbed, tag), tag
-    a, b = (json.loads((d / "metrics.json").read_text()) for d in (tmp_path / "run", undisturbed))
-    assert a == b
+    assert_same_end(tmp_path / "run", undisturbed)
 
 
 def test_the_tracker_does_not_touch_training(experiment, undisturbed, tmp_path):
@@ -81,6 +86,44 @@ def test_a_run_out_of_patience_stops_and_stays_stopped(tmp_path):
     assert len(rows(tmp_path / "run")) == 2
     train.main(["--resume", str(tmp_path / "run"), "patience=2"])
     assert len(rows(tmp_path / "run")) == 3
+
+
+KILLED_IN = {  # the end of what is its middle
+    "a step": "lightning_modules.ViTClassifier.training_step",
+    "validation": "lightning_modules.ViTClassifier.validation_step",
+    "the tracker": "lightning_modules.callbacks.RelevanceTracker._publish",
+    "the table of metrics": "lightning_modules.callbacks.MetricsTable.on_train_epoch_end",
+}
+
+
+def test_a_run_killed_in_each_of_its_parts(tmp_path):
+    """SIGKILL in the second epoch, once in each part, resumed each time."""
+    whole = run(tmp_path / "whole")
+    arguments = [*DIGITS, f"run_dir={tmp_path / 'run'}"]
+    for part, place in KILLED_IN.items():
+        owner, name = place.rsplit(".", 1)
+        script = f"""
+import os, pkgutil, signal, train
+owner = pkgutil.resolve_name({owner!r})
+function = owner.{name}
+def then_killed(self, *arguments):
+    done = function(self, *arguments)
+    trainer = getattr(self, "trainer", arguments[0])
+    if trainer.current_epoch == 1 and not trainer.sanity_checking:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+owner.{name} = then_killed
+train.main({arguments!r})
+"""
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: rounding depends on it
+        ended = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=one_thread, capture_output=True
+        )
+        assert ended.returncode == -9, (part, ended.stderr.decode()[-2000:])
+        assert load(tmp_path / "run")["epoch"] == 0, part
+        arguments = ["--resume", str(tmp_path / "run")]
+    train.main(arguments)
+    assert_same_end(tmp_path / "run", whole)
 
 
 def test_a_kill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):

@@ -153,6 +153,26 @@ def test_linear(rule, slow, tokens, make, B, inputs, outputs, biased, eps):
     assert_equal(rule(R, F.linear(x, W, bias), x, W, bias, eps=eps), expected.view_as(x))
 
 
+@pytest.mark.parametrize(
+    "rule", [rules.linear_z_plus, rules.linear_z_plus_bf16, rules.linear_signs_apart]
+)
+def test_tokens_without_relevance_take_no_part(rule):
+    """Whatever they hold; nor does one whose relevance starts with a 0 lose any."""
+    R, x, W = torch.randn(2, 5, 3), torch.randn(2, 5, 4), torch.randn(3, 4)
+    expected = rule(R, F.linear(x, W), x, W, eps=1e-9)
+    R[0, 1:] = R[1] = 0
+    expected[0, 1:] = expected[1] = 0
+    x[0, 2] = torch.inf
+    torch.testing.assert_close(rule(R, F.linear(x, W), x, W, eps=1e-9), expected)
+    R[0, :, 0] = 0
+    samples = zip(R[:, 0], x[:, 0], strict=True)
+    expected = torch.stack([rule(r, F.linear(v, W), v, W, eps=1e-9) for r, v in samples])
+    assert expected[0].any()
+    torch.testing.assert_close(rule(R, F.linear(x, W), x, W, eps=1e-9)[:, 0], expected)
+    together = torch.vmap(lambda R: rule(R, F.linear(x, W), x, W, eps=1e-9))(R[None])
+    torch.testing.assert_close(together[0, :, 0], expected)
+
+
 @check(make=tensor_makers(), B=SIZE, inputs=SIZE, outputs=SIZE, eps=EPS)
 def test_linear_bf16(make, B, inputs, outputs, eps):
     """Each of its four roundings, of input, weight, quotient and product, is of 2^-9 at most."""
