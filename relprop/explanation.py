@@ -65,7 +65,7 @@ def explain(
     """
     check_method(method, options)  # before the forward pass
     if max_memory is None:
-        return explain_trace(record(model, inputs), target, method, **options)
+        return _explain_once(model, inputs, target, method, **options)
     if target is not None:
         target = torch.as_tensor(target)
         check_target(target, batch_size(inputs))
@@ -73,10 +73,16 @@ def explain(
     targets = repeat(target) if target is None or target.ndim == 0 else target.split(size)
     explanations = [
         # One recording at a time: it is gone before the next.
-        explain_trace(record(model, part), of_part, method, **options)
+        _explain_once(model, part, of_part, method, **options)
         for part, of_part in zip(split(inputs, size), targets, strict=False)
     ]
     return joined(explanations)
+
+
+def _explain_once(model: nn.Module, inputs, target, method: str, **options) -> Explanation:
+    trace = record(model, inputs)
+    trace.single_use = True
+    return explain_trace(trace, target, method, **options)
 
 
 def joined(explanations: Sequence[Explanation]) -> Explanation:

@@ -73,53 +73,56 @@ def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
     return (G * maps).relu_().mean(dim=1)
 
 
-def _read(trace: Trace, target: Tensor, options: Options, maps: Tensor) -> Tensor:
+def _readout(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """w [B, N]: how much of the output's relevance each token of the last block holds."""
+    return trace.readout(target, options.rules, options.eps)
+
+
+def _read(w: Tensor, maps: Tensor) -> Tensor:
     """The readout's row of a map: w M, [B, ..., N, N] -> [B, ..., N]."""
-    w = trace.readout(target, options.rules, options.eps)
     return torch.einsum("bn,b...nm->b...m", w, maps)
 
 
-def _read_product(
-    trace: Trace, target: Tensor, options: Options, blocks: list[Tensor], normalize: bool
-) -> Tensor:
+def _read_product(w: Tensor, blocks: list[Tensor], normalize: bool) -> Tensor:
     """w (I + C^L) (I + C^(L-1)) ... (I + C^start), blocks [B, N, N] in the order of the model."""
-    row = trace.readout(target, options.rules, options.eps)
     for C in reversed(blocks):
         if normalize:
-            row = row / (1 + C.sum(dim=-1))
-        row = row + (row[:, None] @ C)[:, 0]
-    return row
+            w = w / (1 + C.sum(dim=-1))
+        w = w + (w[:, None] @ C)[:, 0]
+    return w
 
 
 @method("transformer_attribution")
 def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
+    w = _readout(trace, target, options)
     G = trace.gradient(target, options.start_layer)
-    R = trace.relevance(target, options.start_layer, options.rules, options.eps)
+    R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
     blocks = [_heads_of_product(g, r) for g, r in zip(G, R, strict=True)]
-    return _read_product(trace, target, options, blocks, options.normalize_rows)
+    return _read_product(w, blocks, options.normalize_rows)
 
 
 @method("generic_attention")
 def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
-    G = trace.gradient(target, options.start_layer)
+    w = _readout(trace, target, options)
+    G = trace.gradient(target, options.start_layer, last=True)
     A = trace.attention[options.start_layer :]
     blocks = [_heads_of_product(g, a) for g, a in zip(G, A, strict=True)]
-    return _read_product(trace, target, options, blocks, options.normalize_rows)
+    return _read_product(w, blocks, options.normalize_rows)
 
 
 @method("rollout")
 def rollout(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Attention rollout (Abnar, Zuidema 2020): product of I + E_h A, rows summing to 1."""
     blocks = [a.mean(dim=1) for a in trace.attention[options.start_layer :]]
-    return _read_product(trace, target, options, blocks, normalize=True)
+    return _read_product(_readout(trace, target, options), blocks, normalize=True)
 
 
 @method("raw_attention")
 def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """The last block's attention, E_h A^L."""
-    return _read(trace, target, options, trace.attention[-1].mean(dim=1))
+    return _read(_readout(trace, target, options), trace.attention[-1].mean(dim=1))
 
 
 @method("gradcam")
@@ -129,11 +132,12 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
     is taken; for texts over the whole map, as published.
     """
-    last = len(trace.attention) - 1
-    G = _read(trace, target, options, trace.gradient(target, last)[0])
+    w = _readout(trace, target, options)
+    block = len(trace.attention) - 1
+    G = _read(w, trace.gradient(target, block, last=True)[0])
     weight = G[..., trace.prefix :].mean(dim=-1)[..., None, None]
     cam = (trace.attention[-1] * weight).mean(dim=1).clamp(min=0)
-    row = _read(trace, target, options, cam)
+    row = _read(w, cam)
     low, high = _range(row[:, trace.prefix :] if trace.grid else cam, trace.valid)
     return torch.where(high > low, (row - low) / (high - low), 0)
 
@@ -149,16 +153,17 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 @method("lrp", rules="lrp")
 def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Relevance all the way to the pixels [B, H, W] or the embeddings [B, N]. Signed."""
-    relevance = trace.source_relevance(target, options.rules, options.eps)
+    relevance = trace.source_relevance(target, options.rules, options.eps, last=True)
     return relevance.sum(dim=1 if relevance.ndim == 4 else -1)
 
 
 @method("partial_lrp", rules="lrp")
 def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
-    last = len(trace.attention) - 1
-    R = trace.relevance(target, last, options.rules, options.eps)[0]
-    return _read(trace, target, options, _heads(R))
+    w = _readout(trace, target, options)
+    block = len(trace.attention) - 1
+    R = trace.relevance(target, block, options.rules, options.eps, last=True)[0]
+    return _read(w, _heads(R))
 
 
 # ------------------------------------------------------- ablations (paper section 4, table 4)
@@ -167,23 +172,26 @@ def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
 @method("without_gradient")
 def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h R^+, rows summing to 1."""
-    R = trace.relevance(target, options.start_layer, options.rules, options.eps)
-    return _read_product(trace, target, options, [_heads(r) for r in R], options.normalize_rows)
+    w = _readout(trace, target, options)
+    R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
+    return _read_product(w, [_heads(r) for r in R], options.normalize_rows)
 
 
 @method("without_relevance")
 def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
-    G = trace.gradient(target, options.start_layer)
+    w = _readout(trace, target, options)
+    G = trace.gradient(target, options.start_layer, last=True)
     A = trace.attention[options.start_layer :]
     blocks = [_heads_of_product(g, a > 0) for g, a in zip(G, A, strict=True)]
-    return _read_product(trace, target, options, blocks, options.normalize_rows)
+    return _read_product(w, blocks, options.normalize_rows)
 
 
 def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Tensor:
+    w = _readout(trace, target, options)
     G = trace.gradient(target, block)[0]
-    R = trace.relevance(target, block, options.rules, options.eps)[0]
-    return _read(trace, target, options, _heads_of_product(G, R))
+    R = trace.relevance(target, block, options.rules, options.eps, last=True)[0]
+    return _read(w, _heads_of_product(G, R))
 
 
 @method("last_block")

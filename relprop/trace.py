@@ -34,6 +34,9 @@ class Trace:
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
+        # Asked for one explanation only: its last walk back frees what it has passed, so that what
+        # comes next finds memory that the kernel need not hand out anew.
+        self.single_use = False
         self._check_batch_first()
         self.grid = recording.grid
         tokens = recording.attention[-1].shape[-1]
@@ -56,10 +59,15 @@ class Trace:
         """Bytes of the tokens after the last block, [B, N, D]; 0 where they were not seen."""
         return 0 if self._recording.stream is None else self._recording.stream.nbytes
 
-    def gradient(self, target: Tensor, start_layer: int = 0) -> tuple[Tensor, ...]:
-        """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B]."""
-        maps = self._maps(start_layer)
-        return tuple(self._finished(g) for g in self._walk_back(maps, target, None, 0.0))
+    def gradient(
+        self, target: Tensor, start_layer: int = 0, *, last: bool = False
+    ) -> tuple[Tensor, ...]:
+        """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B].
+
+        ``last``: no other walk back follows; one over a recording of a single use frees it.
+        """
+        found = self._walk_back(self._maps(start_layer), target, None, 0.0, last)
+        return tuple(self._finished(g) for g in found)
 
     def relevance(
         self,
@@ -67,10 +75,15 @@ class Trace:
         start_layer: int = 0,
         rules: str | RuleSet = "paper",
         eps: float = DEFAULT_EPS,
+        *,
+        last: bool = False,
     ) -> tuple[Tensor, ...]:
-        """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up."""
-        maps = self._maps(start_layer)
-        return tuple(self._finished(r) for r in self._walk_back(maps, target, rules, eps))
+        """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up.
+
+        ``last`` as in :meth:`gradient`.
+        """
+        found = self._walk_back(self._maps(start_layer), target, rules, eps, last)
+        return tuple(self._finished(r) for r in found)
 
     def not_finite(
         self,
@@ -95,12 +108,20 @@ class Trace:
         return None if finite else "the gradient of the attention"
 
     def source_relevance(
-        self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
+        self,
+        target: Tensor,
+        rules: str | RuleSet = "paper",
+        eps: float = DEFAULT_EPS,
+        *,
+        last: bool = False,
     ) -> Tensor:
-        """Relevance of the pixels [B, C, H, W] or of the embeddings [B, N, D]."""
+        """Relevance of the pixels [B, C, H, W] or of the embeddings [B, N, D].
+
+        ``last`` as in :meth:`gradient`.
+        """
         if self._recording.source is None:
             raise UnsupportedModel("neither a patch embedding nor an embedding layer was seen")
-        return self._walk_back([self._recording.source], target, rules, eps)[0]
+        return self._walk_back([self._recording.source], target, rules, eps, last)[0]
 
     def readout(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
@@ -154,7 +175,12 @@ class Trace:
             raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {depth - 1}")
 
     def _walk_back(
-        self, inputs: list[Tensor], target: Tensor, rules: str | RuleSet | None, eps: float
+        self,
+        inputs: list[Tensor],
+        target: Tensor,
+        rules: str | RuleSet | None,
+        eps: float,
+        last: bool = False,
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
         backward = self._recording.backward
@@ -162,8 +188,9 @@ class Trace:
         with as_if_alone(self._logits.device):  # a rule may need a graph of its own
             classes = torch.arange(self._logits.shape[1], device=target.device)
             start = (classes == target[:, None]).to(self._logits.dtype)
+            keep = not (last and self.single_use)
             found = torch.autograd.grad(
-                self._logits, inputs, start, retain_graph=True, allow_unused=True
+                self._logits, inputs, start, retain_graph=keep, allow_unused=True
             )
         return tuple(
             torch.zeros_like(x) if f is None else f for x, f in zip(inputs, found, strict=True)

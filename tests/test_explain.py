@@ -309,6 +309,23 @@ def test_a_batch_in_parts_is_checked_as_a_whole(tiny_vit, images):
         relprop.explain(tiny_vit(), {}, max_memory=0)
 
 
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_one_explanation_is_that_of_a_recording_and_frees_it(tiny_vit, images, method, monkeypatch):
+    expected = relprop.explain_trace(relprop.record(tiny_vit(), images), 1, method)
+    grad, kept = torch.autograd.grad, []
+
+    def watched(outputs, *args, retain_graph, **kwargs):
+        if getattr(outputs, "shape", None) == expected.logits.shape:
+            kept.append(retain_graph)  # rules may walk back as well, through what is theirs
+        return grad(outputs, *args, retain_graph=retain_graph, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    found = relprop.explain(tiny_vit(), images, 1, method)
+    assert torch.equal(found.relevance, expected.relevance)
+    walks_only_the_head = method in ("rollout", "raw_attention")
+    assert kept[-1] is walks_only_the_head and all(kept[:-1])
+
+
 def test_no_classes(tiny_vit, images):
     assert relprop.explain_classes(relprop.record(tiny_vit(), images), []) == []
 
