@@ -1,6 +1,7 @@
 """Everything that is said about speed, measured: python -m benchmarks
 
 python -m benchmarks training explain --models deit_tiny vit_base --batches 1 8 --rounds 5
+python -m benchmarks throughput --batches 1 16 64 256    (meant for a GPU)
 
 Ratios are medians over rounds in which what is compared takes turns, with their quartiles.
 """
@@ -14,9 +15,9 @@ import warnings
 
 import torch
 
-from benchmarks import explanations, models, peers, training
+from benchmarks import explanations, models, peers, throughput, training
 
-SECTIONS = ("training", "explain", "growth", "tracker", "peers")
+SECTIONS = ("training", "explain", "growth", "tracker", "peers", "throughput")
 
 
 def main() -> None:
@@ -52,6 +53,8 @@ def main() -> None:
         training.tracker()
     if "peers" in sections:
         peers.peers(8, chosen.rounds)
+    if "throughput" in sections:
+        throughput.throughput("vit_base", chosen.batches, chosen.rounds)
 
 
 if __name__ == "__main__":

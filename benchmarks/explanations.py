@@ -6,8 +6,8 @@ from functools import partial
 
 import timm
 import torch
+from torch import Tensor, nn
 
-import relprop
 from benchmarks import models
 from benchmarks.measure import milliseconds, peak_memory, print_table, ratios, seconds, show
 from relprop.memory import memory_of_sample
@@ -20,8 +20,13 @@ METHODS = {
     "lrp": ("lrp", {}),
 }
 
+# Bytes: what needs more is explained in parts, max_memory=LIMIT.
+LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 * 2**30
 
-LIMIT = 8 * 2**30  # bytes: what needs more is explained in parts, max_memory=LIMIT
+
+def in_parts(model: nn.Module, x: Tensor | dict[str, Tensor], batch: int) -> dict[str, int]:
+    """The options that keep an explanation of this batch below LIMIT."""
+    return {"max_memory": LIMIT} if batch * memory_of_sample(model, x) > LIMIT else {}
 
 
 def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -> None:
@@ -29,8 +34,7 @@ def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -
     for name in names:
         for batch in batches:
             model, x = models.build(name), models.inputs(name, batch)
-            too_large = batch * memory_of_sample(model, x) > LIMIT
-            limit = {"max_memory": LIMIT} if too_large else {}
+            limit = in_parts(model, x, batch)
             runs = {"forward": lambda m=model, x=x: models.forward(m, x)}
             for label, (method, options) in METHODS.items():
                 runs[label] = partial(models.explain, model, x, method, **options, **limit)
@@ -45,7 +49,7 @@ def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -
                 ratio = show(ratios(times[label], times["forward"]))
                 rows.append([label, milliseconds(times[label]), ratio, took])
             forward = milliseconds(times["forward"])
-            parts = f", max_memory={LIMIT / 2**30:g} GiB" if too_large else ""
+            parts = f", max_memory={LIMIT / 2**30:.0f} GiB" if limit else ""
             print_table(
                 f"{name}, batch {batch}{parts}: a forward pass takes {forward} ms",
                 ["method", "ms", "forward passes (quartiles)", "peak memory, over backward's"],
@@ -54,31 +58,44 @@ def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -
 
 
 def growth(rounds: int) -> None:
-    """With tokens, depth, batch and the number of classes; the paper's method, a small ViT."""
-    small = {"model_name": "deit_tiny_patch16_224", "num_classes": 100}
-    cases = [(f"{side}x{side} px", {"img_size": side}, 4, 1) for side in (112, 224, 336)]
-    cases += [(f"{depth} blocks", {"depth": depth}, 4, 1) for depth in (6, 12, 24)]
-    cases += [(f"batch {batch}", {}, batch, 1) for batch in (1, 4, 16)]
-    cases += [(f"{classes} classes of one image", {}, 1, classes) for classes in (1, 2, 10, 50)]
-    rows, one_class = [], 0.0
-    for label, options, batch, classes in cases:
+    """With tokens, depth and batch, the paper's method, a small ViT; and with classes."""
+    cases = [(f"{side}x{side} px", {"img_size": side}, 4) for side in (112, 224, 336)]
+    cases += [(f"{depth} blocks", {"depth": depth}, 4) for depth in (6, 12, 24)]
+    cases += [(f"batch {batch}", {}, batch) for batch in (1, 4, 16)]
+    rows = []
+    for label, options, batch in cases:
         torch.manual_seed(0)
-        model = timm.create_model(**small, **options).to(models.DEVICE).eval()
+        model = timm.create_model("deit_tiny_patch16_224", **options).to(models.DEVICE).eval()
         side = options.get("img_size", 224)
         x = torch.randn(batch, 3, side, side, device=models.DEVICE)
-
-        def explain(model=model, x=x, classes=classes):
-            return relprop.explain_classes(relprop.record(model, x), range(classes))
-
-        runs = {"forward": lambda m=model, x=x: models.forward(m, x), "explain": explain}
+        runs = {
+            "forward": partial(models.forward, model, x),
+            "explain": partial(models.explain, model, x, "transformer_attribution"),
+        }
         times = seconds(runs, rounds)
-        ratio = ratios(times["explain"], times["forward"])
-        if "classes" in label and classes == 1:
-            one_class = ratio[0]
-        further = f"{(ratio[0] - one_class) / (classes - 1):.2f}" if classes > 1 else "-"
-        rows.append([label, milliseconds(times["explain"]), show(ratio), further])
+        ratio = show(ratios(times["explain"], times["forward"]))
+        rows.append([label, milliseconds(times["explain"]), ratio])
     print_table(
-        "growth: transformer_attribution, DeiT-Tiny",
-        ["case", "ms", "forward passes (quartiles)", "a further class"],
+        "growth: transformer_attribution, DeiT-Tiny", ["case", "ms", "forward passes"], rows
+    )
+    for name in ("deit_tiny", "vit_base"):
+        further_classes(name, rounds)
+
+
+def further_classes(name: str, rounds: int) -> None:
+    """Several classes of one image from one recording: what a class adds to the first."""
+    model, x = models.build(name), models.inputs(name, 1)
+    runs = {"forward": partial(models.forward, model, x)}
+    for classes in (1, 2, 10, 50):
+        runs[classes] = partial(models.explain_classes, model, x, classes)
+    times = seconds(runs, rounds)
+    one, forward, rows = times[1], times.pop("forward"), []
+    for classes, taken in times.items():
+        added = [(t - first) / max(1, classes - 1) for t, first in zip(taken, one, strict=True)]
+        further = show(ratios(added, forward)) if classes > 1 else "-"
+        rows.append([str(classes), milliseconds(taken), show(ratios(taken, forward)), further])
+    print_table(
+        f"classes of one image, {name}: transformer_attribution",
+        ["classes", "ms", "forward passes (quartiles)", "a further class"],
         rows,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.benchmark import Timer
 
 
 def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -21,8 +21,9 @@ def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
         run()  # what happens once
     for _ in range(rounds):
         for name, run in runs.items():
-            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-            found[name].append(timer.timeit(1).mean)
+            started = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - started)
     return found
 
 

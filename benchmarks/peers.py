@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -62,7 +63,8 @@ def peers(batch: int, rounds: int) -> None:
     missing = []
     for of_library in (captums, grad_cams, autolrps):
         try:
-            found = of_library(model, x.clone().requires_grad_())
+            # Of their own: some leave hooks in the model.
+            found = of_library(copy.deepcopy(model), x.clone().requires_grad_())
             for run in found.values():
                 run()
             runs |= found

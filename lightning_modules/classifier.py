@@ -183,7 +183,8 @@ class Classifier(lightning.LightningModule):
         method: str = "transformer_attribution",
         **options,
     ) -> relprop.Explanation:
-        """The relevance behind each decision; arguments as of :func:`relprop.explain`."""
+        """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
+        :func:`relprop.explain`."""
         relprop.check_method(method, options)
         return self.explain_trace(self.record(batch), batch, target, method, **options)
 

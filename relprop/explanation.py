@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel
 from relprop.memory import MAX_MEMORY, memory_of_sample, memory_of_walk, split
-from relprop.methods import METHODS, Options
+from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
 from relprop.trace import Trace, as_if_alone, batch_size, record
 
 
@@ -81,7 +81,8 @@ def explain(
 
 def _explain_once(model: nn.Module, inputs, target, method: str, **options) -> Explanation:
     trace = record(model, inputs)
-    trace.single_use = True
+    # A user's method may ask more of the trace than the methods that it is made of.
+    trace.single_use = METHODS[method] in TELLING_THE_LAST_WALK
     return explain_trace(trace, target, method, **options)
 
 
@@ -101,6 +102,7 @@ def explain_trace(
     **options,
 ) -> Explanation:
     """As :func:`explain`, from a recording: several methods and classes from one forward pass."""
+    check_method(method, options)  # which max_memory is none of
     return explain_classes(trace, [target], method, **options)[0]
 
 
@@ -118,7 +120,9 @@ def explain_classes(
     """
     chosen = check_method(method, options)
     targets = [resolve_target(target, trace.logits) for target in targets]
-    together = min(len(targets), max_memory // memory_of_walk(trace))
+    together = len(targets)
+    if together > 1:
+        together = min(together, max_memory // memory_of_walk(trace))
 
     def of_class(target: Tensor) -> Tensor:
         return METHODS[method](trace, target, chosen)

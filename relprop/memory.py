@@ -37,7 +37,7 @@ def memory_of_walk(trace: Trace) -> int:
     and the temporaries of a rule: those of an attention map, or of the widest layer, four times the
     stream.
     """
-    maps = [a.nbytes for a in trace.attention]
+    maps = trace.attention_nbytes
     copies = 2 if trace.valid is None else 3
     return copies * sum(maps) + AT_ONCE * max(max(maps), 4 * trace.stream_nbytes)
 

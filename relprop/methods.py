@@ -133,7 +133,7 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     is taken; for texts over the whole map, as published.
     """
     w = _readout(trace, target, options)
-    block = len(trace.attention) - 1
+    block = trace.depth - 1
     G = _read(w, trace.gradient(target, block, last=True)[0])
     weight = G[..., trace.prefix :].mean(dim=-1)[..., None, None]
     cam = (trace.attention[-1] * weight).mean(dim=1).clamp(min=0)
@@ -161,7 +161,7 @@ def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
 def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
     w = _readout(trace, target, options)
-    block = len(trace.attention) - 1
+    block = trace.depth - 1
     R = trace.relevance(target, block, options.rules, options.eps, last=True)[0]
     return _read(w, _heads(R))
 
@@ -197,10 +197,14 @@ def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Te
 @method("last_block")
 def last_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: E_h (G * R)^+ of the last block alone."""
-    return _one_block(trace, target, options, len(trace.attention) - 1)
+    return _one_block(trace, target, options, trace.depth - 1)
 
 
 @method("second_block")
 def second_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: E_h (G * R)^+ of the second block alone."""
     return _one_block(trace, target, options, 1)
+
+
+TELLING_THE_LAST_WALK = frozenset(METHODS.values())
+"""The methods above: each tells a trace which of its walks back is the last."""

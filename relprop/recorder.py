@@ -107,9 +107,8 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
     if ctx.blocks == backward.blocks:
         rule = backward.rules.get(ABOVE_ATTENTION + ctx.operation, rule)
     if rule is None:
-        raise UnsupportedModel(
-            f"the rule set has no rule for '{ctx.operation}'; it has: {', '.join(backward.rules)}"
-        )
+        known = ", ".join(name for name in backward.rules if not name.startswith(ABOVE_ATTENTION))
+        raise UnsupportedModel(f"the rule set has no rule for '{ctx.operation}'; it has: {known}")
     saved = [t.detach() for t in ctx.saved_tensors]
     tensors = saved[: ctx.count]
     remaining = iter(tensors)

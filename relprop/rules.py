@@ -50,20 +50,23 @@ def where_relevance_arrives(rule: Rule) -> Rule:
     @functools.wraps(rule)
     def of_tokens(relevance, output, input, weight, bias=None, *, eps):
         # One channel tells for all of them, nearly always, and at no cost.
-        if not _known((relevance[..., 0] == 0).any()):
-            return rule(relevance, output, input, weight, bias, eps=eps)
-        arrives = relevance.any(dim=-1)
-        of_input = torch.zeros_like(input)
-        of_input[arrives] = rule(
-            relevance[arrives], output[arrives], input[arrives], weight, bias, eps=eps
-        )
-        return of_input
+        if _known((relevance[..., 0] == 0).any()):
+            arrives = relevance.any(dim=-1)
+            if not arrives.all():
+                few = (x[arrives] for x in (relevance, output, input))
+                of_input = torch.zeros_like(input)
+                of_input[arrives] = rule(*few, weight, bias, eps=eps)
+                return of_input
+        return rule(relevance, output, input, weight, bias, eps=eps)
 
     return of_tokens
 
 
 def _known(condition: Tensor) -> bool:
-    """Whether it holds; False under vmap, where no value may be looked at."""
+    """Whether it holds; False where that is not to be known: under vmap no value may be looked at,
+    and on a GPU all would wait for it."""
+    if condition.device.type != "cpu":
+        return False
     try:
         return bool(condition)
     except RuntimeError:
@@ -109,7 +112,7 @@ def linear_z_plus_bf16(
     W_plus, W_minus = W.clamp(min=0), W.clamp(max=0)
     Z = F.linear(x.clamp(min=0), W_plus).to(relevance) + F.linear(x.clamp(max=0), W_minus)
     S = divide(relevance, Z, eps).bfloat16()
-    return input * torch.where(x > 0, S @ W_plus, S @ W_minus)
+    return input * torch.where(x > 0, S @ W_plus, S @ W_minus).to(input)
 
 
 @where_relevance_arrives

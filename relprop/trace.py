@@ -24,7 +24,7 @@ class Trace:
     ``logits`` [B, C]; ``attention`` one map a block, [B, H, N, N]; ``grid`` the rows and columns of
     a convolutional patch embedding, or None; ``prefix`` the number of tokens before the patches
     (class token, distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps
-    are 0 on padding. The recorded graph lives as long as the trace.
+    are 0 on padding. The recorded graph lives as long as the trace, unless it is ``single_use``.
     """
 
     def __init__(self, logits: Tensor, recording: Recording, valid: Tensor | None = None) -> None:
@@ -34,8 +34,9 @@ class Trace:
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
-        # Asked for one explanation only: its last walk back frees what it has passed, so that what
-        # comes next finds memory that the kernel need not hand out anew.
+        # True where one explanation is all that is asked for: the walk back that a method calls its
+        # ``last`` frees what it has passed, so that what comes next finds memory that the kernel
+        # need not hand out anew.
         self.single_use = False
         self._check_batch_first()
         self.grid = recording.grid
@@ -43,6 +44,7 @@ class Trace:
         # Other shapes, such as [N, N], say which token may attend to which.
         is_padding = valid is not None and valid.shape == (recording.batch_size, tokens)
         self.valid = valid if is_padding else None
+        self._has_padding = self.valid is not None and not bool(self.valid.all())
         self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
 
     @property
@@ -53,6 +55,16 @@ class Trace:
     def attention(self) -> tuple[Tensor, ...]:
         """A^b of every block, [B, H, N, N]."""
         return tuple(self._finished(a.detach()) for a in self._recording.attention)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self._recording.attention)
+
+    @property
+    def attention_nbytes(self) -> list[int]:
+        """Bytes of the attention map of every block."""
+        return [a.nbytes for a in self._recording.attention]
 
     @property
     def stream_nbytes(self) -> int:
@@ -170,9 +182,8 @@ class Trace:
         return self._recording.attention[start_layer:]
 
     def check_start_layer(self, start_layer: int) -> None:
-        depth = len(self._recording.attention)
-        if not 0 <= start_layer < depth:
-            raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {depth - 1}")
+        if not 0 <= start_layer < self.depth:
+            raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {self.depth - 1}")
 
     def _walk_back(
         self,
@@ -200,7 +211,7 @@ class Trace:
         """[B, H, N, N], from [B*H, N, N] as ``bmm`` has it, and 0 on padding."""
         if maps.ndim == 3:
             maps = maps.unflatten(0, (self._recording.batch_size, -1))
-        if self.valid is None:
+        if not self._has_padding:
             return maps
         return maps * (self.valid[:, None, :, None] & self.valid[:, None, None, :])
 

@@ -375,6 +375,32 @@ def test_bf16_hardly_changes_a_map(tiny_vit, images):
         assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_bf16_gives_a_map_in_the_precision_of_the_model(tiny_vit, images, dtype):
+    found = relprop.explain(tiny_vit().to(dtype), images.to(dtype), 1, precision="bf16")
+    assert found.relevance.dtype == dtype
+
+
+def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
+    """None of those that it is made of frees what the next one walks back over."""
+    monkeypatch.setattr("relprop.methods.METHODS", dict(relprop.METHODS))
+    monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
+    parts = ("transformer_attribution", "generic_attention")
+
+    @relprop.method("sum")
+    def sum_of_both(trace, target, options):
+        return sum(relprop.methods.METHODS[name](trace, target, options) for name in parts)
+
+    model = tiny_vit()
+    expected = sum(relprop.explain(model, images, 1, name).relevance for name in parts)
+    assert torch.equal(relprop.explain(model, images, 1, "sum").relevance, expected)
+
+
+def test_max_memory_is_not_for_one_class_of_a_recording(tiny_vit, images):
+    with pytest.raises(ValueError, match="unknown option 'max_memory'"):
+        relprop.explain_trace(relprop.record(tiny_vit(), images), 1, max_memory=1)
+
+
 def test_a_method_from_outside(tiny_vit, images):
     @relprop.method("uniform", rules="lrp")
     def uniform(trace, target, options):
@@ -478,6 +504,17 @@ def test_nothing_below_the_attention_that_is_needed(priced):
     for start, cost in zip(starts, costs, strict=True):
         assert costs[0] - cost == pytest.approx(start * 4 * forward / 12, rel=0.1)
     assert costs[-1] <= 1.3 * forward
+
+
+@pytest.mark.parametrize("name", ["linear_z_plus", "linear_z_plus_bf16", "linear_signs_apart"])
+def test_tokens_without_relevance_cost_nothing(name):
+    rule = getattr(relprop.rules, name)
+    x, W = torch.randn(2, 17, 8), torch.randn(4, 8)
+    R = torch.rand(2, 17, 4)
+    R[:, 1:] = 0
+    class_token = (t[:, :1] for t in (R, x @ W.T, x))
+    one = products(lambda: rule(*class_token, W, eps=1e-9))
+    assert products(lambda: rule(R, x @ W.T, x, W, eps=1e-9)) == one + products(lambda: x @ W.T)
 
 
 def test_no_weight_gradients(priced):

@@ -77,6 +77,8 @@ def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell has what runs in its background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     while not (run_dir / "checkpoints" / "last.ckpt").is_file():
         assert process.poll() is None, process.stderr.read()

@@ -1,0 +1,61 @@
+"""Explanations a second, and how much of the device's arithmetic they use."""
+
+from __future__ import annotations
+
+import statistics
+from functools import partial
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import models
+from benchmarks.explanations import METHODS, in_parts
+from benchmarks.measure import peak_memory, print_table, seconds
+
+# FlopCounterMode can't watch a walk back to the pixels, as of lrp.
+COUNTED = ("transformer_attribution", "the same, precision=bf16", "generic_attention")
+
+
+def product_rate(side: int = 4096) -> float:
+    """Floating point operations a second of a large float32 matrix product on this device."""
+    a, b = (torch.randn(side, side, device=models.DEVICE) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        models.wait()
+
+    return 2 * side**3 / min(seconds({"product": product}, 10)["product"])
+
+
+def throughput(name: str, batches: list[int], rounds: int) -> None:
+    """Images a second beside plain inference, memory, and the share of the product rate."""
+    rate, rows = product_rate(), []
+    for batch in batches:
+        model, x = models.build(name), models.inputs(name, batch)
+        limit = in_parts(model, x, batch)
+        runs = {"forward pass": partial(models.forward, model, x)}
+        peaks = {"forward pass": peak_memory(models.prepare_forward, name, batch)}
+        for label in COUNTED:
+            method, options = METHODS[label]
+            options = options | limit
+            runs[label] = partial(models.explain, model, x, method, **options)
+            peaks[label] = peak_memory(models.prepare_explain, name, batch, method, options)
+        times = seconds(runs, rounds)
+        for label, run in runs.items():
+            with FlopCounterMode(display=False) as counter:
+                run()
+            taken = statistics.median(times[label])
+            share = counter.get_total_flops() / taken / rate
+            rows.append(
+                [
+                    f"batch {batch}, {label}",
+                    f"{batch / taken:,.1f}",
+                    f"{share:.0%}",
+                    f"{peaks[label] / 2**20:,.0f} MiB",
+                ]
+            )
+    print_table(
+        f"{name}: a float32 matrix product runs at {rate / 1e9:,.0f} GFLOPS",
+        ["what", "images a second", "of that rate", "peak memory"],
+        rows,
+    )
