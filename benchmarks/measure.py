@@ -17,10 +17,9 @@ def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     """Of each run, ``rounds`` times; the runs take turns, so that whatever else the machine does
     falls on all of them."""
     found = {name: [] for name in runs}
-    for run in runs.values():
-        run()  # what happens once
     for _ in range(rounds):
         for name, run in runs.items():
+            run()  # untimed: the run before it has left memory to itself
             started = time.perf_counter()
             run()
             found[name].append(time.perf_counter() - started)

@@ -186,6 +186,7 @@ def tracker(pictures: int = 64) -> None:
         overrides = [f"data.root={folder}", f"run_dir={folder}/run", "model.pretrained=false"]
         overrides += ["data.batch_size=16", "data.num_workers=0", "trainer.precision=32-true"]
         overrides += ["trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
+        overrides += ["trainer.enable_model_summary=false"]
         config = load_config("configs/deit_image_folder.yaml", overrides)
         data, model, trainer = train.build(config, None)
         epochs = Epochs()
