@@ -38,7 +38,7 @@ def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -
             runs = {"forward": lambda m=model, x=x: models.forward(m, x)}
             for label, (method, options) in METHODS.items():
                 runs[label] = partial(models.explain, model, x, method, **options, **limit)
-            times = seconds(runs, rounds)
+            times = seconds(runs, rounds, f"{name}, batch {batch}")
             yardstick = peak_memory(models.prepare_backward, name, batch) if memory else 0
             rows = []
             for label, (method, options) in METHODS.items():
@@ -72,7 +72,7 @@ def growth(rounds: int) -> None:
             "forward": partial(models.forward, model, x),
             "explain": partial(models.explain, model, x, "transformer_attribution"),
         }
-        times = seconds(runs, rounds)
+        times = seconds(runs, rounds, label)
         ratio = show(ratios(times["explain"], times["forward"]))
         rows.append([label, milliseconds(times["explain"]), ratio])
     print_table(
@@ -88,7 +88,7 @@ def further_classes(name: str, rounds: int) -> None:
     runs = {"forward": partial(models.forward, model, x)}
     for classes in (1, 2, 10, 50):
         runs[classes] = partial(models.explain_classes, model, x, classes)
-    times = seconds(runs, rounds)
+    times = seconds(runs, rounds, f"classes of one image, {name}")
     one, forward, rows = times[1], times.pop("forward"), []
     for classes, taken in times.items():
         added = [(t - first) / max(1, classes - 1) for t, first in zip(taken, one, strict=True)]

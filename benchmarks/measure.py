@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 
-def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def progress(turns: Sequence, what: str) -> Iterable:
+    """The turns, with a bar on a terminal; drawn once a second, so as not to disturb them."""
+    return track(
+        turns,
+        description=what,
+        console=Console(stderr=True),
+        transient=True,
+        refresh_per_second=1,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def seconds(
+    runs: Mapping[str, Callable[[], object]], rounds: int, what: str
+) -> dict[str, list[float]]:
     """Of each run, ``rounds`` times; the runs take turns, so that whatever else the machine does
     falls on all of them."""
     found = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            run()  # untimed: the run before it has left memory to itself
-            started = time.perf_counter()
-            run()
-            found[name].append(time.perf_counter() - started)
+    for name in progress(list(runs) * rounds, what):
+        runs[name]()  # untimed: the run before it has left memory to itself
+        started = time.perf_counter()
+        runs[name]()
+        found[name].append(time.perf_counter() - started)
     return found
 
 

@@ -70,7 +70,7 @@ def peers(batch: int, rounds: int) -> None:
             runs |= found
         except Exception as error:  # a peer that is not there, or does not take this model
             missing.append(f"{of_library.__name__}: {type(error).__name__}: {error}")
-    times = seconds(runs, rounds)
+    times = seconds(runs, rounds, "other libraries")
     print_table(
         f"DeiT-Tiny, batch {batch}: other libraries on the same model and inputs",
         ["explanation", "ms", "forward passes (quartiles)"],

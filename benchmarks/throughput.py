@@ -24,7 +24,7 @@ def product_rate(side: int = 4096) -> float:
         a @ b
         models.wait()
 
-    return 2 * side**3 / min(seconds({"product": product}, 10)["product"])
+    return 2 * side**3 / min(seconds({"product": product}, 10, "matrix product")["product"])
 
 
 def throughput(name: str, batches: list[int], rounds: int) -> None:
@@ -40,7 +40,7 @@ def throughput(name: str, batches: list[int], rounds: int) -> None:
             options = options | limit
             runs[label] = partial(models.explain, model, x, method, **options)
             peaks[label] = peak_memory(models.prepare_explain, name, batch, method, options)
-        times = seconds(runs, rounds)
+        times = seconds(runs, rounds, f"{name}, batch {batch}")
         for label, run in runs.items():
             with FlopCounterMode(display=False) as counter:
                 run()

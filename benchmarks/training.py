@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import BertForSequenceClassification
 
 import train
-from benchmarks.measure import milliseconds, print_table, ratios, show, watch_memory
+from benchmarks.measure import milliseconds, print_table, progress, ratios, show, watch_memory
 from configs.schema import load_config
 from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.callbacks import FiniteSteps
@@ -88,7 +88,7 @@ def fit(pipe, make: Callable, ours: bool, batch_size: int, steps: int) -> None:
     pipe.send(peak())
 
 
-def in_turns(make: Callable, batch_size: int, steps: int) -> tuple[dict, dict]:
+def in_turns(make: Callable, batch_size: int, steps: int, what: str) -> tuple[dict, dict]:
     """Seconds of each step and peak bytes of the plain training (twice) and of ours.
 
     The trainings are processes that take their steps in turns, so that whatever else the machine
@@ -103,7 +103,7 @@ def in_turns(make: Callable, batch_size: int, steps: int) -> tuple[dict, dict]:
         pipes[name].recv()  # until it stands before its first step
     seconds = {name: [] for name in pipes}
     order = list(pipes)
-    for _ in range(steps - 1):
+    for _ in progress(range(steps - 1), what):
         order.append(order.pop(0))  # nobody always comes after the same other
         for name in order:
             pipes[name].send("go")
@@ -144,7 +144,7 @@ def text(batch_size: int):
 def steps(rounds: int, batch_size: int = 16) -> None:
     rows = []
     for label, make in (("ViTClassifier (DeiT-Tiny, 224)", vision), ("BertClassifier", text)):
-        times, peaks = in_turns(make, batch_size, 8 * rounds + 3)
+        times, peaks = in_turns(make, batch_size, 8 * rounds + 3, label)
         for name, found in times.items():
             ratio = show(ratios(found, times["plain"]), 3)
             peak = f"{peaks[name] / 2**20:,.0f} MiB, {peaks[name] / peaks['plain']:.2f}"
