@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import models
 from benchmarks.measure import milliseconds, peak_memory, print_table, ratios, seconds, show
-from relprop.memory import memory_of_sample
+from relprop.memory import measure_sample
 
 METHODS = {
     "transformer_attribution": ("transformer_attribution", {}),
@@ -26,7 +26,7 @@ LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 
 
 def in_parts(model: nn.Module, x: Tensor | dict[str, Tensor], batch: int) -> dict[str, int]:
     """The options that keep an explanation of this batch below LIMIT."""
-    return {"max_memory": LIMIT} if batch * memory_of_sample(model, x) > LIMIT else {}
+    return {"max_memory": LIMIT} if batch * measure_sample(model, x)[0] > LIMIT else {}
 
 
 def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -> None:

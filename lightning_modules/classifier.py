@@ -184,7 +184,7 @@ class Classifier(lightning.LightningModule):
         **options,
     ) -> relprop.Explanation:
         """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
-        :func:`relprop.explain`."""
+        :func:`relprop.explain_trace`."""
         relprop.check_method(method, options)
         return self.explain_trace(self.record(batch), batch, target, method, **options)
 

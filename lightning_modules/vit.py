@@ -17,6 +17,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
+import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.errors import InputError
@@ -118,6 +119,17 @@ class ViTClassifier(Classifier):
             }
             for group in groups
         ]
+
+    def explain(
+        self,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
+        :func:`relprop.explain`."""
+        return relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
 
     def prepare(self, inputs: Sequence[Image.Image]) -> dict[str, Tensor]:
         """RGB pictures of any size, resized, cropped and normalised as in evaluation."""

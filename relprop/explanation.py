@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel
-from relprop.memory import MAX_MEMORY, memory_of_sample, memory_of_walk, split
+from relprop.memory import MAX_MEMORY, check_memory, measure_sample, memory_of_walk, split
 from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
 from relprop.trace import Trace, as_if_alone, batch_size, record
 
@@ -66,11 +66,11 @@ def explain(
     check_method(method, options)  # before the forward pass
     if max_memory is None:
         return _explain_once(model, inputs, target, method, **options)
-    if target is not None:
-        target = torch.as_tensor(target)
-        check_target(target, batch_size(inputs))
-    size = max(1, max_memory // memory_of_sample(model, inputs))
-    targets = repeat(target) if target is None or target.ndim == 0 else target.split(size)
+    check_memory(max_memory)
+    of_sample, logits = measure_sample(model, inputs)
+    size, targets = max(1, max_memory // of_sample), repeat(None)
+    if target is not None:  # wrong ones are found before hours of work
+        targets = resolve_target(target, logits.expand(batch_size(inputs), -1)).split(size)
     explanations = [
         # One recording at a time: it is gone before the next.
         _explain_once(model, part, of_part, method, **options)
@@ -120,6 +120,7 @@ def explain_classes(
     """
     chosen = check_method(method, options)
     targets = [resolve_target(target, trace.logits) for target in targets]
+    check_memory(max_memory)
     together = len(targets)
     if together > 1:
         together = min(together, max_memory // memory_of_walk(trace))
@@ -160,21 +161,18 @@ def check_method(method: str, options: dict) -> Options:
     return Options(**options)
 
 
-def check_target(target: Tensor, batch: int) -> None:
-    if target.is_floating_point() or target.shape not in ((), (batch,)):
-        raise ValueError(
-            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
-            f"a class or {batch} of them"
-        )
-
-
 def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
     """The class to explain of each sample, [B]."""
     batch, classes = logits.shape
     if target is None:
         return logits.argmax(dim=-1)
     target = torch.as_tensor(target, device=logits.device)
-    check_target(target, batch)
-    if target.numel() and not (0 <= int(target.min()) and int(target.max()) < classes):
-        raise ValueError(f"target is {target.tolist()}; accepted: classes 0 to {classes - 1}")
+    if target.is_floating_point() or target.shape not in ((), (batch,)):
+        raise ValueError(
+            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
+            f"a class or {batch} of them"
+        )
+    outside = target[(target < 0) | (target >= classes)]
+    if outside.numel():
+        raise ValueError(f"target is {outside[0].item()}; accepted: classes 0 to {classes - 1}")
     return target.long().expand(batch)

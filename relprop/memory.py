@@ -14,20 +14,27 @@ MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 AT_ONCE = 6
 
 
-def memory_of_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> int:
-    """Bytes that the recording of the first sample and its walk back take, beyond the model's."""
+def check_memory(max_memory: int) -> None:
+    """A ValueError where ``max_memory`` is no number of bytes."""
+    if not isinstance(max_memory, int) or max_memory < 0:
+        raise ValueError(f"max_memory is {max_memory!r}; accepted: a whole number of bytes")
+
+
+def measure_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> tuple[int, Tensor]:
+    """Bytes that the recording of the first sample and its walk back take, beyond the model's, and
+    the sample's logits [1, C]."""
     kept = {}
 
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
+        return x.detach()  # an output that its own graph keeps would never be freed
 
     first = next(split(inputs, 1))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         trace = record(model, first)
     for parameter in model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
-    return sum(kept.values()) + memory_of_walk(trace)
+    return sum(kept.values()) + memory_of_walk(trace), trace.logits
 
 
 def memory_of_walk(trace: Trace) -> int:

@@ -24,8 +24,8 @@ class Options:
     ``start_layer``: first block of the product. ``rules``: a rule set or its name; None is the
     method's own. ``eps``: the stabiliser, 0 for exact division. ``normalize_rows``: rows of
     I + A-bar sum to 1 in the product methods (the paper's choice for BERT). ``precision``: that
-    of the model, or "bf16", in which the products of the z+ rule are faster; maps hardly change.
-    The rules of ``lrp`` are not affected.
+    of the model, or "bf16", in which the products of the paper's z+ rule are faster; maps hardly
+    change. No other rule is affected, neither those of ``lrp`` nor your own.
     """
 
     start_layer: int = 0

@@ -169,12 +169,40 @@ def tensors_in(*values) -> list[Tensor]:
     return found
 
 
+# Tensors that a call may name, in the order in which rules return their relevance.
+_NAMED = {
+    "linear": (("input",), ("weight",), ("bias",)),
+    "patch_embedding": (("input",), ("weight",), ("bias",)),
+    "mean": (("input",),),
+    "sum": (("input",),),
+}
+_NAMED |= {
+    operation: (("input",), ("other", "mat2"))
+    for operation in ("add", "sub", "rsub", "mul", "div", "matmul")
+}
+
+
+def _in_order(operation: str, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The call with its tensors by position: ``mul(input=a, other=b)`` as ``mul(a, b)``."""
+    kwargs = dict(kwargs)
+    for names in _NAMED.get(operation, ())[len(args) :]:
+        name = next((name for name in names if name in kwargs), None)
+        if name is None:
+            break
+        args = (*args, kwargs.pop(name))
+    return args, kwargs
+
+
 def interpret(function, args, kwargs):
     """The operation that a call is, and its arguments as the operation's rule takes them.
 
     None where the vocabulary has no such operation.
     """
     operation = MOVED if function.__name__ == "__get__" else OPERATIONS.get(function)
+    if operation in _NAMED:
+        args, kwargs = _in_order(operation, args, kwargs)
+        if any(on_path(x) for x in kwargs.values()):
+            return None, args, kwargs  # under a name that no rule knows
     if operation == "einsum" and isinstance(args[1], (tuple, list)):
         args = (args[0], *args[1])
     streams = [a for a in tensors_in(*args, *kwargs.values()) if on_path(a)]

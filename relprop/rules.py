@@ -28,7 +28,7 @@ def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
 
     ``eps`` 0 is exact division.
     """
-    stabilised = torch.copysign(b.new_tensor(eps), b).add_(b)
+    stabilised = torch.copysign(b.new_full((), eps), b).add_(b)
     return a / stabilised.masked_fill_(b == 0, torch.inf)
 
 
@@ -218,11 +218,15 @@ def proportional(function: Callable[..., Tensor]) -> Rule:
     """
 
     def rule(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple[Tensor, ...]:
-        streams = [a for a in args if torch.is_tensor(a)]
+        streams = [a for a in (*args, *kwargs.values()) if torch.is_tensor(a)]
 
         def of_streams(*streams: Tensor) -> Tensor:
             remaining = iter(streams)
-            return function(*(next(remaining) if torch.is_tensor(a) else a for a in args), **kwargs)
+
+            def value(a):
+                return next(remaining) if torch.is_tensor(a) else a
+
+            return function(*map(value, args), **{k: value(a) for k, a in kwargs.items()})
 
         _, transposed = torch.func.vjp(of_streams, *streams)
         factors = transposed(divide(relevance, output, eps))

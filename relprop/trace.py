@@ -36,8 +36,9 @@ class Trace:
         self._logits, self._recording = logits, recording
         # True where one explanation is all that is asked for: the walk back that a method calls its
         # ``last`` frees what it has passed, so that what comes next finds memory that the kernel
-        # need not hand out anew.
+        # need not hand out anew. Walks after it are autograd's RuntimeError.
         self.single_use = False
+        self._walking = threading.RLock()  # the recording knows of one walk back at a time
         self._check_batch_first()
         self.grid = recording.grid
         tokens = recording.attention[-1].shape[-1]
@@ -109,11 +110,12 @@ class Trace:
         """
         if not self.logits.isfinite().all():
             return "the forward pass: the logits are not finite"
-        self._recording.backward.culprits = culprits = []
-        try:
-            self._walk_back(self._maps(0), target, rules, eps)
-        finally:
-            self._recording.backward.culprits = None
+        with self._walking:
+            self._recording.backward.culprits = culprits = []
+            try:
+                self._walk_back(self._maps(0), target, rules, eps)
+            finally:
+                self._recording.backward.culprits = None
         if culprits:
             return f"the relevance rule of {culprits[0]}"
         finite = all(g.isfinite().all() for g in self.gradient(target))
@@ -195,8 +197,8 @@ class Trace:
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
         backward = self._recording.backward
-        backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
-        with as_if_alone(self._logits.device):  # a rule may need a graph of its own
+        with self._walking, as_if_alone(self._logits.device):  # a rule may need a graph of its own
+            backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
             classes = torch.arange(self._logits.shape[1], device=target.device)
             start = (classes == target[:, None]).to(self._logits.dtype)
             keep = not (last and self.single_use)

@@ -230,6 +230,8 @@ def test_explain_is_relprops_on_the_backbone():
     ours = model.explain(batch, target=1, method="rollout", start_layer=1)
     theirs = relprop.explain(model.backbone, batch["image"], 1, "rollout", start_layer=1)
     assert torch.equal(ours.relevance, theirs.relevance)
+    parts = model.explain(batch, target=1, method="rollout", start_layer=1, max_memory=0)
+    torch.testing.assert_close(parts.relevance, theirs.relevance)
 
 
 def test_a_compiled_backbone_explains_as_an_uncompiled_one():

@@ -1,5 +1,8 @@
 """explain(): timm's models unmodified, every method, its options, its errors and its cost."""
 
+import gc
+import re
+
 import pytest
 import timm
 import torch
@@ -8,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import relprop
 from relprop import UnsupportedModel
-from relprop.memory import memory_of_sample, memory_of_walk
+from relprop.memory import measure_sample, memory_of_walk
 
 # ------------------------------------------------------------------------------ timm's models
 
@@ -168,7 +171,7 @@ def test_target(tiny_vit, images):
     [
         (5, r"target is 5; accepted: classes 0 to 4"),
         (-1, r"target is -1; accepted: classes 0 to 4"),
-        (torch.tensor([0, 1, 5]), r"target is \[0, 1, 5\]; accepted: classes 0 to 4"),
+        (torch.tensor([0, 1, 5]), r"target is 5; accepted: classes 0 to 4"),
         (torch.tensor([0, 1]), r"shape \[2\]; accepted: None, a class or 3 of them"),
         (torch.zeros(3, 1).long(), r"shape \[3, 1\]; accepted: None, a class or 3 of them"),
         (torch.zeros(3), r"type torch.float32 .* accepted: None, a class or 3 of them"),
@@ -290,7 +293,7 @@ def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
     model, sizes = tiny_vit(), []
     images = torch.cat([images, images.flip(-1)])  # 6
     whole = relprop.explain(model, images, torch.arange(6) % 5)
-    one = memory_of_sample(model, images)
+    one, _ = measure_sample(model, images)
     model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
     for parts, memory in (([1] * 6, 0), ([4, 2], int(4.5 * one)), ([6], 100 * one)):
         sizes.clear()
@@ -307,6 +310,33 @@ def test_a_batch_in_parts_is_checked_as_a_whole(tiny_vit, images):
             relprop.explain(tiny_vit(), images, wrong, max_memory=0)
     with pytest.raises(ValueError, match="inputs hold no tensor"):
         relprop.explain(tiny_vit(), {}, max_memory=0)
+    model, batches = tiny_vit(), []
+    model.register_forward_pre_hook(lambda model, args: batches.append(len(args[0])))
+    with pytest.raises(ValueError, match="target is 7; accepted: classes 0 to 4"):
+        relprop.explain(model, images, torch.tensor([0, 1, 7]), max_memory=0)
+    assert batches == [1]  # the sample that is measured; no part of the batch was explained
+
+
+@pytest.mark.parametrize("wrong", [-1, 4e9, float("inf"), "4 GB"])
+def test_max_memory_is_a_number_of_bytes(tiny_vit, images, wrong):
+    expected = re.escape(f"max_memory is {wrong!r}; accepted: a whole number of bytes")
+    with pytest.raises(ValueError, match=expected):
+        relprop.explain(tiny_vit(), images, 1, max_memory=wrong)
+    with pytest.raises(ValueError, match=expected):
+        relprop.explain_classes(relprop.record(tiny_vit(), images), [0, 1], max_memory=wrong)
+
+
+def test_nothing_of_an_explanation_in_parts_stays(tiny_vit, images):
+    model = tiny_vit()
+
+    def graphs() -> int:
+        gc.collect()
+        found = (x for x in gc.get_objects() if isinstance(x, torch.Tensor))
+        return sum(x.grad_fn is not None for x in found)
+
+    before = graphs()
+    relprop.explain(model, images, 1, max_memory=0)
+    assert graphs() == before
 
 
 @pytest.mark.parametrize("method", relprop.METHODS)

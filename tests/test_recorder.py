@@ -227,6 +227,40 @@ def test_relevance_follows_the_rule(name):
     torch.testing.assert_close(walk_back(function, R, a, b), expected)
 
 
+BY_NAME = {  # tensors by position, and by their names in torch
+    "add": (torch.add, lambda a, b: torch.add(other=b, input=a)),
+    "sub": (lambda a, b: a - b, lambda a, b: a.sub(other=b)),
+    "rsub": (lambda a, b: 3 - a * b, lambda a, b: torch.rsub(input=a * b, other=3)),
+    "mul": (torch.mul, lambda a, b: torch.mul(a, other=b)),
+    "div": (lambda a, b: a * b / 3, lambda a, b: torch.div(other=3, input=a * b)),
+    "matmul": (lambda a, b: a @ b.mT, lambda a, b: torch.matmul(other=b.mT, input=a)),
+    "bmm": (lambda a, b: a.bmm(b.mT), lambda a, b: torch.bmm(a, mat2=b.mT)),
+    "mean": (lambda a, b: (a * b).mean(1), lambda a, b: torch.mean(input=a * b, dim=1)),
+    "sum": (lambda a, b: (a * b).sum(1), lambda a, b: torch.sum(dim=1, input=a * b)),
+    "linear": (
+        lambda a, b: F.linear(a * b, WEIGHT.mT, BIAS[:1]),
+        lambda a, b: F.linear(bias=BIAS[:1], weight=WEIGHT.mT, input=a * b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_tensors_by_name(name):
+    by_position, by_name = BY_NAME[name]
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    R = torch.randn_like(by_position(a, b))
+    expected = walk_back(by_position, R, a, b)
+    assert all(e.any() for e in expected)
+    for f, e in zip(walk_back(by_name, R, a, b), expected, strict=True):
+        assert torch.equal(f, e)
+
+
+def test_tensor_by_a_name_that_no_rule_knows():
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    with pytest.raises(UnsupportedModel, match="mul"):
+        walk_back(lambda a, b: torch.mul(x1=a, x2=b), a, a, b)
+
+
 def test_relevance_of_a_linear_layer_written_by_hand():
     x, R = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4).double()
     (found,) = walk_back(lambda x: x @ WEIGHT.mT + BIAS, R, x)
@@ -643,6 +677,26 @@ def test_threads(tiny_vit, images):
         assert_same(f, expected[job])
 
 
+def test_threads_that_ask_one_recording(tiny_vit, images):
+    trace = relprop.record(tiny_vit(), images)
+    methods = ["transformer_attribution", "lrp", "partial_lrp", "generic_attention"]
+    expected = [relprop.explain_trace(trace, 1, method).relevance for method in methods]
+    found, start = [[] for _ in methods], threading.Barrier(len(methods))
+
+    def work(job: int) -> None:
+        start.wait()
+        for _ in range(10):
+            found[job].append(relprop.explain_trace(trace, 1, methods[job]).relevance)
+
+    threads = [threading.Thread(target=work, args=(job,)) for job in range(len(methods))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for of_method, e in zip(found, expected, strict=True):
+        assert len(of_method) == 10 and all(torch.equal(f, e) for f in of_method)
+
+
 @pytest.mark.parametrize("method", relprop.METHODS)
 def test_model_that_explains_another(method, tiny_vit, images):
     """The inner recording is no part of the outer one, whatever the method, and the other way."""
@@ -816,9 +870,10 @@ def test_registered_with_a_rule(rule_set, registries):
     with pytest.raises(UnsupportedModel, match="torch.cumsum"):
         walk_back(lambda x: torch.cumsum(x, 1), R, x)
     relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
-    (found,) = walk_back(lambda x: torch.cumsum(x, 1), R, x, rule_set=rule_set)
-    torch.testing.assert_close(found, x * (lower.T @ (R / (lower @ x))))
-    torch.testing.assert_close(found.sum(dim=(1, 2)), R.sum(dim=(1, 2)))
+    for spelled in (lambda x: torch.cumsum(x, 1), lambda x: torch.cumsum(dim=1, input=x)):
+        (found,) = walk_back(spelled, R, x, rule_set=rule_set)
+        torch.testing.assert_close(found, x * (lower.T @ (R / (lower @ x))))
+        torch.testing.assert_close(found.sum(dim=(1, 2)), R.sum(dim=(1, 2)))
 
 
 def test_register_refuses_what_is_no_rule():
