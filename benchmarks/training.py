@@ -117,6 +117,7 @@ def in_turns(make: Callable, batch_size: int, steps: int, what: str) -> tuple[di
 
 
 def vision(batch_size: int):
+    """A batch, the plain model and ours: DeiT-Tiny."""
     batch = {
         "image": torch.randn(batch_size, 3, 224, 224),
         "label": torch.arange(batch_size) % 10,
@@ -127,6 +128,7 @@ def vision(batch_size: int):
 
 
 def text(batch_size: int):
+    """A batch, the plain model and ours: a BERT of SIZES, 128 tokens."""
     data = DATAMODULES["reviews"](train_size=60, val_size=10, test_size=10, max_length=128)
     ids = torch.randint(10, 60, (batch_size, 128))
     batch = {
@@ -142,6 +144,7 @@ def text(batch_size: int):
 
 
 def steps(rounds: int, batch_size: int = 16) -> None:
+    """A training step of each classifier over that of the library's model."""
     rows = []
     for label, make in (("ViTClassifier (DeiT-Tiny, 224)", vision), ("BertClassifier", text)):
         times, peaks = in_turns(make, batch_size, 8 * rounds + 3, label)

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import relprop
+from benchmarks.__main__ import main
 from benchmarks.throughput import throughput
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +23,7 @@ def test_a_table_by_method():
     ended = benchmarks("explain", *small)
     assert ended.returncode == 0, ended.stderr
     assert "deit_tiny, batch 1: a forward pass takes" in ended.stdout
-    for method in ("transformer_attribution", "precision=bf16", "generic_attention", "rollout"):
+    for method in ("precision=bf16", *relprop.METHODS):
         assert method in ended.stdout
 
 
@@ -30,7 +34,18 @@ def test_a_table_of_throughput(monkeypatch, capsys):
     assert "1,000 GFLOPS" in table and "batch 2, forward pass" in table and "MiB" in table
 
 
-def test_an_unknown_section():
-    ended = benchmarks("speed")
-    assert ended.returncode == 2
-    assert "speed; accepted: training, explain, growth" in ended.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["speed"], "section 'speed'; accepted: training, explain, growth"),
+        (["explain", "--batches", "0"], "--batches: '0'; accepted: a whole number, 1 or more"),
+        (["explain", "--rounds", "-1"], "--rounds: '-1'; accepted: a whole number, 1 or more"),
+        (["explain", "--methods", "lpr"], "--methods: invalid choice: 'lpr' (choose from"),
+    ],
+)
+def test_wrong_arguments(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    line, end = capsys.readouterr().err.split("\n")
+    assert stop.value.code == 2 and message in line and not end

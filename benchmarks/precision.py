@@ -1,0 +1,72 @@
+"""How near maps of each precision are to those of float64: photographs, and a model trained."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import transforms
+
+import relprop
+from benchmarks.measure import print_table, progress
+
+SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared"))
+PHOTOS, WEIGHTS = SHARED / "data/cifar10/test", SHARED / "models/vit_small_cifar10.safetensors"
+
+
+def photographs() -> Tensor:
+    """Every fifth one of the test split, 20 a class: [200, 3, 112, 112]."""
+    normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    bicubic = transforms.Resize((112, 112), transforms.InterpolationMode.BICUBIC)
+    prepare = transforms.Compose([bicubic, transforms.ToTensor(), normalize])
+    paths = sorted(PHOTOS.glob("*/*"))[::5]
+    return torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
+
+
+def trained() -> nn.Module:
+    """The ViT-S that tells their classes."""
+    model = timm.create_model("vit_small_patch14_dinov2", img_size=112, num_classes=10).eval()
+    model.load_state_dict({k: v.float() for k, v in load_file(WEIGHTS).items()})
+    return model
+
+
+def maps(model: nn.Module, images: Tensor, what: str, **options) -> Tensor:
+    """The paper's method for the predicted classes, 20 images at a time."""
+    parts = progress(images.split(20), what)
+    return torch.cat([relprop.explain(model, part, **options).relevance for part in parts])
+
+
+def correlations(maps: Tensor, others: Tensor) -> Tensor:
+    """Pearson's, map by map, [B]."""
+    pairs = zip(maps.double(), others.double(), strict=True)
+    return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
+
+
+def precision() -> None:
+    """Median, 5th percentile and worst correlation, from the first and from the second block on."""
+    if not (PHOTOS.is_dir() and WEIGHTS.is_file()):
+        print(f"not measured: precision, which takes {PHOTOS} and {WEIGHTS}")
+        return
+    model, images, rows = trained(), photographs(), []
+    exact = copy.deepcopy(model).double()
+    for start in (0, 1):
+        found = {
+            "float64": maps(exact, images.double(), "float64", start_layer=start),
+            "float32": maps(model, images, "float32", start_layer=start),
+            "bf16": maps(model, images, "bf16", start_layer=start, precision="bf16"),
+        }
+        for one, other in (("float32", "float64"), ("bf16", "float64"), ("bf16", "float32")):
+            r = correlations(found[one], found[other])
+            low = (r.median(), r.quantile(0.05), r.min())
+            rows.append([f"{start}", f"{one} and {other}", *(f"{x:.7f}" for x in low)])
+    print_table(
+        f"maps of {len(images)} photographs: Pearson correlation",
+        ["start_layer", "of", "median", "5th percentile", "worst"],
+        rows,
+    )
