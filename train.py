@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
             print(OmegaConf.to_yaml(config), end="")
             return
         checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
+        wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
         save_config(config)
     except (InputError, ValueError, TypeError, OSError, MisconfigurationException) as error:
@@ -127,6 +129,15 @@ def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
             "with run_dir=..."
         )
     return None
+
+
+def wait_for_a_later_name(run_dir: str) -> None:
+    """TensorBoard reads a run's event files by name: the second they were made in, then the host.
+
+    One that is made within the second of the last one might be read before it.
+    """
+    if any(Path(run_dir).glob("events.out.tfevents.*")):
+        time.sleep(1)
 
 
 def build(config: DictConfig, checkpoint: Path | None):

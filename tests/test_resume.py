@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_a_resumed_run_is_bit_identical(experiment, undisturbed, tmp_path, stop_
     go_on()
     train.main(["--resume", str(tmp_path / "run")])
     assert_same_end(tmp_path / "run", undisturbed)
+
+
+def test_a_run_resumed_within_a_second_has_its_curves(tmp_path, stop_in_epoch):
+    """TensorBoard reads event files by name: the second they were made in, then the host."""
+    go_on = stop_in_epoch(1)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run")
+    (events,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    time.sleep(1 - time.time() % 1)  # a second begins: what comes next has all of it
+    events.rename(events.with_name(f"events.out.tfevents.{int(time.time())}.zzz.1.0"))
+    go_on()
+    train.main(["--resume", str(tmp_path / "run")])
+    assert len(curve(tmp_path / "run", "val/accuracy")) == EPOCHS
 
 
 def test_the_tracker_does_not_touch_training(experiment, undisturbed, tmp_path):
