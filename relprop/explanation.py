@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relprop.errors import UnsupportedModel
-from relprop.memory import MAX_MEMORY, check_memory, measure_sample, memory_of_walk, split
+from relprop.errors import TooLarge, UnsupportedModel
+from relprop.memory import (
+    LARGEST,
+    MAX_MEMORY,
+    check_memory,
+    fitting,
+    measure_sample,
+    memory_of_walk,
+    samples,
+)
 from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
 from relprop.trace import Trace, as_if_alone, batch_size, record
 
@@ -64,26 +71,33 @@ def explain(
     torch.Size([2, 224, 224])
     """
     check_method(method, options)  # before the forward pass
-    if max_memory is None:
-        return _explain_once(model, inputs, target, method, **options)
-    check_memory(max_memory)
-    of_sample, logits = measure_sample(model, inputs)
-    size, targets = max(1, max_memory // of_sample), repeat(None)
-    if target is not None:  # wrong ones are found before hours of work
-        targets = resolve_target(target, logits.expand(batch_size(inputs), -1)).split(size)
-    explanations = [
-        # One recording at a time: it is gone before the next.
-        _explain_once(model, part, of_part, method, **options)
-        for part, of_part in zip(split(inputs, size), targets, strict=False)
-    ]
-    return joined(explanations)
+    size = batch_size(inputs)
+    if max_memory is not None:
+        check_memory(max_memory)
+        size = max(1, max_memory // measure_sample(model, inputs))
+    return joined(list(_explain_parts(model, inputs, target, method, size, options)))
 
 
-def _explain_once(model: nn.Module, inputs, target, method: str, **options) -> Explanation:
-    trace = record(model, inputs)
-    # A user's method may ask more of the trace than the methods that it is made of.
-    trace.single_use = METHODS[method] in TELLING_THE_LAST_WALK
-    return explain_trace(trace, target, method, **options)
+def _explain_parts(
+    model: nn.Module, inputs, target, method: str, size: int, options: dict
+) -> Iterator[Explanation]:
+    """``size`` samples at a time, or fewer, where one tensor would be larger than LARGEST."""
+    batch, start = batch_size(inputs), 0
+    while start < batch:
+        part, taken = samples(inputs, start, size), min(size, batch - start)
+        try:
+            trace = record(model, part, largest=LARGEST if taken > 1 else None)
+        except TooLarge as tensor:  # seen in the first block, so that little is lost
+            size = fitting(batch - start, taken, tensor.nbytes)
+            continue
+        if start == 0 and target is not None:  # wrong ones are found before hours of work
+            target = resolve_target(target, trace.logits[:1].expand(batch, -1))
+        # A user's method may ask more of the trace than the methods that it is made of.
+        trace.single_use = METHODS[method] in TELLING_THE_LAST_WALK
+        of_part = None if target is None else target[start : start + size]
+        yield explain_trace(trace, of_part, method, **options)
+        del trace  # one recording at a time: it is gone before the next
+        start += size
 
 
 def joined(explanations: Sequence[Explanation]) -> Explanation:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from relprop.trace import Trace, batch_size, record
 MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 # Of a walk back: tensors of the size of the largest one that live at the same time.
 AT_ONCE = 6
+# Bytes of a tensor in a CPU's memory. A larger one is never used again once it is freed: glibc's
+# malloc (DEFAULT_MMAP_THRESHOLD_MAX) gives it back to the kernel, which then clears every page of
+# the next one, and that takes longer than most of what a walk does with it.
+LARGEST = 32 * 2**20
 
 
 def check_memory(max_memory: int) -> None:
@@ -20,21 +25,19 @@ def check_memory(max_memory: int) -> None:
         raise ValueError(f"max_memory is {max_memory!r}; accepted: a whole number of bytes")
 
 
-def measure_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> tuple[int, Tensor]:
-    """Bytes that the recording of the first sample and its walk back take, beyond the model's, and
-    the sample's logits [1, C]."""
+def measure_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> int:
+    """Bytes that the recording of the first sample and its walk back take, beyond the model's."""
     kept = {}
 
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x.detach()  # an output that its own graph keeps would never be freed
 
-    first = next(split(inputs, 1))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        trace = record(model, first)
+        trace = record(model, samples(inputs, 0, 1))
     for parameter in model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
-    return sum(kept.values()) + memory_of_walk(trace), trace.logits
+    return sum(kept.values()) + memory_of_walk(trace)
 
 
 def memory_of_walk(trace: Trace) -> int:
@@ -49,15 +52,22 @@ def memory_of_walk(trace: Trace) -> int:
     return copies * sum(maps) + AT_ONCE * max(max(maps), 4 * trace.stream_nbytes)
 
 
-def split(inputs: Tensor | Mapping[str, Tensor], size: int) -> Iterator[Tensor | dict[str, Tensor]]:
-    """A batch in parts of ``size`` samples; tensors of another first dimension are for all."""
+def samples(
+    inputs: Tensor | Mapping[str, Tensor], start: int, size: int
+) -> Tensor | dict[str, Tensor]:
+    """``size`` samples of a batch; tensors of another first dimension are for all of them."""
+    part = slice(start, start + size)
+    if isinstance(inputs, Tensor):
+        return inputs[part]
     batch = batch_size(inputs)
-    for start in range(0, batch, size):
-        part = slice(start, start + size)
-        if isinstance(inputs, Tensor):
-            yield inputs[part]
-        else:
-            yield {
-                name: x[part] if isinstance(x, Tensor) and len(x) == batch else x
-                for name, x in inputs.items()
-            }
+    return {
+        name: x[part] if isinstance(x, Tensor) and len(x) == batch else x
+        for name, x in inputs.items()
+    }
+
+
+def fitting(left: int, taken: int, nbytes: int) -> int:
+    """How many of the samples ``left`` to take at a time so that no tensor exceeds LARGEST, when
+    with ``taken`` samples one has ``nbytes``. Parts are of about the same size."""
+    most = max(1, taken * LARGEST // nbytes)
+    return math.ceil(left / math.ceil(left / most))

@@ -34,7 +34,7 @@ from relprop.checks import (
     check_softmax,
     run_unknown,
 )
-from relprop.errors import UnsupportedModel
+from relprop.errors import TooLarge, UnsupportedModel
 from relprop.operations import (
     ATTENTION,
     CAT,
@@ -139,13 +139,17 @@ class _Active(threading.local):
 
 
 class Recorder(TorchFunctionMode):
-    """Context in which torch calls are recorded into ``self.recording``."""
+    """Context in which torch calls are recorded into ``self.recording``.
+
+    ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more.
+    """
 
     _active = _Active()
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, largest: int | None = None) -> None:
         super().__init__()
         self.recording = Recording(batch_size)
+        self._largest = largest
         self._embedded = False
         self._rewritten: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale_storages: set[int] = set()
@@ -212,6 +216,8 @@ class Recorder(TorchFunctionMode):
         """Give ``output`` its second backward, and note what the methods need to find again."""
         if any(output is t for t in path):  # dropout in evaluation
             return output
+        if self._largest is not None and output.is_cpu and output.nbytes > self._largest:
+            raise TooLarge(output.nbytes)
         if operation == "add":
             check_batch_first(output, self.recording.batch_size)
         if operation == UNCHANGED:

@@ -218,13 +218,16 @@ class Trace:
         return maps * (self.valid[:, None, :, None] & self.valid[:, None, None, :])
 
 
-def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
+def record(
+    model: nn.Module, inputs: Tensor | Mapping[str, Tensor], *, largest: int | None = None
+) -> Trace:
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
     ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors; an
     ``attention_mask`` [B, N] among them says which tokens are padding. The model's parameters,
     gradients and train/eval state are left as they were. Runs in the parameters' own precision:
-    autocast is off.
+    autocast is off. ``largest``: bytes; the recording breaks off (TooLarge) at the first tensor in
+    a CPU's memory that has more.
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
@@ -233,7 +236,7 @@ def record(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Trace:
         with (
             _evaluating(model),
             torch.compiler.set_stance("force_eager"),
-            Recorder(batch_size) as recorder,
+            Recorder(batch_size, largest) as recorder,
         ):
             output = model(keywords[""]) if "" in keywords else model(**keywords)
         logits = recorder.current(_logits(output))

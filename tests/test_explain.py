@@ -293,7 +293,7 @@ def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
     model, sizes = tiny_vit(), []
     images = torch.cat([images, images.flip(-1)])  # 6
     whole = relprop.explain(model, images, torch.arange(6) % 5)
-    one, _ = measure_sample(model, images)
+    one = measure_sample(model, images)
     model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
     for parts, memory in (([1] * 6, 0), ([4, 2], int(4.5 * one)), ([6], 100 * one)):
         sizes.clear()
@@ -314,7 +314,7 @@ def test_a_batch_in_parts_is_checked_as_a_whole(tiny_vit, images):
     model.register_forward_pre_hook(lambda model, args: batches.append(len(args[0])))
     with pytest.raises(ValueError, match="target is 7; accepted: classes 0 to 4"):
         relprop.explain(model, images, torch.tensor([0, 1, 7]), max_memory=0)
-    assert batches == [1]  # the sample that is measured; no part of the batch was explained
+    assert batches == [1, 1]  # the sample that is measured and the first part, then no more
 
 
 @pytest.mark.parametrize("wrong", [-1, 4e9, float("inf"), "4 GB"])
