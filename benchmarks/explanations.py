@@ -27,7 +27,7 @@ LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 
 
 def in_parts(model: nn.Module, x: Tensor | dict[str, Tensor], batch: int) -> dict[str, int]:
     """The options that keep an explanation of this batch below LIMIT."""
-    return {"max_memory": LIMIT} if batch * measure_sample(model, x)[0] > LIMIT else {}
+    return {"max_memory": LIMIT} if batch * measure_sample(model, x) > LIMIT else {}
 
 
 def rows_of(methods: Iterable[str]) -> dict[str, tuple[str, dict]]:
