@@ -15,7 +15,7 @@ from relprop.memory import (
     LARGEST,
     MAX_MEMORY,
     check_memory,
-    fitting,
+    equal_parts,
     measure_sample,
     memory_of_walk,
     samples,
@@ -88,7 +88,7 @@ def _explain_parts(
         try:
             trace = record(model, part, largest=LARGEST if taken > 1 else None)
         except TooLarge as tensor:  # seen in the first block, so that little is lost
-            size = fitting(batch - start, taken, tensor.nbytes)
+            size = equal_parts(batch - start, max(1, taken * LARGEST // tensor.nbytes))
             continue
         if start == 0 and target is not None:  # wrong ones are found before hours of work
             target = resolve_target(target, trace.logits[:1].expand(batch, -1))

@@ -66,8 +66,6 @@ def samples(
     }
 
 
-def fitting(left: int, taken: int, nbytes: int) -> int:
-    """How many of the samples ``left`` to take at a time so that no tensor exceeds LARGEST, when
-    with ``taken`` samples one has ``nbytes``. Parts are of about the same size."""
-    most = max(1, taken * LARGEST // nbytes)
-    return math.ceil(left / math.ceil(left / most))
+def equal_parts(samples: int, most: int) -> int:
+    """Samples of a part, ``most`` or fewer, so that all parts are of about the same size."""
+    return math.ceil(samples / math.ceil(samples / most))

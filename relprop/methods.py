@@ -69,8 +69,8 @@ def _heads(maps: Tensor) -> Tensor:
 
 
 def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
-    """E_h (G * .)^+, without a third tensor of this size."""
-    return (G * maps).relu_().mean(dim=1)
+    """E_h (G * .)^+, overwriting G: at [B, H, N, N], another tensor costs more than the product."""
+    return G.mul_(maps).relu_().mean(dim=1)
 
 
 def _readout(trace: Trace, target: Tensor, options: Options) -> Tensor:

@@ -2,9 +2,9 @@
 
 While a :class:`Recorder` is active it sees every torch call of the model. Calls on the relevance
 path (those with an input that depends on the pixels or embeddings) run as torch runs them, and
-their output goes through :class:`_Recorded`, an ``autograd.Function`` with two backwards: the
-gradient follows the call's own autograd graph, the relevance takes the rule's shortcut from the
-output to the inputs::
+their output goes through :class:`~relprop.backward.Recorded`, an ``autograd.Function`` with two
+backwards: the gradient follows the call's own autograd graph, the relevance takes the rule's
+shortcut from the output to the inputs::
 
                  relevance: rule
         input  <-----------------  output
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.attention import COMPOSED
+from relprop.backward import TENSOR, Backward, Recorded
 from relprop.checks import (
     check_attention,
     check_batch_first,
@@ -56,67 +57,6 @@ from relprop.operations import (
     tensors_in,
     writes_in_place,
 )
-from relprop.rules import ABOVE_ATTENTION, RuleSet
-
-_TENSOR = object()  # stands for a tensor in the arguments that a node keeps
-
-
-@dataclass
-class Backward:
-    """Which of the two backwards is running over a recording, and with what."""
-
-    rules: RuleSet | None = None  # None: the gradient
-    eps: float = 0.0
-    blocks: int = 0  # attention maps that the recording holds
-    # While asked for: the operations whose rule was the first not to give finite relevance.
-    culprits: list[str] | None = None
-
-
-class _Recorded(torch.autograd.Function):
-    """Identity on ``output``; backward: the gradient to it, or the relevance to ``tensors``."""
-
-    @staticmethod
-    def forward(ctx, backward: Backward, operation: str, args, kwargs, output, *tensors):
-        ctx.set_materialize_grads(False)
-        ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
-        ctx.count, ctx.blocks = len(tensors), backward.blocks
-        if operation == "matmul":  # cheap to have again, and Q K^T is as large as the attention
-            ctx.save_for_backward(*tensors)
-        elif operation != UNCHANGED:
-            ctx.save_for_backward(*tensors, output)
-        return output.detach()
-
-    @staticmethod
-    def backward(ctx, arriving):
-        backward, nothing = ctx.backward_, (None,) * ctx.count
-        if arriving is None:
-            return (None,) * 5 + nothing
-        if backward.rules is None:
-            return (*(None,) * 4, arriving, *nothing)
-        if ctx.operation == UNCHANGED:
-            return (*(None,) * 5, arriving, *nothing[1:])
-        relevance = _apply_rule(ctx, backward, arriving)
-        if backward.culprits is not None and arriving.isfinite().all():
-            if not all(r.isfinite().all() for r in relevance if r is not None):
-                backward.culprits.append(f"'{ctx.operation}' to {list(arriving.shape)}")
-        return (*(None,) * 5, *relevance, *nothing[len(relevance) :])
-
-
-def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]:
-    rule = backward.rules.get(ctx.operation)
-    if ctx.blocks == backward.blocks:
-        rule = backward.rules.get(ABOVE_ATTENTION + ctx.operation, rule)
-    if rule is None:
-        known = ", ".join(name for name in backward.rules if not name.startswith(ABOVE_ATTENTION))
-        raise UnsupportedModel(f"the rule set has no rule for '{ctx.operation}'; it has: {known}")
-    saved = [t.detach() for t in ctx.saved_tensors]
-    tensors = saved[: ctx.count]
-    remaining = iter(tensors)
-    args = [next(remaining) if a is _TENSOR else a for a in ctx.args]
-    kwargs = {k: next(remaining) if a is _TENSOR else a for k, a in ctx.kwargs.items()}
-    output = torch.matmul(*args, **kwargs) if ctx.operation == "matmul" else saved[-1]
-    relevance = rule(arriving, output, *args, eps=backward.eps, **kwargs)
-    return relevance if isinstance(relevance, tuple) else (relevance,)
 
 
 @dataclass
@@ -224,9 +164,9 @@ class Recorder(TorchFunctionMode):
             args, kwargs, tensors = (), {}, path[:1]  # nothing is needed later, nothing is kept
         else:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            args = [_TENSOR if isinstance(a, Tensor) else a for a in args]
-            kwargs = {k: _TENSOR if isinstance(a, Tensor) else a for k, a in kwargs.items()}
-        recorded = _Recorded.apply(
+            args = [TENSOR if isinstance(a, Tensor) else a for a in args]
+            kwargs = {k: TENSOR if isinstance(a, Tensor) else a for k, a in kwargs.items()}
+        recorded = Recorded.apply(
             self.recording.backward, operation, args, kwargs, output, *tensors
         )
         self._note(operation, path, recorded)

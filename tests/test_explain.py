@@ -1,8 +1,5 @@
 """explain(): timm's models unmodified, every method, its options, its errors and its cost."""
 
-import gc
-import re
-
 import pytest
 import timm
 import torch
@@ -11,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import relprop
 from relprop import UnsupportedModel
-from relprop.memory import measure_sample, memory_of_walk
 
 # ------------------------------------------------------------------------------ timm's models
 
@@ -289,56 +285,6 @@ def test_many_classes_are_as_one_by_one(method, pool, tiny_vit, images):
         torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
 
 
-def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
-    model, sizes = tiny_vit(), []
-    images = torch.cat([images, images.flip(-1)])  # 6
-    whole = relprop.explain(model, images, torch.arange(6) % 5)
-    one = measure_sample(model, images)
-    model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
-    for parts, memory in (([1] * 6, 0), ([4, 2], int(4.5 * one)), ([6], 100 * one)):
-        sizes.clear()
-        found = relprop.explain(model, images, torch.arange(6) % 5, max_memory=memory)
-        assert sizes == [1, *parts]  # the first alone, to see what it takes
-        assert torch.equal(found.target, whole.target)
-        torch.testing.assert_close(found.relevance, whole.relevance, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(found.logits, whole.logits)
-
-
-def test_a_batch_in_parts_is_checked_as_a_whole(tiny_vit, images):
-    for wrong in (torch.zeros(2).long(), torch.zeros(4).long()):
-        with pytest.raises(ValueError, match="accepted: None, a class or 3 of them"):
-            relprop.explain(tiny_vit(), images, wrong, max_memory=0)
-    with pytest.raises(ValueError, match="inputs hold no tensor"):
-        relprop.explain(tiny_vit(), {}, max_memory=0)
-    model, batches = tiny_vit(), []
-    model.register_forward_pre_hook(lambda model, args: batches.append(len(args[0])))
-    with pytest.raises(ValueError, match="target is 7; accepted: classes 0 to 4"):
-        relprop.explain(model, images, torch.tensor([0, 1, 7]), max_memory=0)
-    assert batches == [1, 1]  # the sample that is measured and the first part, then no more
-
-
-@pytest.mark.parametrize("wrong", [-1, 4e9, float("inf"), "4 GB"])
-def test_max_memory_is_a_number_of_bytes(tiny_vit, images, wrong):
-    expected = re.escape(f"max_memory is {wrong!r}; accepted: a whole number of bytes")
-    with pytest.raises(ValueError, match=expected):
-        relprop.explain(tiny_vit(), images, 1, max_memory=wrong)
-    with pytest.raises(ValueError, match=expected):
-        relprop.explain_classes(relprop.record(tiny_vit(), images), [0, 1], max_memory=wrong)
-
-
-def test_nothing_of_an_explanation_in_parts_stays(tiny_vit, images):
-    model = tiny_vit()
-
-    def graphs() -> int:
-        gc.collect()
-        found = (x for x in gc.get_objects() if isinstance(x, torch.Tensor))
-        return sum(x.grad_fn is not None for x in found)
-
-    before = graphs()
-    relprop.explain(model, images, 1, max_memory=0)
-    assert graphs() == before
-
-
 @pytest.mark.parametrize("method", relprop.METHODS)
 def test_one_explanation_is_that_of_a_recording_and_frees_it(tiny_vit, images, method, monkeypatch):
     expected = relprop.explain_trace(relprop.record(tiny_vit(), images), 1, method)
@@ -358,18 +304,6 @@ def test_one_explanation_is_that_of_a_recording_and_frees_it(tiny_vit, images, m
 
 def test_no_classes(tiny_vit, images):
     assert relprop.explain_classes(relprop.record(tiny_vit(), images), []) == []
-
-
-def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
-    trace, walks = relprop.record(tiny_vit(), images), []
-    walk_back = trace._walk_back
-    trace._walk_back = lambda *args: walks.append(1) or walk_back(*args)
-    whole = relprop.explain_classes(trace, range(5))
-    at_once = len(walks)
-    parts = relprop.explain_classes(trace, range(5), max_memory=2 * memory_of_walk(trace))
-    assert len(walks) == at_once + 3 * at_once
-    for found, expected in zip(parts, whole, strict=True):
-        torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
 
 
 def test_a_rule_of_its_own_above_the_last_attention_map(tiny_vit, images):
@@ -424,11 +358,6 @@ def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
     model = tiny_vit()
     expected = sum(relprop.explain(model, images, 1, name).relevance for name in parts)
     assert torch.equal(relprop.explain(model, images, 1, "sum").relevance, expected)
-
-
-def test_max_memory_is_not_for_one_class_of_a_recording(tiny_vit, images):
-    with pytest.raises(ValueError, match="unknown option 'max_memory'"):
-        relprop.explain_trace(relprop.record(tiny_vit(), images), 1, max_memory=1)
 
 
 def test_a_method_from_outside(tiny_vit, images):
