@@ -1,9 +1,10 @@
-"""Everything that is said about speed, measured: python -m benchmarks
+"""Everything that is said about speed, measured, in one table: python -m benchmarks
 
 python -m benchmarks training explain --models deit_tiny vit_base --batches 1 8 --rounds 5
 python -m benchmarks throughput --batches 1 16 64 256    (meant for a GPU)
 
-Ratios are medians over rounds in which what is compared takes turns, with their quartiles.
+Ratios are medians over rounds in which what is compared takes turns, with their quartiles. A line
+is printed as soon as it has been measured; all of them take hours.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 import relprop
 from benchmarks import explanations, models, peers, precision, throughput, training
+from benchmarks.table import Table
 
 SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
 
@@ -62,7 +64,6 @@ def parse() -> argparse.Namespace:
             default=choices,
             help=f"{', '.join(choices)} (default: all)",
         )
-    for_explain.add_argument("--no-memory", action="store_true", help="times alone")
     chosen = parser.parse_args()
     for section in chosen.sections:
         if section not in SECTIONS:
@@ -76,23 +77,22 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     threads = torch.get_num_threads()
-    print(f"torch {torch.__version__}, {models.DEVICE}, {platform.machine()}, {threads} threads")
+    print(f"torch {torch.__version__}, {models.DEVICE}, {platform.machine()}, {threads} threads\n")
+    table = Table()
     if "training" in sections:
-        training.steps(chosen.rounds)
+        training.steps(table, chosen.rounds)
     if "explain" in sections:
-        explanations.by_method(
-            chosen.models, chosen.methods, chosen.batches, chosen.rounds, not chosen.no_memory
-        )
+        explanations.by_method(table, chosen.models, chosen.methods, chosen.batches, chosen.rounds)
     if "growth" in sections:
-        explanations.growth(chosen.rounds)
+        explanations.growth(table, chosen.rounds)
     if "tracker" in sections:
-        training.tracker()
+        training.tracker(table)
     if "precision" in sections:
-        precision.precision()
+        precision.precision(table)
     if "peers" in sections:
-        peers.peers(8, chosen.rounds)
+        peers.peers(table, 8, chosen.rounds)
     if "throughput" in sections:
-        throughput.throughput("vit_base", chosen.batches, chosen.rounds)
+        throughput.throughput(table, "vit_base", chosen.batches, chosen.rounds)
 
 
 if __name__ == "__main__":

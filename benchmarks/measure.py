@@ -1,24 +1,16 @@
-"""Ratios of times and of memory, measured side by side in one run."""
+"""Times and memory, measured side by side in one run."""
 
 from __future__ import annotations
 
 import multiprocessing
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-
-
-def wait() -> None:
-    """Until a GPU, if there is one, has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+from torch.utils.benchmark import Timer
 
 
 def progress(turns: Sequence, what: str) -> Iterable:
@@ -37,33 +29,16 @@ def seconds(
     runs: Mapping[str, Callable[[], object]], rounds: int, what: str
 ) -> dict[str, list[float]]:
     """Of each run, ``rounds`` times; the runs take turns, so that whatever else the machine does
-    falls on all of them."""
+    falls on all of them. Each turn begins with two untimed runs of torch's Timer, for the run
+    before it has left memory to itself."""
+    threads = torch.get_num_threads()
+    timers = {
+        name: Timer("run()", globals={"run": runs[name]}, num_threads=threads) for name in runs
+    }
     found = {name: [] for name in runs}
     for name in progress(list(runs) * rounds, what):
-        runs[name]()  # untimed: the run before it has left memory to itself
-        wait()
-        started = time.perf_counter()
-        runs[name]()
-        wait()
-        found[name].append(time.perf_counter() - started)
+        found[name] += timers[name].timeit(1).times
     return found
-
-
-def ratios(times: list[float], of: list[float]) -> tuple[float, float, float]:
-    """Median and quartiles of the ratios, round by round."""
-    each = [time / other for time, other in zip(times, of, strict=True)]
-    if len(each) < 2:
-        return each[0], each[0], each[0]
-    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
-    return middle, low, high
-
-
-def show(ratio: tuple[float, float, float], digits: int = 2) -> str:
-    return f"{ratio[0]:.{digits}f}  ({ratio[1]:.{digits}f} - {ratio[2]:.{digits}f})"
-
-
-def milliseconds(times: list[float]) -> str:
-    return f"{1e3 * statistics.median(times):,.1f}"
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> int:
@@ -100,12 +75,3 @@ def _status(name: str) -> int:
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
     raise KeyError(name)
-
-
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import models
-from benchmarks.measure import milliseconds, print_table, ratios, seconds, show
+from benchmarks.measure import seconds
+from benchmarks.table import Table
 
 
 def captum(model: nn.Module, x: Tensor) -> dict[str, Callable]:
@@ -53,12 +54,12 @@ def autolrp(model: nn.Module, x: Tensor) -> dict[str, Callable]:
 LIBRARIES = {"captum": captum, "pytorch-grad-cam": grad_cam, "autolrp": autolrp}
 
 
-def peers(batch: int, rounds: int) -> None:
+def peers(table: Table, batch: int, rounds: int) -> None:
     """Ours and theirs beside one another; one that is not installed is named, not measured."""
     model, x = models.build("deit_tiny"), models.inputs("deit_tiny", batch)
     model.requires_grad_(False)
     runs = {
-        "forward": lambda: models.forward(model, x),
+        "a forward pass": lambda: models.forward(model, x),
         "relprop, transformer_attribution": lambda: models.explain(
             model, x, "transformer_attribution"
         ),
@@ -75,13 +76,8 @@ def peers(batch: int, rounds: int) -> None:
         except Exception as error:  # a peer that is not there, or does not take this model
             missing.append(f"{library}: {type(error).__name__}: {error}")
     times = seconds(runs, rounds, "other libraries")
-    print_table(
-        f"DeiT-Tiny, batch {batch}: other libraries on the same model and inputs",
-        ["explanation", "ms", "forward passes (quartiles)"],
-        [
-            [name, milliseconds(taken), show(ratios(taken, times["forward"]))]
-            for name, taken in times.items()
-        ],
-    )
+    table.section(f"libraries, DeiT-Tiny, batch {batch}, over a forward pass")
+    for name, taken in times.items():
+        table.row(name, taken, times["a forward pass"])
     for line in missing:
-        print(f"not measured: {line} (pip install -e '.[benchmarks]' installs what is compared)")
+        table.row("not measured", besides=f"{line} (pip install -e '.[benchmarks]' installs them)")

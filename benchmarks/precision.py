@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 import relprop
-from benchmarks.measure import print_table, progress
+from benchmarks.measure import progress
+from benchmarks.table import Table
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared"))
 PHOTOS, WEIGHTS = SHARED / "data/cifar10/test", SHARED / "models/vit_small_cifar10.safetensors"
@@ -48,13 +49,16 @@ def correlations(maps: Tensor, others: Tensor) -> Tensor:
     return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
 
 
-def precision() -> None:
+def precision(table: Table) -> None:
     """Median, 5th percentile and worst correlation, from the first and from the second block on."""
     if not (PHOTOS.is_dir() and WEIGHTS.is_file()):
-        print(f"not measured: precision, which takes {PHOTOS} and {WEIGHTS}")
+        table.section("precision: not measured", f"it takes {PHOTOS} and {WEIGHTS}")
         return
-    model, images, rows = trained(), photographs(), []
+    model, images = trained(), photographs()
     exact = copy.deepcopy(model).double()
+    table.section(
+        f"maps of {len(images)} photographs, ViT-S", "Pearson's r: median, 5th percentile, worst"
+    )
     for start in (0, 1):
         found = {
             "float64": maps(exact, images.double(), "float64", start_layer=start),
@@ -63,10 +67,5 @@ def precision() -> None:
         }
         for one, other in (("float32", "float64"), ("bf16", "float64"), ("bf16", "float32")):
             r = correlations(found[one], found[other])
-            low = (r.median(), r.quantile(0.05), r.min())
-            rows.append([f"{start}", f"{one} and {other}", *(f"{x:.7f}" for x in low)])
-    print_table(
-        f"maps of {len(images)} photographs: Pearson correlation",
-        ["start_layer", "of", "median", "5th percentile", "worst"],
-        rows,
-    )
+            low = ", ".join(f"{x:.7f}" for x in (r.median(), r.quantile(0.05), r.min()))
+            table.row(f"start_layer={start}: {one} and {other}", besides=low)

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
 from benchmarks.explanations import in_parts, rows_of
-from benchmarks.measure import peak_memory, print_table, seconds
+from benchmarks.measure import peak_memory, seconds
+from benchmarks.table import Table
 
 # FlopCounterMode can't watch a walk back to the pixels, as of lrp.
 COUNTED = rows_of(["transformer_attribution", "generic_attention"])
@@ -23,14 +24,16 @@ def product_rate(side: int = 4096) -> float:
     return 2 * side**3 / min(times["product"])
 
 
-def throughput(name: str, batches: list[int], rounds: int) -> None:
+def throughput(table: Table, name: str, batches: list[int], rounds: int) -> None:
     """Images a second beside plain inference, memory, and the share of the product rate."""
-    rate, rows = product_rate(), []
+    rate = product_rate()
+    besides = f"a float32 matrix product: {rate / 1e9:,.0f} GFLOPS"
+    table.section(f"{name}, over a forward pass, memory too", besides)
     for batch in batches:
         model, x = models.build(name), models.inputs(name, batch)
         limit = in_parts(model, x, batch)
-        runs = {"forward pass": partial(models.forward, model, x)}
-        peaks = {"forward pass": peak_memory(models.prepare_forward, name, batch)}
+        runs = {"a forward pass": partial(models.forward, model, x)}
+        peaks = {"a forward pass": peak_memory(models.prepare_forward, name, batch)}
         for label, (method, options) in COUNTED.items():
             options = options | limit
             runs[label] = partial(models.explain, model, x, method, **options)
@@ -41,16 +44,10 @@ def throughput(name: str, batches: list[int], rounds: int) -> None:
                 run()
             taken = statistics.median(times[label])
             share = counter.get_total_flops() / taken / rate
-            rows.append(
-                [
-                    f"batch {batch}, {label}",
-                    f"{batch / taken:,.1f}",
-                    f"{share:.0%}",
-                    f"{peaks[label] / 2**20:,.0f} MiB",
-                ]
+            table.row(
+                f"batch {batch}, {label}",
+                times[label],
+                times["a forward pass"],
+                (peaks[label], peaks["a forward pass"]),
+                f"{batch / taken:,.1f} images a second, {share:.0%} of that rate",
             )
-    print_table(
-        f"{name}: a float32 matrix product runs at {rate / 1e9:,.0f} GFLOPS",
-        ["what", "images a second", "of that rate", "peak memory"],
-        rows,
-    )

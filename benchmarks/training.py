@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from transformers import BertForSequenceClassification
 
 import train
-from benchmarks.measure import milliseconds, print_table, progress, ratios, show, watch_memory
+from benchmarks.measure import progress, watch_memory
+from benchmarks.table import Table
 from configs.schema import load_config
 from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.callbacks import FiniteSteps
@@ -143,20 +144,16 @@ def text(batch_size: int):
     return batch, Plain(BertForSequenceClassification(ours.backbone.config)), ours
 
 
-def steps(rounds: int, batch_size: int = 16) -> None:
+def steps(table: Table, rounds: int, batch_size: int = 16) -> None:
     """A training step of each classifier over that of the library's model."""
-    rows = []
     for label, make in (("ViTClassifier (DeiT-Tiny, 224)", vision), ("BertClassifier", text)):
         times, peaks = in_turns(make, batch_size, 8 * rounds + 3, label)
+        table.section(
+            f"a step of {label}, batch {batch_size}, over the library's model in Lightning"
+        )
         for name, found in times.items():
-            ratio = show(ratios(found, times["plain"]), 3)
-            peak = f"{peaks[name] / 2**20:,.0f} MiB, {peaks[name] / peaks['plain']:.2f}"
-            rows.append([f"{label}, {name}", milliseconds(found), ratio, peak])
-    print_table(
-        f"a training step, batch {batch_size}, over the library's model in plain Lightning",
-        ["classifier", "ms", "ratio (quartiles)", "peak memory, over plain"],
-        rows,
-    )
+            memory = (peaks[name], peaks["plain"])
+            table.row(name, found, times["plain"], memory, digits=3)
 
 
 class Epochs(lightning.Callback):
@@ -180,7 +177,7 @@ def noise(folder: Path, count: int) -> None:
         Image.effect_noise((256, 256), 80).convert("RGB").save(folder / f"{i}.jpg")
 
 
-def tracker(pictures: int = 64) -> None:
+def tracker(table: Table, pictures: int = 64) -> None:
     """The tracker's share of an epoch of configs/deit_image_folder.yaml, by size of data set."""
     with tempfile.TemporaryDirectory() as folder:
         for i in range(2):
@@ -197,13 +194,9 @@ def tracker(pictures: int = 64) -> None:
         trainer.fit(model, datamodule=data)
     tracked = trainer.callback_metrics["relevance/seconds"].item()
     each = epochs.seconds[-1] / pictures
-    rows = [
-        [f"{n:,}", f"{n * each:,.0f}", f"{tracked / (n * each):.2%}"]
-        for n in (2000, 5000, 50_000, 1_281_167)
-    ]
-    print_table(
-        f"the tracker: {tracked:.1f} s for {config.tracker.samples} probes, pictures and logs "
-        f"included; training: {each:.3f} s a picture",
-        ["training pictures", "an epoch's steps, s", "the tracker over them"],
-        rows,
+    table.section(
+        f"the tracker, {config.tracker.samples} probes of DeiT-S, over an epoch's steps",
+        f"{each:.3f} s a picture",
     )
+    for count in (2000, 5000, 50_000, 1_281_167):
+        table.row(f"{count:,} pictures", [tracked], [count * each], digits=4)
