@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.operations import UNCHANGED
-from relprop.rules import ABOVE_ATTENTION, Rule, RuleSet, matmul_halves
+from relprop.rules import ABOVE_ATTENTION, RuleSet
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
 
@@ -33,7 +33,7 @@ class Recorded(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.backward_, ctx.operation, ctx.args, ctx.kwargs = backward, operation, args, kwargs
         ctx.count, ctx.blocks = len(tensors), backward.blocks
-        if operation == "matmul":  # cheap to have again, and Q K^T is as large as the attention
+        if operation == "matmul":  # cheap to recompute, and Q K^T is as large as the attention
             ctx.save_for_backward(*tensors)
         elif operation != UNCHANGED:
             ctx.save_for_backward(*tensors, output)
@@ -67,32 +67,6 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
     remaining = iter(tensors)
     args = [next(remaining) if a is TENSOR else a for a in ctx.args]
     kwargs = {k: next(remaining) if a is TENSOR else a for k, a in ctx.kwargs.items()}
-    if ctx.operation == "matmul":
-        relevance = _of_product(rule, arriving, *args, eps=backward.eps)
-    else:
-        relevance = rule(arriving, saved[-1], *args, eps=backward.eps, **kwargs)
+    output = torch.matmul(*args, **kwargs) if ctx.operation == "matmul" else saved[-1]
+    relevance = rule(arriving, output, *args, eps=backward.eps, **kwargs)
     return relevance if isinstance(relevance, tuple) else (relevance,)
-
-
-# Bytes of a part of Q K^T that stays in a CPU's cache from one operation of a rule to the next.
-CACHED = 4 * 2**20
-
-
-def _of_product(
-    rule: Rule, relevance: Tensor, a: Tensor, b: Tensor, *, eps: float
-) -> Tensor | tuple[Tensor, ...]:
-    """The rule of a matrix product, whose output is had again.
-
-    The paper's rule is one for each head, and Q K^T of a long input far larger than Q and K: on a
-    CPU it is applied to a few heads at a time. Shapes: ``relevance`` [B, H, n, m] or [B * H, n, m];
-    ``a`` [..., n, k]; ``b`` [..., k, m].
-    """
-    small = relevance.nbytes <= max(CACHED, a.nbytes, b.nbytes)
-    if small or not relevance.is_cpu or rule is not matmul_halves or a.shape[:-2] != b.shape[:-2]:
-        return rule(relevance, a @ b, a, b, eps=eps)
-    by_head = [x.reshape(-1, *x.shape[-2:]) for x in (relevance, a, b)]  # [B * H, ., .]
-    heads = max(1, CACHED // by_head[0][0].nbytes)
-    parts = zip(*(x.split(heads) for x in by_head), strict=True)
-    found = [rule(R, a @ b, a, b, eps=eps) for R, a, b in parts]
-    R_a, R_b = (torch.cat(of_operand) for of_operand in zip(*found, strict=True))
-    return R_a.reshape(a.shape), R_b.reshape(b.shape)

@@ -5,8 +5,11 @@ class UnsupportedModel(ValueError):
     """The model does something that relevance cannot follow; the message says what is accepted."""
 
 
-class TooLarge(Exception):
-    """A recording has a tensor of more bytes than it was allowed; for the engine alone."""
+class TooLarge(BaseException):
+    """A recording has a tensor of more bytes than it was allowed; for the engine alone.
+
+    No Exception: a model that catches those must not go on without being recorded.
+    """
 
     def __init__(self, nbytes: int) -> None:
         super().__init__(f"a tensor of {nbytes} bytes")

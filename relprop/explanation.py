@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from relprop.memory import (
     MAX_MEMORY,
     check_memory,
     equal_parts,
+    indivisible,
     measure_sample,
     memory_of_walk,
     samples,
@@ -64,6 +65,10 @@ def explain(
     may take, about; a larger batch is explained in parts, down to one sample at a time (and one
     sample is recorded once more, to see what it takes).
 
+    On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts as well, which is
+    faster: a first call of the model breaks off at that tensor, others follow. To have the model
+    called once, with the whole batch: ``relprop.explain_trace(relprop.record(model, inputs))``.
+
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")
     >>> explanation = relprop.explain(model, torch.rand(2, 3, 224, 224))
@@ -71,33 +76,49 @@ def explain(
     torch.Size([2, 224, 224])
     """
     check_method(method, options)  # before the forward pass
-    size = batch_size(inputs)
+    size, unclear = batch_size(inputs), indivisible(inputs)
+    # Of those that came from outside it is not known whether they look at one sample at a time.
+    largest = LARGEST if unclear is None and METHODS[method] in TELLING_THE_LAST_WALK else None
     if max_memory is not None:
         check_memory(max_memory)
+        if unclear is not None:
+            raise ValueError(
+                f"max_memory: it is not clear whether inputs {unclear!r} are one for each of the "
+                f"{size} samples or for all; accepted: a batch of another size, or no max_memory"
+            )
         size = max(1, max_memory // measure_sample(model, inputs))
-    return joined(list(_explain_parts(model, inputs, target, method, size, options)))
+    with torch.inference_mode(False):  # the parts are put together as what they are
+        return _explain_parts(model, inputs, target, method, size, largest, options)
 
 
 def _explain_parts(
-    model: nn.Module, inputs, target, method: str, size: int, options: dict
-) -> Iterator[Explanation]:
-    """``size`` samples at a time, or fewer, where one tensor would be larger than LARGEST."""
-    batch, start = batch_size(inputs), 0
+    model: nn.Module,
+    inputs: Tensor | Mapping[str, Tensor],
+    target: int | Tensor | None,
+    method: str,
+    size: int,
+    largest: int | None,
+    options: dict,
+) -> Explanation:
+    """``size`` samples at a time, or fewer where a tensor had more than ``largest`` bytes."""
+    batch, parts, start = batch_size(inputs), [], 0
     while start < batch:
-        part, taken = samples(inputs, start, size), min(size, batch - start)
+        taken = min(size, batch - start)
         try:
-            trace = record(model, part, largest=LARGEST if taken > 1 else None)
+            part = samples(inputs, start, size)
+            trace = record(model, part, largest=largest if taken > 1 else None)
         except TooLarge as tensor:  # seen in the first block, so that little is lost
-            size = equal_parts(batch - start, max(1, taken * LARGEST // tensor.nbytes))
+            size = equal_parts(batch - start, max(1, taken * largest // tensor.nbytes))
             continue
         if start == 0 and target is not None:  # wrong ones are found before hours of work
             target = resolve_target(target, trace.logits[:1].expand(batch, -1))
         # A user's method may ask more of the trace than the methods that it is made of.
         trace.single_use = METHODS[method] in TELLING_THE_LAST_WALK
         of_part = None if target is None else target[start : start + size]
-        yield explain_trace(trace, of_part, method, **options)
+        parts.append(explain_trace(trace, of_part, method, **options))
         del trace  # one recording at a time: it is gone before the next
         start += size
+    return joined(parts)
 
 
 def joined(explanations: Sequence[Explanation]) -> Explanation:
@@ -133,7 +154,6 @@ def explain_classes(
     larger ones. More classes than fit into ``max_memory`` bytes, about, are walked back in parts.
     """
     chosen = check_method(method, options)
-    targets = [resolve_target(target, trace.logits) for target in targets]
     check_memory(max_memory)
     together = len(targets)
     if together > 1:
@@ -143,6 +163,7 @@ def explain_classes(
         return METHODS[method](trace, target, chosen)
 
     with as_if_alone(trace.logits.device):
+        targets = [resolve_target(target, trace.logits) for target in targets]
         if together < 2:
             relevance = [of_class(target) for target in targets]
         else:

@@ -13,9 +13,9 @@ from relprop.trace import Trace, batch_size, record
 MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 # Of a walk back: tensors of the size of the largest one that live at the same time.
 AT_ONCE = 6
-# Bytes of a tensor in a CPU's memory. A larger one is never used again once it is freed: glibc's
-# malloc (DEFAULT_MMAP_THRESHOLD_MAX) gives it back to the kernel, which then clears every page of
-# the next one, and that takes longer than most of what a walk does with it.
+# Bytes of a tensor in a CPU's memory. A larger one is never used again once it is freed: the malloc
+# of Linux (glibc's DEFAULT_MMAP_THRESHOLD_MAX) gives it back to the kernel, which then clears every
+# page of the next one, and that takes longer than most of what a walk does with it.
 LARGEST = 32 * 2**20
 
 
@@ -64,6 +64,25 @@ def samples(
         name: x[part] if isinstance(x, Tensor) and len(x) == batch else x
         for name, x in inputs.items()
     }
+
+
+def indivisible(inputs: Tensor | Mapping[str, Tensor]) -> str | None:
+    """The first of the inputs of which it is not clear whether each sample has its own; or None.
+
+    After the first tensor: square ones of as many rows as samples, such as [N, N] that says which
+    token attends to which, unless they are named as ids or their mask; and lists of that length.
+    """
+    batch = batch_size(inputs)
+    if isinstance(inputs, Tensor) or batch == 1:
+        return None
+    first = next(name for name, x in inputs.items() if isinstance(x, Tensor))
+    for name, x in inputs.items():
+        of_tokens = name == first or name == "attention_mask" or name.endswith("_ids")
+        if isinstance(x, Tensor) and x.shape == (batch, batch) and not of_tokens:
+            return name
+        if isinstance(x, (list, tuple)) and len(x) == batch:
+            return name
+    return None
 
 
 def equal_parts(samples: int, most: int) -> int:

@@ -47,7 +47,8 @@ def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
     """Register a method: (trace, target [B], options) -> relevance of the tokens [B, N].
 
     Or of the pixels, [B, H, W]. ``rules`` is the rule set it uses unless told otherwise. Several
-    classes are explained at once under ``torch.vmap``, whose limits hold for the function.
+    classes are explained at once under ``torch.vmap``, whose limits hold for the function; with
+    ``max_memory`` a trace is of a part of the batch.
     """
 
     def add(function: Method) -> Method:

@@ -1,15 +1,14 @@
-"""Batches, classes and attention heads in parts: the same maps, in the memory that there is."""
+"""Batches and classes in parts: the same maps, in the memory that there is."""
 
 import gc
 import re
 
 import pytest
 import torch
+from torch import nn
 
 import relprop
-from relprop import rules
-from relprop.backward import _of_product
-from relprop.memory import measure_sample, memory_of_walk
+from relprop.memory import indivisible, measure_sample, memory_of_walk
 
 
 def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
@@ -97,19 +96,80 @@ def test_max_memory_is_not_for_one_class_of_a_recording(tiny_vit, images):
         relprop.explain_trace(relprop.record(tiny_vit(), images), 1, max_memory=1)
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (6,)], ids=["heads apart", "heads in the batch"])
-def test_attention_scores_a_few_heads_at_a_time(shape, monkeypatch):
-    Q, K, R = (torch.randn(*shape, *sides).double() for sides in ((5, 2), (2, 5), (5, 5)))
-    expected, sizes = rules.matmul_halves(R, Q @ K, Q, K, eps=0.0), []
+class Masked(nn.Module):
+    """A ViT with a mask [N, N], for all samples, or scales, one for each of them."""
 
-    def counted(relevance, *args, **kwargs):
-        sizes.append(len(relevance))
-        return rules.matmul_halves(relevance, *args, **kwargs)
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
 
-    monkeypatch.setattr("relprop.backward.matmul_halves", counted)
-    monkeypatch.setattr("relprop.backward.CACHED", 4 * R.nbytes // 6)
-    found = _of_product(counted, R, Q, K, eps=0.0)
-    assert sizes == [4, 2]
-    for f, e in zip(found, expected, strict=True):
-        assert f.shape == e.shape
-        torch.testing.assert_close(f, e, rtol=1e-12, atol=0)
+    def forward(self, x, mask=None, scales=None):
+        logits = self.vit(x, attn_mask=mask)
+        return logits if scales is None else logits * torch.tensor(scales)[:, None]
+
+
+SHARED = {
+    "mask": torch.ones(17, 17).tril().bool(),
+    "scales": [0.5] * 17,
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_inputs_that_may_be_of_all_samples_are_not_parted(name, tiny_vit, monkeypatch):
+    """As many samples as tokens: a part of the mask would be a wrong one, and nobody would see."""
+    inputs = {"x": torch.randn(17, 3, 32, 32).double(), name: SHARED[name]}
+    model = Masked(tiny_vit())
+    expected = relprop.explain_trace(relprop.record(model, inputs), 1).relevance
+    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    assert torch.equal(relprop.explain(model, inputs, 1).relevance, expected)
+    with pytest.raises(ValueError, match=f"not clear whether inputs '{name}' are one for each of"):
+        relprop.explain(model, inputs, 1, max_memory=0)
+
+
+def test_ids_and_their_mask_are_parted_whatever_their_number():
+    ids = torch.ones(8, 8).long()
+    assert indivisible({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}) is None
+    assert indivisible({"tokens": ids, "mask": ids}) == "mask"
+    assert indivisible({"tokens": ids[:1, :1], "mask": ids[:1, :1]}) is None
+
+
+def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):
+    monkeypatch.setattr("relprop.methods.METHODS", dict(relprop.METHODS))
+    monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
+
+    @relprop.method("of the batch")
+    def of_batch(trace, target, options):
+        return torch.full((len(target), 17), float(len(target)))
+
+    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    assert (relprop.explain(tiny_vit(), images, 1, "of the batch").relevance == 3).all()
+
+
+@pytest.mark.parametrize("largest", [0, 2**30])
+def test_explanations_made_in_inference_mode_are_for_training(
+    largest, tiny_vit, images, monkeypatch
+):
+    """As Lightning validates: what comes out may be part of a loss."""
+    monkeypatch.setattr("relprop.explanation.LARGEST", largest)
+    model = tiny_vit()
+    with torch.inference_mode():
+        found = relprop.explain(model, images)
+    assert not any(x.is_inference() for x in (found.relevance, found.target, found.logits))
+
+
+def test_a_model_cannot_go_on_after_its_recording_has_ended(tiny_vit, images, monkeypatch):
+    class Fallback(nn.Module):
+        def __init__(self, vit):
+            super().__init__()
+            self.vit = vit
+
+        def forward(self, x):
+            try:
+                return self.vit(x)
+            except Exception:
+                return x.flatten(1)[:, :5]
+
+    model = Fallback(tiny_vit())
+    expected = relprop.explain(model, images, 1).logits
+    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    torch.testing.assert_close(relprop.explain(model, images, 1).logits, expected)
