@@ -3,8 +3,8 @@
 python -m benchmarks training explain --models deit_tiny vit_base --batches 1 8 --rounds 5
 python -m benchmarks throughput --batches 1 16 64 256    (meant for a GPU)
 
-Ratios are medians over rounds in which what is compared takes turns, with their quartiles. A line
-is printed as soon as it has been measured; all of them take hours.
+Ratios are medians over rounds in which what is compared takes turns, with their quartiles. A
+section of the table is printed as soon as it has been measured; all of them take hours.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ from benchmarks import explanations, models, peers, precision, throughput, train
 from benchmarks.table import Table
 
 SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
+
+
+BATCHES, METHODS = (1, 8, 32), tuple(relprop.METHODS)
+OPTIONS = {  # what is accepted (None: any number), what is measured by default, in which sections
+    "models": (models.NAMES, models.NAMES, ("explain",)),
+    "methods": (METHODS, METHODS, ("explain",)),
+    "batches": (None, BATCHES, ("explain", "throughput")),
+}
 
 
 def count(text: str) -> int:
@@ -44,41 +52,30 @@ def parse() -> argparse.Namespace:
     parser.error = fail  # one line, without the usage
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--rounds", type=count, default=5, help="timed runs of each (default: 5)")
-    parser.add_argument(
-        "--batches",
-        nargs="+",
-        type=count,
-        default=[1, 8, 32],
-        help="of explain and throughput (default: 1 8 32)",
-    )
-    for_explain = parser.add_argument_group("explain")
-    for option, metavar, choices in (
-        ("--models", "MODEL", models.NAMES),
-        ("--methods", "METHOD", tuple(relprop.METHODS)),
-    ):
-        for_explain.add_argument(
-            option,
+    for option, (accepted, default, of) in OPTIONS.items():
+        parser.add_argument(
+            f"--{option}",
             nargs="+",
-            metavar=metavar,
-            choices=choices,
-            default=choices,
-            help=f"{', '.join(choices)} (default: all)",
+            metavar="SIZE" if option == "batches" else "NAME",
+            type=count if option == "batches" else str,
+            choices=accepted,
+            help=f"of {' and '.join(of)}: {', '.join(map(str, default))} (default: all of these)",
         )
     chosen = parser.parse_args()
     for section in chosen.sections:
         if section not in SECTIONS:
             parser.error(f"section {section!r}; accepted: {', '.join(SECTIONS)}")
+    chosen.sections = chosen.sections or SECTIONS
+    for option, (_, default, of) in OPTIONS.items():
+        if getattr(chosen, option) is None:
+            setattr(chosen, option, default)
+        elif not set(of) & set(chosen.sections):
+            parser.error(f"--{option} is of {' and '.join(of)}, which is not measured here")
     return chosen
 
 
-def main() -> None:
-    chosen = parse()
-    sections = chosen.sections or SECTIONS
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    threads = torch.get_num_threads()
-    print(f"torch {torch.__version__}, {models.DEVICE}, {platform.machine()}, {threads} threads\n")
-    table = Table()
+def measure(chosen: argparse.Namespace) -> None:
+    table, sections = Table(), chosen.sections
     if "training" in sections:
         training.steps(table, chosen.rounds)
     if "explain" in sections:
@@ -93,6 +90,21 @@ def main() -> None:
         peers.peers(table, 8, chosen.rounds)
     if "throughput" in sections:
         throughput.throughput(table, "vit_base", chosen.batches, chosen.rounds)
+
+
+def main() -> None:
+    chosen = parse()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    device = torch.cuda.get_device_name() if models.DEVICE == "cuda" else platform.machine()
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {device}, {capability}, {threads} threads\n")
+    try:
+        measure(chosen)
+    except KeyboardInterrupt:
+        print("python -m benchmarks: stopped; what is not in the table is lost", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def _by_method(table: Table, name: str, methods: list[str], batch: int, rounds: 
         method, options = measured[label]
         peaks[label] = peak_memory(models.prepare_explain, name, batch, method, options | limit)
     parts = f"max_memory={LIMIT / 2**30:.0f} GiB" if limit else ""
-    table.section(f"{case}, over a forward pass; memory over autograd's", parts)
+    table.section(
+        f"{case}, over a forward pass; memory over autograd's forward and backward", parts
+    )
     table.row("a forward pass", forward)
     for label, taken in times.items():
         table.row(label, taken, forward, (peaks[label], yardstick))

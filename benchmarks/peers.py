@@ -80,4 +80,4 @@ def peers(table: Table, batch: int, rounds: int) -> None:
     for name, taken in times.items():
         table.row(name, taken, times["a forward pass"])
     for line in missing:
-        table.row("not measured", besides=f"{line} (pip install -e '.[benchmarks]' installs them)")
+        table.row("not measured", notes=f"{line} (pip install -e '.[benchmarks]' installs them)")

@@ -68,4 +68,4 @@ def precision(table: Table) -> None:
         for one, other in (("float32", "float64"), ("bf16", "float64"), ("bf16", "float32")):
             r = correlations(found[one], found[other])
             low = ", ".join(f"{x:.7f}" for x in (r.median(), r.quantile(0.05), r.min()))
-            table.row(f"start_layer={start}: {one} and {other}", besides=low)
+            table.row(f"start_layer={start}: {one} and {other}", notes=low)

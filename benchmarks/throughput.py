@@ -27,8 +27,8 @@ def product_rate(side: int = 4096) -> float:
 def throughput(table: Table, name: str, batches: list[int], rounds: int) -> None:
     """Images a second beside plain inference, memory, and the share of the product rate."""
     rate = product_rate()
-    besides = f"a float32 matrix product: {rate / 1e9:,.0f} GFLOPS"
-    table.section(f"{name}, over a forward pass, memory too", besides)
+    notes = f"a float32 matrix product: {rate / 1e9:,.0f} GFLOPS"
+    table.section(f"{name}, over a forward pass, memory too", notes)
     for batch in batches:
         model, x = models.build(name), models.inputs(name, batch)
         limit = in_parts(model, x, batch)

@@ -194,9 +194,7 @@ def tracker(table: Table, pictures: int = 64) -> None:
         trainer.fit(model, datamodule=data)
     tracked = trainer.callback_metrics["relevance/seconds"].item()
     each = epochs.seconds[-1] / pictures
-    table.section(
-        f"the tracker, {config.tracker.samples} probes of DeiT-S, over an epoch's steps",
-        f"{each:.3f} s a picture",
-    )
+    table.section(f"the tracker, {config.tracker.samples} probes of DeiT-S, over an epoch's steps")
     for count in (2000, 5000, 50_000, 1_281_167):
-        table.row(f"{count:,} pictures", [tracked], [count * each], digits=4)
+        epoch = f"an epoch's steps: {count * each:,.0f} s"
+        table.row(f"{count:,} pictures", [tracked], [count * each], notes=epoch, digits=4)
