@@ -24,18 +24,17 @@ from benchmarks.table import Table
 SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
 
 
-BATCHES, METHODS = (1, 8, 32), tuple(relprop.METHODS)
-OPTIONS = {  # what is accepted (None: any number), what is measured by default, in which sections
-    "models": (models.NAMES, models.NAMES, ("explain",)),
-    "methods": (METHODS, METHODS, ("explain",)),
-    "batches": (None, BATCHES, ("explain", "throughput")),
-}
-
-
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; accepted: a whole number, 1 or more")
     return int(text)
+
+
+OPTIONS = {  # what an argument is, what is measured by default, in which sections
+    "models": (str, models.NAMES, ("explain",)),
+    "methods": (str, tuple(relprop.METHODS), ("explain",)),
+    "batches": (count, (1, 8, 32), ("explain", "throughput")),
+}
 
 
 def fail(message: str) -> None:
@@ -52,13 +51,13 @@ def parse() -> argparse.Namespace:
     parser.error = fail  # one line, without the usage
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--rounds", type=count, default=5, help="timed runs of each (default: 5)")
-    for option, (accepted, default, of) in OPTIONS.items():
+    for option, (kind, default, of) in OPTIONS.items():
         parser.add_argument(
             f"--{option}",
             nargs="+",
-            metavar="SIZE" if option == "batches" else "NAME",
-            type=count if option == "batches" else str,
-            choices=accepted,
+            metavar=option.upper(),
+            type=kind,
+            choices=default if kind is str else None,
             help=f"of {' and '.join(of)}: {', '.join(map(str, default))} (default: all of these)",
         )
     chosen = parser.parse_args()

@@ -87,7 +87,7 @@ def explain(
                 f"{size} samples or for all; accepted: a batch of another size, or no max_memory"
             )
         size = max(1, max_memory // measure_sample(model, inputs))
-    with torch.inference_mode(False):  # the parts are put together as what they are
+    with torch.inference_mode(False):  # what comes out may be part of a loss
         return _explain_parts(model, inputs, target, method, size, largest, options)
 
 

@@ -7,7 +7,7 @@ torch's names, and returns the relevance of its tensor arguments, in their order
 fewer, the rest (a weight, a bias) gets none. All relevances are per sample: the first dimension is
 the batch, and nothing is ever summed over it.
 
-The gradient of every operation is autograd's own (see :mod:`relprop.trace`).
+The gradient of every operation is autograd's own (see :mod:`relprop.backward`).
 """
 
 from __future__ import annotations
