@@ -93,8 +93,6 @@ def measure(chosen: argparse.Namespace) -> None:
 
 def main() -> None:
     chosen = parse()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     device = torch.cuda.get_device_name() if models.DEVICE == "cuda" else platform.machine()
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
@@ -107,4 +105,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
     main()
