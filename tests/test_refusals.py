@@ -1,0 +1,155 @@
+"""What has no right map is refused, in words."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import relprop
+from relprop import UnsupportedModel, rules
+from tests.plain import C, D, H, N, Plain, eager, pixels
+
+
+def heads_first_bmm(q, k, v):
+    """[H * B, N, N]: the batch is not the slow dimension."""
+    q, k, v = (x.transpose(0, 1).flatten(0, 1) for x in (q, k, v))
+    attention = (torch.bmm(q, k.mT) / math.sqrt(D // H)).softmax(-1)
+    return torch.bmm(attention, v).unflatten(0, (H, -1)).transpose(0, 1), attention
+
+
+class Square(torch.autograd.Function):
+    """Its forward pass is no torch function: the recorder cannot see it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Sum(nn.Module):
+    """Of two passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Plain()
+
+    def forward(self, x):
+        return self.model(x) + self.model(x.flip(-1))
+
+
+class Mixer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, C).double()
+
+    def forward(self, x):
+        return self.linear(x.mean(1).flatten(1))
+
+
+class Unpooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Plain(read=lambda x: x)
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def over_queries(q, k, v):
+    attention = (k @ q.mT).softmax(dim=-2)
+    return torch.einsum("bhmn,bhmd->bhnd", attention, v), attention
+
+
+def some_keys(q, k, v):
+    return eager(q, k[:, :, :4], v[:, :, :4])
+
+
+def windows(q, k, v):
+    q, k, v = (x.unflatten(2, (2, 5)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    y, attention = eager(q, k, v)
+    return y.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3), attention
+
+
+def constant_values(q, k, v):
+    scores = (q @ k.mT).softmax(-1)
+    return scores @ v.detach(), scores
+
+
+def written_out_softmax(q, k, v):
+    scores = (q @ k.mT).exp()
+    return scores / scores.sum(-1, keepdim=True) @ v, scores
+
+
+def class_token_last(self, x):
+    patches = self.embed(x).flatten(2).transpose(1, 2)
+    return torch.cat([patches, self.prefix.expand(len(x), -1, -1)], 1) + self.position
+
+
+def class_token_last_after_positions(self, x):
+    patches = self.embed(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
+    return torch.cat([patches, self.prefix.expand(len(x), -1, -1)], 1)
+
+
+def tokens_first(self, x):
+    return Plain.tokens(self, x).transpose(0, 1)
+
+
+def attend_tokens_first(q, k, v):
+    y, attention = eager(*(x.transpose(0, 2) for x in (q, k, v)))
+    return y.transpose(0, 2), attention
+
+
+TOKENS_FIRST = {
+    "tokens": tokens_first, "attend": attend_tokens_first, "read": lambda x: x[0]
+}  # fmt: skip
+REFUSED = {
+    "custom autograd.Function": (Plain(activate=Square.apply), "not a torch function"),
+    "checkpointed by itself": (
+        Plain(between=lambda x: checkpoint(F.relu, x, use_reentrant=True)),
+        "not a torch function",
+    ),
+    "two passes": (Sum(), "a second patch embedding"),
+    "no attention": (Mixer(), "no attention map was seen"),
+    "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
+    "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
+    "softmax written out": (Plain(attend=written_out_softmax), "no relevance rule for .*exp"),
+    "cross-attention": (Plain(attend=some_keys), "from some tokens to others"),
+    "windows": (Plain(attend=windows), "attention within windows"),
+    "constant values": (Plain(attend=constant_values), "no relevance rule for .*matmul"),
+    "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
+    "tokens before the batch": (Plain(**TOKENS_FIRST), "batch of 3 is not their first"),
+    "class token last": (Plain(tokens=class_token_last), "appended after the patches"),
+    "class token last, after positions": (
+        Plain(tokens=class_token_last_after_positions),
+        "appended after the patches",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    model, message = REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=message):
+        relprop.explain(model, pixels())
+
+
+def test_as_many_samples_as_tokens():
+    """The shapes do not tell which dimension is the batch."""
+    with pytest.raises(UnsupportedModel, match="the batch of 10 is not first"):
+        relprop.record(Plain(**TOKENS_FIRST), pixels(N))
+    together = relprop.explain(Plain(), pixels(N)).relevance
+    torch.testing.assert_close(together[:3], relprop.explain(Plain(), pixels(N)[:3]).relevance)
+
+
+def test_rule_set_without_a_rule(tiny_vit, images):
+    trace = relprop.record(tiny_vit(), images)
+    own = {k: r for k, r in rules.PAPER.items() if k != "matmul"}
+    with pytest.raises(UnsupportedModel, match="no rule for 'matmul'; it has: linear, "):
+        trace.relevance(torch.zeros(3, dtype=torch.long), rules=own)
