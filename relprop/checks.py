@@ -36,6 +36,28 @@ def check_attention(attention: Tensor, batch: int) -> None:
         )
 
 
+def check_block(height: int, block: int) -> None:
+    """The values of an attention map depend on the map of the block before, and on no later one.
+
+    ``height``: how many maps the values depend on; ``block``: that of the attention map.
+    """
+    if height != block:
+        raise UnsupportedModel(
+            f"attention map {block} is of tokens that {height} maps lie below: maps are multiplied "
+            "block by block; not accepted: two attentions side by side, cross-attention, a second "
+            "pass over the input, a map that is used in a later block again"
+        )
+
+
+def check_one_pass(output: Tensor, embeddings: Tensor | None) -> None:
+    """Of a look-up of ids after the first attention map."""
+    if embeddings is not None and output.shape[:-1] == embeddings.shape[:-1]:
+        raise UnsupportedModel(
+            "a second pass over the input: the model embeds its ids again after it has attended to "
+            "them, and relevance follows one pass; explain the passes one by one"
+        )
+
+
 def check_recorded(path: list[Tensor]) -> None:
     """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
     for x in path:
@@ -45,14 +67,6 @@ def check_recorded(path: list[Tensor]) -> None:
                 "that is not a torch function (a custom autograd.Function, a scripted function): "
                 "relevance cannot cross it; write it in torch functions"
             )
-
-
-def check_patches_last(tensors, *args, **kwargs) -> None:
-    if not on_path(tensors[-1]):
-        raise UnsupportedModel(
-            "tokens are appended after the patches; accepted: class, distillation and register "
-            "tokens before the patches"
-        )
 
 
 def check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:

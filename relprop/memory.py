@@ -17,6 +17,8 @@ AT_ONCE = 6
 # of Linux (glibc's DEFAULT_MMAP_THRESHOLD_MAX) gives it back to the kernel, which then clears every
 # page of the next one, and that takes longer than most of what a walk does with it.
 LARGEST = 32 * 2**20
+# Inputs of which each sample has its own row, as Hugging Face names them; *_ids are, too.
+OF_SAMPLES = ("attention_mask", "pixel_values", "inputs_embeds")
 
 
 def check_memory(max_memory: int) -> None:
@@ -69,20 +71,33 @@ def samples(
 def indivisible(inputs: Tensor | Mapping[str, Tensor]) -> str | None:
     """The first of the inputs of which it is not clear whether each sample has its own; or None.
 
-    After the first tensor: square ones of as many rows as samples, such as [N, N] that says which
-    token attends to which, unless they are named as ids or their mask; and lists of that length.
+    After the first tensor, those of as many rows as samples (it may be as many heads or tokens),
+    unless a name says what they are; and lists of that length.
     """
     batch = batch_size(inputs)
     if isinstance(inputs, Tensor) or batch == 1:
         return None
     first = next(name for name, x in inputs.items() if isinstance(x, Tensor))
     for name, x in inputs.items():
-        of_tokens = name == first or name == "attention_mask" or name.endswith("_ids")
-        if isinstance(x, Tensor) and x.shape == (batch, batch) and not of_tokens:
+        if not isinstance(x, (Tensor, list, tuple)) or len(x) != batch:
+            continue
+        of_samples = name == first or name.endswith("_ids") or name in OF_SAMPLES
+        if not isinstance(x, Tensor) or not of_samples:
             return name
-        if isinstance(x, (list, tuple)) and len(x) == batch:
+        if name == "attention_mask" and x.shape == (batch, batch) and not _is_padding(x):
             return name
     return None
+
+
+def _is_padding(mask: Tensor) -> bool:
+    """Whether a mask [N, N] is of N texts rather than of which of N tokens attends to which.
+
+    Padding is at one end of each text, and hardly ever is there a text of every length.
+    """
+    kept = mask.bool().long()
+    at_one_end = (kept.diff(dim=1) != 0).sum(dim=1) <= 1
+    every_length = torch.arange(1, len(kept) + 1, device=kept.device)
+    return bool(at_one_end.all()) and not torch.equal(kept.sum(dim=1).sort().values, every_length)
 
 
 def equal_parts(samples: int, most: int) -> int:

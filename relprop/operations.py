@@ -38,7 +38,8 @@ def spellings(name: str) -> Iterator[Callable]:
 
 _MOVED = """
     view view_as reshape flatten unflatten transpose permute movedim moveaxis swapaxes swapdims t
-    squeeze unsqueeze expand expand_as broadcast_to cat concat stack split chunk unbind tensor_split
+    squeeze unsqueeze expand expand_as broadcast_to cat concat concatenate stack split chunk unbind
+    tensor_split
     getitem setitem select narrow index_select gather take_along_dim roll flip rot90 repeat tile
     repeat_interleave clone contiguous to type_as float double half bfloat16 type cuda cpu pad where
     masked_fill masked_select detach diagonal pixel_shuffle pixel_unshuffle unfold adjoint
@@ -113,12 +114,10 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
 # ------------------------------------------------------------- reading a call of a model
 
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
-CAT = (torch.cat, torch.concat, torch.concatenate)
 
 # What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
 # keep the role of their input.
 PIXELS = "pixels"
-PATCHES = "patches"
 IDS = "ids"
 SCORES = "attention scores"
 ATTENTION = "attention"
@@ -151,6 +150,24 @@ def common_origin(streams: list[Tensor]) -> Tensor | None:
     """The one tensor that all are elementwise functions of: x of x * sigmoid(x)."""
     origins = [_origin(x) for x in streams]
     return origins[0] if all(origin is origins[0] for origin in origins) else None
+
+
+def height(x: Tensor) -> int:
+    """Attention maps that ``x`` depends on, each of which depends on the one before."""
+    return getattr(x, "_relprop_height", 0)
+
+
+def set_height(x: Tensor, value: int) -> None:
+    x._relprop_height = value
+
+
+def whole(x: Tensor) -> Tensor:
+    """The tokens that ``x`` is another form of: normalised, scaled, or with dimensions moved."""
+    return getattr(x, "_relprop_whole", x)
+
+
+def set_whole(x: Tensor, form_of: Tensor) -> None:
+    x._relprop_whole = whole(form_of)
 
 
 def on_path(x) -> bool:

@@ -30,7 +30,8 @@ from relprop.backward import TENSOR, Backward, Recorded
 from relprop.checks import (
     check_attention,
     check_batch_first,
-    check_patches_last,
+    check_block,
+    check_one_pass,
     check_recorded,
     check_softmax,
     run_unknown,
@@ -38,23 +39,25 @@ from relprop.checks import (
 from relprop.errors import TooLarge, UnsupportedModel
 from relprop.operations import (
     ATTENTION,
-    CAT,
     ELEMENTWISE,
     IDS,
     MOVED,
     OUT_OF_PLACE,
-    PATCHES,
     SCORES,
     SOFTMAX,
     UNCHANGED,
     common_origin,
+    height,
     interpret,
     is_recorded,
     on_path,
     role,
+    set_height,
     set_origin,
     set_role,
+    set_whole,
     tensors_in,
+    whole,
     writes_in_place,
 )
 
@@ -69,6 +72,8 @@ class Recording:
     stream: Tensor | None = None  # [B, N, D]: tokens after the last block
     source: Tensor | None = None  # pixels [B, C, H, W] or embeddings [B, N, D]
     grid: tuple[int, int] | None = None  # patches: rows, columns
+    patches: Tensor | None = None  # [B, D, rows, columns], until it is known where they went
+    values: Tensor | None = None  # V of the first block, [B, H, N, d] or [B*H, N, d]
 
 
 class _Active(threading.local):
@@ -127,10 +132,9 @@ class Recorder(TorchFunctionMode):
             return run_unknown(function, args, kwargs)
         output = function(*args, **kwargs)
         if operation == MOVED:
-            if function in CAT and role(path[0]) == PATCHES:
-                check_patches_last(*args, **kwargs)
             for moved in tensors_in(output):
                 set_role(moved, role(path[0]))
+                self._follow(moved, path, all_of_it=moved.numel() == path[0].numel())
             return output
         if operation in ("add", "mul") and (x := common_origin(path)) is not None and len(path) > 1:
             operation, path = UNCHANGED, [x]  # an activation written out by hand
@@ -148,6 +152,8 @@ class Recorder(TorchFunctionMode):
             # The first look-up of the model's ids. Later ones (positions, types) are constants.
             self.recording.source = set_role(output.requires_grad_(), None)
         elif args and isinstance(args[0], Tensor) and role(args[0]) == IDS:
+            if function is F.embedding and self.recording.attention:
+                check_one_pass(output, self.recording.source)
             for moved in tensors_in(output):
                 set_role(moved, IDS)
         return output
@@ -175,30 +181,46 @@ class Recorder(TorchFunctionMode):
     def _note(self, operation: str, path: list[Tensor], output: Tensor) -> None:
         recording = self.recording
         set_role(output, role(path[0]) if operation == UNCHANGED else None)
+        self._follow(output, path, all_of_it=operation == UNCHANGED)
         if operation == "patch_embedding":
             if recording.grid is not None:
                 raise UnsupportedModel(
                     "a second patch embedding: the model sees the image twice, and relevance "
                     "follows one pass; explain the passes one by one"
                 )
-            recording.source, recording.grid = path[0], tuple(output.shape[-2:])
-            set_role(output, PATCHES)
+            recording.source, recording.patches = path[0], output
+            recording.grid = tuple(output.shape[-2:])
         elif operation == "linear" and recording.grid is None and not self._embedded:
             # The relevance of a text ends where its embeddings are complete: at the first layer.
-            recording.source, self._embedded = path[0], True
+            recording.source, self._embedded = whole(path[0]), True
         elif operation == "add":
-            if role(path[0]) in (SCORES, PATCHES):
-                set_role(output, role(path[0]))
-            if role(path[0]) != SCORES and output.ndim == 3:
+            if role(path[0]) == SCORES:
+                set_role(output, SCORES)
+            elif output.ndim == 3:
                 recording.stream = output
         elif operation in ("matmul", "einsum"):
             if role(path[0]) == ATTENTION:
-                if not any(path[0] is seen for seen in recording.attention):
-                    check_attention(path[0], recording.batch_size)
-                    recording.attention.append(path[0])
-                    recording.backward.blocks += 1
+                self._note_attention(*path, output)
             else:
                 set_role(output, SCORES)
+
+    def _note_attention(self, attention: Tensor, values: Tensor, output: Tensor) -> None:
+        seen = self.recording.attention
+        block = next((b for b, known in enumerate(seen) if attention is known), len(seen))
+        check_block(height(values), block)
+        if block == len(seen):
+            check_attention(attention, self.recording.batch_size)
+            if block == 0:
+                self.recording.values = values
+            seen.append(attention)
+            self.recording.backward.blocks += 1
+        set_height(output, block + 1)
+
+    def _follow(self, output: Tensor, path: list[Tensor], all_of_it: bool) -> None:
+        """Note the attention below ``output``, and the text that it is another form of."""
+        set_height(output, max(map(height, path)))
+        if all_of_it and not self._embedded:
+            set_whole(output, path[0])
 
     # ------------------------------------------------------------------ in-place operations
 
@@ -216,6 +238,7 @@ class Recorder(TorchFunctionMode):
         if function is Tensor.__setitem__:
             check_recorded(path)
             output = set_role(target.clone(), role(target))
+            self._follow(output, path, all_of_it=False)
             function(output, *args[1:])
         else:
             output = self._run(OUT_OF_PLACE.get(function, function), args, kwargs)

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from relprop.checks import check_recorded
 from relprop.errors import UnsupportedModel
+from relprop.layout import check_batch_first, check_patch_order
 from relprop.operations import IDS, PIXELS, set_role
 from relprop.recorder import Recorder, Recording
 from relprop.rules import RuleSet, rule_set
@@ -39,14 +41,16 @@ class Trace:
         # need not hand out anew. Walks after it are autograd's RuntimeError.
         self.single_use = False
         self._walking = threading.RLock()  # the recording knows of one walk back at a time
-        self._check_batch_first()
         self.grid = recording.grid
+        with as_if_alone(logits.device):
+            check_batch_first(recording, logits)
+            if self.grid is not None:
+                check_patch_order(recording)
+        recording.values = recording.patches = None
         tokens = recording.attention[-1].shape[-1]
-        # Other shapes, such as [N, N], say which token may attend to which.
-        is_padding = valid is not None and valid.shape == (recording.batch_size, tokens)
-        self.valid = valid if is_padding else None
-        self._has_padding = self.valid is not None and not bool(self.valid.all())
         self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
+        self.valid = valid if valid is not None and self._is_padding(valid) else None
+        self._has_padding = self.valid is not None and not bool(self.valid.all())
 
     @property
     def logits(self) -> Tensor:
@@ -155,29 +159,14 @@ class Trace:
         held = self._walk_back([stream], target, rules, eps)[0].sum(dim=-1).abs()
         return torch.nan_to_num(held / held.sum(dim=-1, keepdim=True))
 
-    def _check_batch_first(self) -> None:
-        """Where shapes leave open which dimension is the batch, follow sample 1 back to see."""
-        recording, batch = self._recording, self._recording.batch_size
-        last, stream = recording.attention[-1], recording.stream
-        unclear = [last] if last.ndim == 3 and last.shape[0] > batch else []
-        if stream is not None and stream.shape[0] == stream.shape[1]:
-            unclear.append(stream)
-        if batch == 1 or not unclear:
-            return
-        with as_if_alone(self._logits.device):
-            start = torch.zeros_like(self._logits).index_fill_(
-                0, torch.tensor(1, device=self._logits.device), 1
-            )
-            found = torch.autograd.grad(
-                self._logits, unclear, start, retain_graph=True, allow_unused=True
-            )
-        for x, f in zip(unclear, found, strict=True):
-            if f is not None and f.unflatten(0, (batch, -1))[torch.arange(batch) != 1].any():
-                raise UnsupportedModel(
-                    f"in a tensor of shape {list(x.shape)} the batch of {batch} is not first: "
-                    "tokens, or heads, come before it; accepted: [batch, tokens, channels] and "
-                    "attention [batch, heads, tokens, tokens] or [batch * heads, tokens, tokens]"
-                )
+    def _is_padding(self, valid: Tensor) -> bool:
+        """Other masks, such as [N, N], say which token may attend to which."""
+        attention = self._recording.attention[0]
+        batch, tokens = self._recording.batch_size, attention.shape[-1]
+        if valid.shape != (batch, tokens):
+            return False
+        attended = attention.unflatten(0, (batch, -1)).flatten(1, -2).sum(dim=1)  # [B, N]
+        return batch != tokens or not bool(attended[~valid].any())  # nothing attends to padding
 
     def _maps(self, start_layer: int) -> list[Tensor]:
         self.check_start_layer(start_layer)
@@ -240,6 +229,8 @@ def record(
         ):
             output = model(keywords[""]) if "" in keywords else model(**keywords)
         logits = recorder.current(_logits(output))
+        if logits.requires_grad:
+            check_recorded([logits])
     mask = keywords.get("attention_mask")
     valid = mask.bool() if mask is not None and mask.ndim == 2 else None
     return Trace(logits, recorder.recording, valid)

@@ -9,6 +9,7 @@ from torch import nn
 
 import relprop
 from relprop.memory import indivisible, measure_sample, memory_of_walk
+from tests.plain import H, N, Plain, eager, pixels
 
 
 def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
@@ -126,11 +127,31 @@ def test_inputs_that_may_be_of_all_samples_are_not_parted(name, tiny_vit, monkey
         relprop.explain(model, inputs, 1, max_memory=0)
 
 
+def test_a_bias_of_every_head_is_not_parted(monkeypatch):
+    """[H, N, N], of as many heads as samples."""
+    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    inputs = {"x": pixels(H), "mask": torch.randn(H, N, N).double()}
+    model = Plain(attend=lambda q, k, v, mask: eager(q, k, v, mask))
+    expected = relprop.explain_trace(relprop.record(model, inputs), 1).relevance
+    assert torch.equal(relprop.explain(model, inputs, 1).relevance, expected)
+    with pytest.raises(ValueError, match="not clear whether inputs 'mask' are one for each"):
+        relprop.explain(model, inputs, 1, max_memory=0)
+
+
 def test_ids_and_their_mask_are_parted_whatever_their_number():
     ids = torch.ones(8, 8).long()
-    assert indivisible({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}) is None
+    inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
+    assert indivisible(inputs) is None
+    lengths = torch.tensor([8, 3, 3, 8, 1, 2, 8, 7])
+    for padding in (torch.arange(8) < lengths[:, None], torch.arange(8) >= lengths[:, None]):
+        assert indivisible(inputs | {"attention_mask": padding}) is None
     assert indivisible({"tokens": ids, "mask": ids}) == "mask"
     assert indivisible({"tokens": ids[:1, :1], "mask": ids[:1, :1]}) is None
+
+
+@pytest.mark.parametrize("mask", [torch.ones(8, 8).tril(), torch.ones(8, 8).triu(), torch.eye(8)])
+def test_a_mask_between_tokens_is_no_padding(mask):
+    assert indivisible({"input_ids": torch.ones(8, 8), "attention_mask": mask}) == "attention_mask"
 
 
 def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import relprop
 from relprop import UnsupportedModel, rules
-from tests.plain import C, D, H, N, Plain, eager, pixels
+from tests.plain import C, D, H, N, Plain, eager, ids, pixels
 
 
 def heads_first_bmm(q, k, v):
@@ -33,12 +33,25 @@ class Square(torch.autograd.Function):
         return 2 * ctx.saved_tensors[0] * gradient
 
 
-class Sum(nn.Module):
-    """Of two passes."""
+class Pass(nn.Module):
+    """A decoder over what an encoder makes of the same image."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Plain()
+        self.tokens = Plain().tokens
+        self.coder = nn.Transformer(D, H, 1, 1, D, batch_first=True).double()
+
+    def forward(self, x):
+        x = self.tokens(x)
+        return self.coder(x, x)[:, 0]
+
+
+class Sum(nn.Module):
+    """Of two passes."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.model = Plain(**options)
 
     def forward(self, x):
         return self.model(x) + self.model(x.flip(-1))
@@ -87,14 +100,54 @@ def written_out_softmax(q, k, v):
     return scores / scores.sum(-1, keepdim=True) @ v, scores
 
 
-def class_token_last(self, x):
-    patches = self.embed(x).flatten(2).transpose(1, 2)
-    return torch.cat([patches, self.prefix.expand(len(x), -1, -1)], 1) + self.position
+def after_patches(place):
+    """Tokens of which the class token, or padding, is not the first."""
+
+    def tokens(self, x):
+        patches = self.embed(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
+        return place(patches, self.prefix.expand(len(x), -1, -1))
+
+    return tokens
 
 
-def class_token_last_after_positions(self, x):
-    patches = self.embed(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
-    return torch.cat([patches, self.prefix.expand(len(x), -1, -1)], 1)
+def written(patches, prefix):
+    tokens = torch.zeros(len(patches), N, D).double()
+    tokens[:, : N - 1], tokens[:, N - 1 :] = patches, prefix
+    return tokens
+
+
+TO_D = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
+MISPLACED = {
+    "before the class token": after_patches(lambda x, c: torch.cat([x, c], 1)),
+    "before it, after a linear layer": after_patches(
+        lambda x, c: torch.cat([F.linear(x, TO_D), c], 1)
+    ),
+    "before padding": after_patches(lambda x, c: F.pad(x, (0, 0, 0, 1))),
+    "before it in a buffer": after_patches(written),
+    "columns first": after_patches(
+        lambda x, c: torch.cat([c, x.unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2)], 1)
+    ),
+    "backwards": after_patches(lambda x, c: torch.cat([c, x.flip(1)], 1)),
+    "pooled": after_patches(lambda x, c: x.unflatten(1, (3, 3)).mean(2)),
+}
+
+
+def twice(q, k, v):
+    """As in timm's ParallelThingsBlock."""
+    (one, attention), (two, _) = eager(q, k, v), eager(k, q, v)
+    return one + two, attention
+
+
+class Pipeline(nn.Module):
+    """Its last layer is not seen."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.model = Plain(**options)
+        self.last = torch.jit.script(nn.Linear(C, C).double())
+
+    def forward(self, x):
+        return self.last(self.model(x))
 
 
 def tokens_first(self, x):
@@ -120,16 +173,22 @@ REFUSED = {
     "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
     "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
     "softmax written out": (Plain(attend=written_out_softmax), "no relevance rule for .*exp"),
-    "cross-attention": (Plain(attend=some_keys), "from some tokens to others"),
+    "some keys": (Plain(attend=some_keys), "from some tokens to others"),
     "windows": (Plain(attend=windows), "attention within windows"),
     "constant values": (Plain(attend=constant_values), "no relevance rule for .*matmul"),
     "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
     "tokens before the batch": (Plain(**TOKENS_FIRST), "batch of 3 is not their first"),
-    "class token last": (Plain(tokens=class_token_last), "appended after the patches"),
-    "class token last, after positions": (
-        Plain(tokens=class_token_last_after_positions),
-        "appended after the patches",
-    ),
+    "scripted at the end": (Pipeline(), "not a torch function"),
+    **{
+        f"patches, {name}": (Plain(tokens=tokens), "3 x 3 patches are not the last tokens")
+        for name, tokens in MISPLACED.items()
+    },
+    "attentions side by side": (Plain(attend=twice), "two attentions side by side"),
+    "cross-attention": (Pass(), "cross-attention"),
+}
+TEXTS_REFUSED = {
+    "two passes": (Sum(text=True), "a second pass over the input"),
+    "scripted at the end": (Pipeline(text=True), "not a torch function"),
 }
 
 
@@ -138,6 +197,24 @@ def test_refused(name):
     model, message = REFUSED[name]
     with pytest.raises(UnsupportedModel, match=message):
         relprop.explain(model, pixels())
+
+
+@pytest.mark.parametrize("name", TEXTS_REFUSED)
+def test_refused_texts(name):
+    model, message = TEXTS_REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=message):
+        relprop.explain(model, ids())
+
+
+def test_attention_map_used_again_in_a_later_block():
+    kept = []
+
+    def attend(q, k, v):
+        kept.append(eager(q, k, v)[1]) if len(kept) < 1 else None
+        return kept[0] @ v, kept[0]
+
+    with pytest.raises(UnsupportedModel, match="used in a later block again"):
+        relprop.explain(Plain(attend=attend), pixels())
 
 
 def test_as_many_samples_as_tokens():
