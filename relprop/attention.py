@@ -39,7 +39,18 @@ def scaled_dot_product_attention(
             scores = scores.masked_fill(~attn_mask, -math.inf)
         else:
             scores = scores + attn_mask
-    return F.softmax(scores, dim=-1) @ value
+    return _attention(scores, attn_mask) @ value
+
+
+def _attention(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over keys; 0, as torch has it, for a query that the mask leaves none."""
+    if mask is None:
+        return F.softmax(scores, dim=-1)
+    kept = mask if mask.dtype == torch.bool else ~mask.isneginf()
+    none = ~kept.any(dim=-1, keepdim=True)
+    if not bool(none.any()):
+        return F.softmax(scores, dim=-1)
+    return F.softmax(scores.masked_fill(none, 0), dim=-1).masked_fill(none, 0)
 
 
 def multi_head_attention_forward(
