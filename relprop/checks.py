@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.overrides import resolve_name
 
 from relprop.errors import UnsupportedModel
-from relprop.operations import is_recorded, on_path, tensors_in
+from relprop.operations import OPERATIONS, is_recorded, on_path, tensors_in
 
 
 def check_batch_first(output: Tensor, batch: int) -> None:
@@ -64,8 +64,8 @@ def check_recorded(path: list[Tensor]) -> None:
         if not is_recorded(x):
             raise UnsupportedModel(
                 f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "
-                "that is not a torch function (a custom autograd.Function, a scripted function): "
-                "relevance cannot cross it; write it in torch functions"
+                "that is not a torch function (a custom autograd.Function, a scripted function, a "
+                "full backward hook): relevance cannot cross it; write it in torch functions"
             )
 
 
@@ -81,8 +81,14 @@ def run_unknown(function, args, kwargs):
     output = function(*args, **kwargs)
     if any(on_path(t) for t in tensors_in(output)):
         name = resolve_name(function) or repr(function)
+        if function in OPERATIONS:
+            called = " and ".join(
+                f"{'a tensor' if on_path(t) else 'a constant'} {list(t.shape)}"
+                for t in tensors_in(*args, *kwargs.values())
+            )
+            raise UnsupportedModel(f"no relevance rule for {name} as called here, of {called}")
         raise UnsupportedModel(
-            f"no relevance rule for {name} (as called here); register one: "
+            f"no relevance rule for {name}; register one: "
             f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"
         )
     return output

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import TooLarge, UnsupportedModel
+from relprop.inputs import batch_size
 from relprop.memory import (
     LARGEST,
     MAX_MEMORY,
@@ -22,7 +23,7 @@ from relprop.memory import (
     samples,
 )
 from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
-from relprop.trace import Trace, as_if_alone, batch_size, record
+from relprop.trace import Trace, as_if_alone, record
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from relprop.trace import Trace, batch_size, record
+from relprop.inputs import batch_size
+from relprop.trace import Trace, record
 
 MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 # Of a walk back: tensors of the size of the largest one that live at the same time.

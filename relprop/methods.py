@@ -7,8 +7,10 @@ readout [B, N], one-hot at the class token of a model that has one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -37,6 +39,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.precision not in (None, "bf16"):
             raise ValueError(f"precision is {self.precision!r}; accepted: None (the model's), bf16")
+        if not isinstance(self.eps, Real) or not 0 <= self.eps < math.inf:
+            raise ValueError(f"eps is {self.eps!r}; accepted: a number, 0 or more")
+        if not isinstance(self.start_layer, int):
+            raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
 
 
 Method = Callable[[Trace, Tensor, Options], Tensor]

@@ -80,6 +80,7 @@ OPERATIONS: dict[Callable, str] = {
     for function in spellings(names)
 }
 """The operation of each torch function."""
+BUILT_IN = frozenset(OPERATIONS)
 
 ELEMENTWISE = {
     function
@@ -100,15 +101,23 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
     >>> relprop.register(torch.special.erf, "unchanged")
     >>> relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
     """
+    if function in BUILT_IN:
+        raise ValueError(
+            f"{_name(function)} is known to the engine, as {OPERATIONS[function]!r}; another rule "
+            "for it goes into a rule set, the option rules="
+        )
     if isinstance(rule, str):
         if rule not in (MOVED, UNCHANGED):
             raise ValueError(f"rule is {rule!r}; accepted: 'moved', 'unchanged' or a function")
         OPERATIONS[function] = rule
         return
-    operation = torch.overrides.resolve_name(function) or repr(function)
-    OPERATIONS[function] = operation
+    OPERATIONS[function] = _name(function)
     for rules in _rules.RULE_SETS.values():
-        rules[operation] = rule
+        rules[_name(function)] = rule
+
+
+def _name(function: Callable) -> str:
+    return torch.overrides.resolve_name(function) or repr(function)
 
 
 # ------------------------------------------------------------- reading a call of a model

@@ -86,13 +86,15 @@ class _Active(threading.local):
 class Recorder(TorchFunctionMode):
     """Context in which torch calls are recorded into ``self.recording``.
 
-    ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more.
+    ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more. ``device``:
+    type of the one that the model runs on.
     """
 
     _active = _Active()
 
-    def __init__(self, batch_size: int, largest: int | None = None) -> None:
+    def __init__(self, batch_size: int, largest: int | None = None, device: str = "cpu") -> None:
         super().__init__()
+        self._device = device
         self.recording = Recording(batch_size)
         self._largest = largest
         self._embedded = False
@@ -111,6 +113,8 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._active.stack[-1] is not self:
             return function(*args, **kwargs)
+        if torch.is_autocast_enabled(self._device):  # by the model itself, which ends it as well
+            torch.set_autocast_enabled(self._device, False)
         args = tuple(self.current(a) for a in args)
         kwargs = {k: self.current(a) for k, a in kwargs.items()}
         if not torch.is_grad_enabled():

@@ -214,7 +214,8 @@ def matmul_halves(
 def proportional(function: Callable[..., Tensor]) -> Rule:
     """The rule of any function that is linear in each of its tensors: means, sums, products.
 
-    R_x = x * (dy/dx)^T s(R, y), divided by the number of tensors so that relevance is conserved.
+    R_x = x * (dy/dx)^T s(R, y), divided by the number of tensors so that relevance is conserved
+    (what a constant one takes is lost).
     """
 
     def rule(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple[Tensor, ...]:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from relprop.checks import check_recorded
 from relprop.errors import UnsupportedModel
+from relprop.inputs import leaves, logits_of
 from relprop.layout import check_batch_first, check_patch_order
-from relprop.operations import IDS, PIXELS, set_role
 from relprop.recorder import Recorder, Recording
 from relprop.rules import RuleSet, rule_set
 
@@ -42,7 +43,7 @@ class Trace:
         self.single_use = False
         self._walking = threading.RLock()  # the recording knows of one walk back at a time
         self.grid = recording.grid
-        with as_if_alone(logits.device):
+        with _walk(logits.device):
             check_batch_first(recording, logits)
             if self.grid is not None:
                 check_patch_order(recording)
@@ -186,7 +187,7 @@ class Trace:
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
         backward = self._recording.backward
-        with self._walking, as_if_alone(self._logits.device):  # a rule may need a graph of its own
+        with self._walking, _walk(self._logits.device):  # a rule may need a graph of its own
             backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
             classes = torch.arange(self._logits.shape[1], device=target.device)
             start = (classes == target[:, None]).to(self._logits.dtype)
@@ -213,22 +214,23 @@ def record(
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
     ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors; an
-    ``attention_mask`` [B, N] among them says which tokens are padding. The model's parameters,
-    gradients and train/eval state are left as they were. Runs in the parameters' own precision:
-    autocast is off. ``largest``: bytes; the recording breaks off (TooLarge) at the first tensor in
-    a CPU's memory that has more.
+    ``attention_mask`` [B, N] among them says which tokens are padding. The model returns logits
+    [B, C], alone, as ``.logits``, or as the only [B, C] of a tuple. Its parameters, gradients and
+    train/eval state are left as they were. It runs in the parameters' own precision: autocast is
+    off, the model's own too. ``largest``: bytes; the recording breaks off (TooLarge) at the first
+    tensor in a CPU's memory that has more.
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
-        keywords, batch_size = _leaves(keywords)
+        keywords, batch_size = leaves(keywords)
         with (
             _evaluating(model),
             torch.compiler.set_stance("force_eager"),
-            Recorder(batch_size, largest) as recorder,
+            Recorder(batch_size, largest, torch.device(device).type) as recorder,
         ):
             output = model(keywords[""]) if "" in keywords else model(**keywords)
-        logits = recorder.current(_logits(output))
+        logits = recorder.current(logits_of(output))
         if logits.requires_grad:
             check_recorded([logits])
     mask = keywords.get("attention_mask")
@@ -243,43 +245,16 @@ def as_if_alone(device: torch.device | str) -> Iterator[None]:
         yield
 
 
-def batch_size(inputs: Tensor | Mapping[str, Tensor]) -> int:
-    """That of a model's inputs; a ValueError where they are no batch."""
-    keywords = inputs if isinstance(inputs, Mapping) else {"": inputs}
-    tensors = {name: x for name, x in keywords.items() if isinstance(x, Tensor)}
-    if not tensors:
-        raise ValueError("inputs hold no tensor; accepted: a tensor or a mapping of tensors")
-    for name, x in tensors.items():
-        if x.ndim < 2 or x.shape[0] == 0:
-            raise ValueError(
-                f"inputs {name} have shape {list(x.shape)}; a batch is [B, ...], B > 0"
-            )
-    return next(iter(tensors.values())).shape[0]
-
-
-def _leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Copies of the inputs, the one that relevance flows back to marked as such; the batch size."""
-    batch = batch_size(inputs)
-    copies = {k: x.detach().clone() if isinstance(x, Tensor) else x for k, x in inputs.items()}
-    tensors = {k: x for k, x in copies.items() if isinstance(x, Tensor)}
-    floats = [x for k, x in tensors.items() if x.is_floating_point() and "mask" not in k]
-    if floats:
-        set_role(floats[0].requires_grad_(), PIXELS)
-    else:
-        for x in tensors.values():
-            set_role(x, IDS)
-    return copies, batch
-
-
-def _logits(output) -> Tensor:
-    """The logits in what a model returns: a tensor, or ``.logits``, or the first of a tuple."""
-    logits = getattr(output, "logits", output)
-    if isinstance(logits, (tuple, list)):
-        logits = logits[0]
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedModel(f"the model returns {shape}; accepted: logits [batch, classes]")
-    return logits
+@contextmanager
+def _walk(device: torch.device) -> Iterator[None]:
+    try:
+        with as_if_alone(device):
+            yield
+    except CheckpointError:
+        raise UnsupportedModel(
+            "the model checkpoints its activations, and not by a switch of its modules "
+            "(grad_checkpointing, gradient_checkpointing): blocks would run a second time, unseen"
+        ) from None
 
 
 @contextmanager

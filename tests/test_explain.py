@@ -124,6 +124,10 @@ class Never(nn.Module):
     "options, message",
     [
         ({"method": "attention"}, "method is 'attention'; accepted: transformer_attribution, gen"),
+        ({"eps": -1.0}, "eps is -1.0; accepted: a number, 0 or more"),
+        ({"eps": float("nan")}, "eps is nan; accepted"),
+        ({"eps": "a"}, "eps is 'a'; accepted"),
+        ({"start_layer": "1"}, "start_layer is '1'; accepted"),
         ({"precision": "bf8"}, "precision is 'bf8'; accepted: None .the model's., bf16"),
         ({"layer": 1}, "unknown option 'layer'; accepted: start_layer, rules, eps, normalize_r"),
     ],

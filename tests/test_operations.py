@@ -179,7 +179,8 @@ def registries():
 def test_unknown_operation_until_it_is_registered(registries):
     model = Plain(activate=torch.sin)
     with pytest.raises(
-        UnsupportedModel, match=r"no relevance rule for torch\.sin .*relprop\.register\(torch\.sin,"
+        UnsupportedModel,
+        match=r"no relevance rule for torch\.sin; .*relprop\.register\(torch\.sin,",
     ):
         relprop.record(model, pixels())
     relprop.register(torch.sin, "unchanged")
@@ -208,6 +209,25 @@ def test_registered_with_a_rule(rule_set, registries):
         (found,) = walk_back(spelled, R, x, rule_set=rule_set)
         torch.testing.assert_close(found, x * (lower.T @ (R / (lower @ x))))
         torch.testing.assert_close(found.sum(dim=(1, 2)), R.sum(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("function", [torch.Tensor.matmul, torch.add, torch.nn.functional.gelu])
+def test_what_the_engine_knows_is_not_registered_anew(function, registries):
+    """All models would be explained by the new rule, and most no longer at all."""
+    with pytest.raises(ValueError, match=f"{function.__name__} is known to the engine, as "):
+        relprop.register(function, rules.proportional(function))
+
+
+def test_a_known_operation_is_not_advised_to_be_registered():
+    with pytest.raises(UnsupportedModel) as refused:
+        walk_back(
+            lambda x: torch.eye(3).double() @ x,
+            torch.ones(2, 3, 4).double(),
+            torch.ones(2, 3, 4).double(),
+        )
+    message = str(refused.value)
+    assert "matmul as called here, of a constant [3, 3] and a tensor [2, 3, 4]" in message
+    assert "register" not in message
 
 
 def test_register_refuses_what_is_no_rule():

@@ -81,6 +81,27 @@ def test_contexts(context, method, tiny_vit, images):
     assert torch.equal(found.relevance, expected.relevance)
 
 
+def test_autocast_of_the_model_itself(tiny_vit, images):
+    """As Hugging Face's and one's own forward may have it: maps are those of the parameters."""
+    model, images = tiny_vit().float(), images.float()
+
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(x).float()
+
+    for method in relprop.METHODS:
+        expected = relprop.explain(model, images, 1, method)
+        found = relprop.explain(Casting(), images, 1, method)
+        assert torch.equal(found.logits, expected.logits)
+        assert torch.equal(found.relevance, expected.relevance)
+    assert not torch.is_autocast_enabled("cpu")
+
+
 # -------------------------------------------------------------- several recordings at a time
 
 

@@ -75,6 +75,22 @@ class Unpooled(nn.Module):
         return self.model(x)
 
 
+class Outputs(nn.Module):
+    """What a model returns is up to ``made``."""
+
+    def __init__(self, made) -> None:
+        super().__init__()
+        self.model, self.made = Plain(), made
+
+    def forward(self, x):
+        return self.made(self.model(x))
+
+
+def hooked(model):
+    model.blocks[1].fc1.register_full_backward_hook(lambda *_: None)
+    return model
+
+
 def over_queries(q, k, v):
     attention = (k @ q.mT).softmax(dim=-2)
     return torch.einsum("bhmn,bhmd->bhnd", attention, v), attention
@@ -168,8 +184,17 @@ REFUSED = {
         Plain(between=lambda x: checkpoint(F.relu, x, use_reentrant=True)),
         "not a torch function",
     ),
+    "checkpointed by itself, not reentrant": (
+        Plain(between=lambda x: checkpoint(F.linear, x, TO_D, use_reentrant=False)),
+        "checkpoints its activations",
+    ),
     "two passes": (Sum(), "a second patch embedding"),
     "no attention": (Mixer(), "no attention map was seen"),
+    "features and logits": (
+        Outputs(lambda logits: (logits.repeat(1, 2), logits)),
+        r"returns \[3, 8\] and \[3, 4\]: which of them",
+    ),
+    "full backward hook": (hooked(Plain()), "a full backward hook"),
     "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
     "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
     "softmax written out": (Plain(attend=written_out_softmax), "no relevance rule for .*exp"),
@@ -197,6 +222,14 @@ def test_refused(name):
     model, message = REFUSED[name]
     with pytest.raises(UnsupportedModel, match=message):
         relprop.explain(model, pixels())
+
+
+@pytest.mark.parametrize(
+    "made", [lambda x: (x,), lambda x: (x.sum(), x), lambda x: [x, x[:, None]]]
+)
+def test_logits_in_a_tuple(made):
+    found = relprop.explain(Outputs(made), pixels(), 1).relevance
+    assert torch.equal(found, relprop.explain(Plain(), pixels(), 1).relevance)
 
 
 @pytest.mark.parametrize("name", TEXTS_REFUSED)
