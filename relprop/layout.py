@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -57,7 +55,8 @@ def _dependence(recording: Recording, start: Tensor) -> Tensor:
 
     A walk back that spares itself the matrix products: all channels of a token depend on all.
     """
-    recording.backward.rules, recording.backward.eps = TOKEN_BY_TOKEN, 0.0
+    token_by_token = {"linear": _linear, "add": _both, "mul": _both}
+    recording.backward.rules, recording.backward.eps = PAPER | token_by_token, 0.0
     (found,) = torch.autograd.grad(
         recording.values, recording.patches, start, retain_graph=True, allow_unused=True
     )
@@ -70,6 +69,3 @@ def _linear(relevance: Tensor, output: Tensor, input: Tensor, *weights, eps: flo
 
 def _both(relevance: Tensor, output: Tensor, *streams, eps: float, **options) -> tuple:
     return tuple(relevance.sum_to_size(x.shape) if torch.is_tensor(x) else None for x in streams)
-
-
-TOKEN_BY_TOKEN: dict[str, Callable] = PAPER | {"linear": _linear, "add": _both, "mul": _both}

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
 from lightning_modules import BertClassifier
-from lightning_modules.callbacks.probes import concentration, token_f1
+from lightning_modules.callbacks.probes import concentration
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.text_batches import TextCollator
 from lightning_modules.explained_text import word_scores
@@ -205,14 +205,6 @@ def test_a_checkpoint_builds_its_model_and_tokenizer(run_dir, batch):
     assert model.hparams.class_names == ["negative", "positive"]
     assert "tokenizer" in model.hparams.input_config
     assert model(batch).shape == (6, 2)
-
-
-def test_token_f1_by_hand():
-    scores = torch.tensor([[0.9, 0.1, 0.8, 0.2], [0.5, 0.6, 9.0, 9.0], [1.0, 2.0, 3.0, 4.0]])
-    seen = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
-    rationale = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]).bool()
-    # One of two, then one of one (the unseen words cannot be chosen); the last has no rationale.
-    assert token_f1(scores, seen, rationale) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_concentration_is_0_when_even_and_1_on_one_word():

@@ -211,6 +211,18 @@ def test_registered_with_a_rule(rule_set, registries):
         torch.testing.assert_close(found.sum(dim=(1, 2)), R.sum(dim=(1, 2)))
 
 
+def test_registered_and_used_before_the_first_block(registries):
+    """On the way to where the patches are looked for."""
+
+    def tokens(self, x):
+        return torch.sin(Plain.tokens(self, x))
+
+    relprop.register(torch.sin, lambda relevance, output, x, *, eps: relevance)
+    found = relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance
+    operations.OPERATIONS[torch.sin] = "unchanged"
+    assert torch.equal(found, relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance)
+
+
 @pytest.mark.parametrize("function", [torch.Tensor.matmul, torch.add, torch.nn.functional.gelu])
 def test_what_the_engine_knows_is_not_registered_anew(function, registries):
     """All models would be explained by the new rule, and most no longer at all."""

@@ -68,6 +68,19 @@ def test_a_word_that_was_cut_off_is_missed_and_never_chosen():
     assert scores["micro_precision"].item() == scores["micro_recall"].item() == 0.5
 
 
+def test_as_many_words_as_each_texts_rationale_has():
+    scores = torch.tensor([[0.9, 0.1, 0.8, 0.2], [0.5, 0.6, 9.0, 9.0], [1.0, 2.0, 3.0, 4.0]])
+    seen = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
+    rationale = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]).bool()
+    metric = TokenF1(None)
+    metric.update(scores, rationale, seen)
+    # One of two, then one of one (the unseen words cannot be chosen); the last has no rationale.
+    assert metric.compute()["macro_f1"].item() == pytest.approx((0.5 + 1) / 2)
+    metric = TokenF1(None)
+    metric.update(scores[:1], torch.tensor([[1, 0, 1, 1]]), torch.tensor([[True] + [False] * 3]))
+    assert metric.compute()["macro_f1"].item() == pytest.approx(0.5)  # one chosen, of three
+
+
 def test_texts_without_a_rationale_are_left_out():
     metric = TokenF1(ks=[1])
     metric.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([[1, 0], [0, 0]]))

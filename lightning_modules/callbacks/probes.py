@@ -15,7 +15,7 @@ import relprop
 from lightning_modules import render, render_text
 from lightning_modules.classifier import Classifier
 from lightning_modules.explained_text import ExplainedTexts
-from lightning_modules.metrics import ClassSpecificity, Segmentation
+from lightning_modules.metrics import ClassSpecificity, Segmentation, TokenF1
 
 Explained = relprop.Explanation | ExplainedTexts
 
@@ -150,7 +150,9 @@ class TextProbes:
         seen = of_true.seen.cpu()
         report.scalars["concentration"] = concentration(maps, seen.sum(dim=1)).mean()
         if "rationale" in batch:
-            report.scalars["token_f1"] = token_f1(maps, seen, batch["rationale"].cpu())
+            f1 = TokenF1(None, sync_on_compute=False)
+            f1.update(maps, batch["rationale"].cpu(), seen)
+            report.scalars["token_f1"] = f1.compute()["macro_f1"]
         if self.data.contrast_dataset is not None:
             report.scalars["contrast"] = self._contrast(len(probes))
         texts = render_text.probe_paragraphs(
@@ -168,15 +170,3 @@ class TextProbes:
         trace = self.module.record(batch)
         explained = self.module.explain_trace(trace, batch, batch["label"], **self.options)
         return (explained.word_scores.argmax(dim=1) == batch["flipped_word"]).float().mean()
-
-
-def token_f1(scores: Tensor, seen: Tensor, rationale: Tensor) -> Tensor:
-    """F1 of the k highest words, k the size of each text's rationale; texts without one left out.
-
-    ``scores``, ``seen``, ``rationale`` [B, W]. With as many words as the rationale has, precision
-    and recall are one number.
-    """
-    wanted = rationale.sum(dim=1)
-    order = scores.masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True)
-    hit = rationale.gather(1, order) & (torch.arange(scores.shape[1]) < wanted[:, None])
-    return (hit.sum(dim=1) / wanted)[wanted > 0].mean()

@@ -14,6 +14,8 @@ from lightning_modules.metrics.sampled import SampledMetric
 class TokenF1(SampledMetric):
     """Token F1 of the k most relevant words (the paper's figure 4), for several k.
 
+    Or, with ``ks`` None, for the k that is each text's own: the number of its rationale's words.
+
     ERASER (DeYoung et al. 2020) averages precision, recall and F1 in two ways: ``micro`` from the
     words of all texts together, ``macro`` as the mean over texts. All 0 to 1, higher is better,
     [len(ks)]. A text without a rationale says nothing and is left out; of a text with fewer than k
@@ -26,9 +28,9 @@ class TokenF1(SampledMetric):
     [1.0, 0.67]
     """
 
-    def __init__(self, ks: Sequence[int], **options) -> None:
+    def __init__(self, ks: Sequence[int] | None, **options) -> None:
         super().__init__(**options)
-        self.places = list(ks)
+        self.places = [None] if ks is None else list(ks)
 
     def update(self, scores: Tensor, rationale: Tensor, seen: Tensor | None = None) -> None:
         """``scores`` of words [B, W]; ``rationale`` [B, W], True on the words of the reasons.
@@ -39,10 +41,13 @@ class TokenF1(SampledMetric):
         rationale, seen = rationale.bool(), torch.ones_like(scores).bool() if seen is None else seen
         order = scores.masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True, stable=True)
         found = (rationale & seen).gather(1, order).double().cumsum(dim=1)
-        k = torch.tensor(self.places, device=scores.device).expand(len(scores), -1)
+        wanted = rationale.sum(dim=1, keepdim=True)
+        k = wanted
+        if self.places != [None]:
+            k = torch.tensor(self.places, device=scores.device).expand(len(scores), -1)
         k = k.minimum(seen.sum(dim=1, keepdim=True))
         hits = found.gather(1, (k - 1).clamp(min=0)) * (k > 0)
-        wanted = rationale.sum(dim=1, keepdim=True).expand_as(k)
+        wanted = wanted.expand_as(k)
         counts = torch.stack([hits, k.double(), wanted.double()], dim=-1)  # [B, K, 3]
         self.rows.append(counts[wanted[:, 0] > 0])
 
