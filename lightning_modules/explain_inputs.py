@@ -109,12 +109,17 @@ def seen_region(
     """Left, top, right, bottom of what a model sees of a picture of ``size`` (width, height).
 
     It is the centre crop, in the picture's own pixels: after the resize it is H / crop_pct high
-    or wide. The crop of a picture that is too small for it lies partly outside.
+    or wide, or both where the picture is squashed. The crop of a picture that is too small for it
+    lies partly outside.
     """
     resize, crop, *_ = make_eval_transform(dict(input_config)).transforms
     if not (isinstance(resize, Resize) and isinstance(crop, CenterCrop)):
         raise TypeError(f"the evaluation transform begins with {resize} and {crop}")
-    scale = min(size) / (resize.size if isinstance(resize.size, int) else min(resize.size))
-    half_height, half_width = (side * scale / 2 for side in crop.size)
-    x, y = size[0] / 2, size[1] / 2
+    width, height = size
+    if isinstance(resize.size, int):  # the shorter side's
+        scales = (min(size) / resize.size,) * 2
+    else:  # the picture was squashed
+        scales = height / resize.size[0], width / resize.size[1]
+    half_height, half_width = (c * s / 2 for c, s in zip(crop.size, scales, strict=True))
+    x, y = width / 2, height / 2
     return x - half_width, y - half_height, x + half_width, y + half_height

@@ -169,10 +169,11 @@ def test_pictures_and_numbers_are_written(digits, pictures, tmp_path):
     assert not list(out.glob(".*"))
 
 
-def test_the_region_is_what_the_crop_keeps():
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_the_region_is_what_the_crop_keeps(mode):
     """A picture whose every pixel is its own place, sent through the model's own transform."""
     config = {"input_size": [3, 32, 32], "mean": [0.0] * 3, "std": [1.0] * 3}
-    config |= {"interpolation": "bilinear", "crop_pct": 0.8}
+    config |= {"interpolation": "bilinear", "crop_pct": 0.8, "crop_mode": mode}
     width, height = 160, 240
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     picture = Image.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
@@ -181,6 +182,7 @@ def test_the_region_is_what_the_crop_keeps():
     step = (right - left) / 32  # of a pixel of the input, in pixels of the picture
     assert seen[0, :, 0].mean() == pytest.approx(left + step / 2 - 0.5, abs=0.6)
     assert seen[0, :, -1].mean() == pytest.approx(right - step / 2 - 0.5, abs=0.6)
+    step = (bottom - top) / 32
     assert seen[1, 0].mean() == pytest.approx(top + step / 2 - 0.5, abs=0.6)
     assert seen[1, -1].mean() == pytest.approx(bottom - step / 2 - 0.5, abs=0.6)
 

@@ -101,7 +101,7 @@ def test_only_the_augmentation_that_is_asked_for(root):
 
 def test_input_config_of_imagenet_and_of_a_timm_model(root):
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
-    rest = {"input_size": [3, 32, 32], "interpolation": "bicubic"}
+    rest = {"input_size": [3, 32, 32], "interpolation": "bicubic", "crop_mode": "center"}
     half = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9}
     data = folder(root, transforms_of="vit_base_patch16_224")
     assert folder(root).input_config == imagenet | rest
@@ -109,6 +109,19 @@ def test_input_config_of_imagenet_and_of_a_timm_model(root):
     assert json.loads(json.dumps(data.input_config)) == data.input_config  # plain types
     save(root / "val" / "cat" / "0.png", np.full((50, 40, 3), 255, np.uint8))
     assert torch.equal(data.val_dataset[0]["image"], torch.ones(3, 32, 32))
+
+
+def test_a_model_that_squashes_pictures_sees_all_of_them(root):
+    """As timm's CLIP models of 384 pixels: a bright rim is seen on all sides."""
+    pixels = np.zeros((60, 120, 3), np.uint8)
+    pixels[:, :12] = pixels[:, -12:] = pixels[:6] = pixels[-6:] = 255
+    save(root / "val" / "cat" / "0.png", pixels)
+    save(root / "masks" / "val" / "cat" / "0.png", pixels[..., 0])
+    sample = folder(root, transforms_of="vit_base_patch16_clip_384.openai_ft_in1k").val_dataset[0]
+    bright = sample["image"].mean(dim=0) > 0
+    for seen in (bright, sample["mask"][0] > 0 if sample["mask"].ndim == 3 else sample["mask"] > 0):
+        assert seen[0].all() and seen[-1].all() and seen[:, 0].all() and seen[:, -1].all()
+        assert not seen[6:-6, 6:-6].any()
 
 
 @pytest.mark.parametrize("size", [(128, 96), (96, 128), (24, 48)])

@@ -112,8 +112,8 @@ class ImageFolderDataModule(ImageDataModule):
         root: folder of the data set.
         batch_size, num_workers, seed: see ImageDataModule.
         image_size: height and width of the inputs, in pixels.
-        transforms_of: timm model whose mean, std, interpolation and crop_pct apply. None:
-            ImageNet's mean and std, bicubic, 0.875.
+        transforms_of: timm model whose mean, std, interpolation, crop_pct and crop_mode apply.
+            None: ImageNet's mean and std, bicubic, 0.875, center.
         auto_augment: timm's name of an AutoAugment, RandAugment or AugMix policy. None: none.
         random_erasing: probability that noise erases a rectangle of a training image.
         hflip: probability that a training image is mirrored.

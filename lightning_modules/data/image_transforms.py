@@ -34,6 +34,7 @@ def make_input_config(image_size: int, transforms_of: str | None) -> dict:
         "std": list(IMAGENET_DEFAULT_STD),
         "interpolation": "bicubic",
         "crop_pct": DEFAULT_CROP_PCT,
+        "crop_mode": "center",
     }
     if transforms_of is None:
         return config
@@ -49,6 +50,7 @@ def make_input_config(image_size: int, transforms_of: str | None) -> dict:
         "std": list(model.std),
         "interpolation": model.interpolation,
         "crop_pct": model.crop_pct,
+        "crop_mode": model.crop_mode,
     }
 
 
@@ -90,7 +92,10 @@ def make_train_transform(
 
 
 def make_eval_transform(input_config: dict) -> Compose:
-    """Resize of the shorter side to H / crop_pct, centre crop: RGB image to float [3, H, W]."""
+    """RGB image to float [3, H, W]: resize of the shorter side to H / crop_pct, centre crop.
+
+    Of both sides where ``crop_mode`` is "squash".
+    """
     return create_transform(**input_config)
 
 
