@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms import CenterCrop, Resize
 
 import relprop
@@ -57,8 +58,8 @@ def explain_batch(
     targets: Targets,
     methods: Sequence[str],
     options: Mapping[str, Any],
-) -> Iterator[Result]:
-    """The results of inputs that were read."""
+) -> Iterator[Result | Failure]:
+    """The results of inputs that were read; Failure where their relevance is not finite."""
     batch = module.prepare([content for _, content in read])
     trace = module.record(batch)
     logits = module.logits(trace, batch)
@@ -69,12 +70,20 @@ def explain_batch(
         for place in range(most)
     ]
     maps = {}  # of each method, one for each place in `chosen`: [T] of [B, ...]
+    broken = {}  # why an input cannot be explained
     for method in methods:
         explanations = module.explain_classes(trace, batch, places, method, **options)
         maps[method] = [as_array(explained) for explained in explanations]
+        for i in rows_not_finite(explanations, logits) - set(broken):
+            rows = batch.get("text_of_row", slice(None))
+            where = trace.not_finite(places[0].to(logits.device)[rows]) or "the method itself"
+            broken[i] = f"{method}: its relevance is not finite, first in {where}"
     probability = logits.float().softmax(dim=-1).cpu().numpy()
     class_names = list(module.hparams.class_names)
     for i, (item, content) in enumerate(read):
+        if i in broken:
+            yield Failure(item.name, f"{item.name}: {broken[i]}")
+            continue
         relevance = {
             method: np.stack([of_class[i] for of_class in of_method[: len(chosen[i])]])
             for method, of_method in maps.items()
@@ -87,6 +96,18 @@ def explain_batch(
         else:
             region = seen_region(content.size, module.hparams.input_config)
             yield Result(*about, relevance, picture=content, region=region, size=content.size)
+
+
+def rows_not_finite(
+    explanations: Sequence[relprop.Explanation | ExplainedTexts], logits: Tensor
+) -> set[int]:
+    """Places in the batch of inputs whose ``logits``, or a map of one of whose classes, are not."""
+    found = (~logits.isfinite()).any(dim=1).nonzero()[:, 0].tolist()
+    for explained in explanations:
+        rows = (~explained.relevance.isfinite()).any(dim=1).nonzero()[:, 0]
+        texts = isinstance(explained, ExplainedTexts)
+        found += (explained.text_of_row[rows] if texts else rows).tolist()
+    return set(found)
 
 
 def as_array(explained: relprop.Explanation | ExplainedTexts) -> np.ndarray:

@@ -45,7 +45,14 @@ def score(
 
 
 def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path) -> Group:
-    """The table of a finished evaluation; the same, and its curves, into the folder."""
+    """The table of a finished evaluation; the same, and its curves, into the folder.
+
+    InputError where none of the methods applies.
+    """
+    if not progress.metrics:
+        (folder / KEPT).unlink(missing_ok=True)
+        method, why = next(iter(progress.refused.items()))
+        raise InputError(f"--method {method}: does not apply, as no other here does: {why}")
     scores = [
         number
         for method in about["methods"]

@@ -34,6 +34,15 @@ class Explainer:
     options: Mapping[str, Any]
 
     def __call__(self, target: int | Tensor | None) -> Explained:
+        """UnsupportedModel where relevance or logits are not finite: they have no score."""
+        explained = self._explain(target)
+        if not (explained.relevance.isfinite().all() and explained.logits.isfinite().all()):
+            rows = self.batch.get("text_of_row", slice(None))
+            where = self.trace.not_finite(explained.target[rows]) or "the method itself"
+            raise relprop.UnsupportedModel(f"its relevance is not finite, first in {where}")
+        return explained
+
+    def _explain(self, target: int | Tensor | None) -> Explained:
         if self.method in PEERS:
             logits = self.module.logits(self.trace, self.batch)
             return explain_by_peer(self.module, self.batch, logits, target, self.method)
