@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+
+from lightning_modules.files import replace_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -22,13 +23,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:  # a full disk, Ctrl-C: make room again
-            partial.unlink(missing_ok=True)
-            raise
-        os.replace(partial, path)
+        replace_file(path, lambda file: torch.save(checkpoint, file))

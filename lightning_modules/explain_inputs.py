@@ -13,11 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Resize
 
-import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.errors import InputError
-from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.explained_text import Explained, ExplainedTexts
 from lightning_modules.inputs import Input
 from lightning_modules.results import Result
 from lightning_modules.targets import Targets
@@ -98,9 +97,7 @@ def explain_batch(
             yield Result(*about, relevance, picture=content, region=region, size=content.size)
 
 
-def rows_not_finite(
-    explanations: Sequence[relprop.Explanation | ExplainedTexts], logits: Tensor
-) -> set[int]:
+def rows_not_finite(explanations: Sequence[Explained], logits: Tensor) -> set[int]:
     """Places in the batch of inputs whose ``logits``, or a map of one of whose classes, are not."""
     found = (~logits.isfinite()).any(dim=1).nonzero()[:, 0].tolist()
     for explained in explanations:
@@ -110,7 +107,7 @@ def rows_not_finite(
     return set(found)
 
 
-def as_array(explained: relprop.Explanation | ExplainedTexts) -> np.ndarray:
+def as_array(explained: Explained) -> np.ndarray:
     """Relevance as of :class:`Result`: [B, rows, columns], or [B, W] with NaN on unseen words."""
     if isinstance(explained, ExplainedTexts):
         scores = explained.word_scores.masked_fill(~explained.seen, torch.nan)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relprop import Explanation
+
 
 @dataclass(frozen=True)
 class ExplainedTexts:
@@ -62,6 +64,9 @@ class ExplainedTexts:
             for i, (start, end) in enumerate(self.words[sample])
             if self.seen[sample, i]
         ]
+
+
+Explained = Explanation | ExplainedTexts
 
 
 def word_scores(

@@ -14,6 +14,8 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     try:
         with open(partial, "wb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may keep the name and lose the content
     except BaseException:  # a full disk, Ctrl-C: make room again
         partial.unlink(missing_ok=True)
         raise

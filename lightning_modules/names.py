@@ -16,6 +16,11 @@ def one_line(message: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def printable(text: str) -> str:
+    """With spaces for what cannot be printed, as it is shown in pictures and on pages."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def slug(name: str) -> str:
     """A file name of what can be part of one everywhere, which no other name shares."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")

@@ -13,12 +13,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_modules.names import printable
 from relprop import Explanation
 
 SHOWN = 6  # samples in a picture
 # Both perceptually ordered, and readable when colour-blind.
 COLORMAP = matplotlib.colormaps["inferno"]
-DIVERGING = matplotlib.colormaps["RdBu_r"]  # white at 0, of signed relevance
+DIVERGING = matplotlib.colormaps["RdBu_r"]  # of signed relevance: white at 0
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 WRONG = "#b00020"
 # Of a grid, in pixels.
@@ -144,7 +145,7 @@ def _color_bar(picture: Image.Image, left: int, top: int, length: int, signed: b
 
 def short(name: str, length: int = 18) -> str:
     """A class name that fits over a picture: one printable line."""
-    name = "".join(c if c.isprintable() else " " for c in name)
+    name = printable(name)
     return name if len(name) <= length else name[: length - 1] + "…"
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from torch import Tensor
 
 from lightning_modules import render_text
+from lightning_modules.names import printable
 from lightning_modules.render import Panel, colors, grid, overlay, scale, short
 from lightning_modules.results import SIGNED, Result
 
@@ -131,10 +132,9 @@ def terminal_text(result: Result) -> Text:
     for paragraph in paragraphs(result):
         text.append(f"  {paragraph.caption}\n  ", style="bold")
         for word, share in paragraph.words:
-            printable = "".join(c if c.isprintable() else " " for c in word)
             shown = render_text.word_colors(share, paragraph.signed)
             style = "dim" if shown is None else f"{shown[1]} on {to_hex(np.array(shown[0]) / 255)}"
-            text.append(printable, style)
+            text.append(printable(word), style)
             text.append(" ")
         text.append("\n")
     return text

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.names import printable
 from lightning_modules.render import WRONG, font, short
 
 COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
@@ -164,5 +165,4 @@ def _emphasised(word: str, share: float) -> str:
 
 def escape(text: str) -> str:
     """Text that neither Markdown nor HTML takes for more than text."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~])", r"\\\1", html.escape(printable))
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~])", r"\\\1", html.escape(printable(text)))

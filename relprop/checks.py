@@ -21,9 +21,8 @@ def check_batch_first(output: Tensor, batch: int) -> None:
 
 def check_attention(attention: Tensor, batch: int) -> None:
     """An attention map leads from every token of the input to every other."""
-    if attention.ndim == 3 and attention.shape[0] % batch == 0:
-        pass
-    elif attention.ndim != 4 or attention.shape[0] != batch:
+    of_all_heads = attention.ndim == 3 and attention.shape[0] % batch == 0  # [B * H, N, N]
+    if not of_all_heads and (attention.ndim != 4 or attention.shape[0] != batch):
         raise UnsupportedModel(
             f"attention maps of shape {list(attention.shape)} for a batch of {batch}: "
             "attention within windows (Swin) has no token that sees the whole input; models "

@@ -178,7 +178,7 @@ def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
 
 @method("without_gradient")
 def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """Ablation: product of I + E_h R^+, rows summing to 1."""
+    """Ablation: product of I + E_h R^+."""
     w = _readout(trace, target, options)
     R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
     return _read_product(w, [_heads(r) for r in R], options.normalize_rows)

@@ -14,10 +14,8 @@ from torch.utils.data import Dataset, default_collate
 import relprop
 from lightning_modules import render, render_text
 from lightning_modules.classifier import Classifier
-from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.explained_text import Explained
 from lightning_modules.metrics import ClassSpecificity, Segmentation, TokenF1
-
-Explained = relprop.Explanation | ExplainedTexts
 
 
 @dataclass

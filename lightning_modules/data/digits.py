@@ -150,7 +150,7 @@ class DigitsDataModule(ImageDataModule):
     """Scenes of handwritten digits; no handwritten digit is in two of train, val and test.
 
     Args:
-        batch_size, num_workers, seed: see ImageDataModule.
+        batch_size, num_workers, seed: see DataModule.
         train_size: scenes an epoch of training; every epoch has fresh ones.
         val_size: scenes in val.
         test_size: scenes in test.

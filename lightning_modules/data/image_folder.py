@@ -110,7 +110,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: folder of the data set.
-        batch_size, num_workers, seed: see ImageDataModule.
+        batch_size, num_workers, seed: see DataModule.
         image_size: height and width of the inputs, in pixels.
         transforms_of: timm model whose mean, std, interpolation, crop_pct and crop_mode apply.
             None: ImageNet's mean and std, bicubic, 0.875, center.

@@ -64,7 +64,7 @@ class PetsDataModule(ImageDataModule):
     Args:
         root: folder that holds, or with ``download`` will hold, `oxford-iiit-pet/`.
         download: fetch it if it is not there.
-        batch_size, num_workers, seed: see ImageDataModule.
+        batch_size, num_workers, seed: see DataModule.
         image_size, transforms_of, auto_augment, random_erasing, hflip, scale: see
             ImageFolderDataModule.
 

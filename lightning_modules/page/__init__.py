@@ -11,19 +11,20 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
 from lightning_modules import render, render_text
+from lightning_modules.files import replace_file
+from lightning_modules.names import printable
+from lightning_modules.render import DIVERGING
 from lightning_modules.results import SIGNED, Result
 from relprop import METHODS, methods
 
@@ -33,7 +34,6 @@ SIDE = 320  # longest side of a picture on the page, pixels
 TINY = 64  # a picture no longer than this is kept to the pixel
 NAME = 120  # characters of a name that are shown
 STEPS = np.linspace(0, 1, 256)
-DIVERGING = matplotlib.colormaps["RdBu_r"]  # white at 0; red and blue differ for everybody
 
 
 def write_page(results: Sequence[Result], path: Path, heading: str) -> None:
@@ -51,9 +51,7 @@ def write_page(results: Sequence[Result], path: Path, heading: str) -> None:
         script_hash=_hash(script),
         data=_json(_content(results, heading)),
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(page.encode())
-    os.replace(partial, path)  # whoever looks finds the old page or the new one, whole
+    replace_file(path, lambda file: file.write(page.encode()))
 
 
 def _content(results: Sequence[Result], heading: str) -> dict:
@@ -157,7 +155,7 @@ def _about(method: str) -> str:
 
 def _shown(name: str) -> str:
     """A name as a printable line without its middle where it is long: paths differ at the end."""
-    name = "".join(c if c.isprintable() else " " for c in name)
+    name = printable(name)
     return name if len(name) <= NAME else f"{name[: NAME // 3]}…{name[1 - 2 * NAME // 3 :]}"
 
 

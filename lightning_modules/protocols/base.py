@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import DataModule
-from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.explained_text import Explained, ExplainedTexts
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.protocols.peers import PEERS, explain_by_peer
 from lightning_modules.protocols.share import ALONE, Share
 
 RANDOM = "random"  # relevance by the throw of a die: what a method has to beat
 METHODS = (*relprop.METHODS, *PEERS, RANDOM)
-Explained = relprop.Explanation | ExplainedTexts
+# Columns of the paper's tables 1 and 2.
+IN_PAPER = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
 
 
 @dataclass(frozen=True)

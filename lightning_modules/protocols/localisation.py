@@ -10,14 +10,13 @@ from lightning_modules.data import ImageDataModule
 from lightning_modules.errors import InputError
 from lightning_modules.metrics import ClassSpecificity, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
-from lightning_modules.protocols.base import Column, Explainer, Protocol
+from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
 
 # Percent, ViT-B/16, the paper's table 2.
-NAMES = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
 PAPER = [
-    dict(zip(NAMES, (73.54, 67.84, 64.44, 51.09, 76.31, 79.70), strict=True)),
-    dict(zip(NAMES, (84.76, 80.24, 71.60, 55.68, 84.67, 86.03), strict=True)),
-    dict(zip(NAMES, (55.42, 46.37, 40.82, 32.89, 57.94, 61.95), strict=True)),
+    dict(zip(IN_PAPER, (73.54, 67.84, 64.44, 51.09, 76.31, 79.70), strict=True)),
+    dict(zip(IN_PAPER, (84.76, 80.24, 71.60, 55.68, 84.67, 86.03), strict=True)),
+    dict(zip(IN_PAPER, (55.42, 46.37, 40.82, 32.89, 57.94, 61.95), strict=True)),
 ]
 
 

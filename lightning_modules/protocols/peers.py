@@ -13,7 +13,7 @@ from torch import Tensor
 
 import relprop
 from lightning_modules.classifier import Classifier
-from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.explained_text import Explained, ExplainedTexts
 
 PEERS = ("saliency", "input_x_gradient", "integrated_gradients")
 STEPS = 20  # of the integral
@@ -25,7 +25,7 @@ def explain_by_peer(
     logits: Tensor,
     target: int | Tensor | None,
     method: str,
-) -> relprop.Explanation | ExplainedTexts:
+) -> Explained:
     """What captum finds; ``logits`` [B, C] are those of the batch."""
     try:
         import captum.attr

@@ -12,18 +12,17 @@ from lightning_modules.data import ImageDataModule
 from lightning_modules.errors import InputError
 from lightning_modules.metrics import PerturbationAccuracy, SampledMetric, perturb
 from lightning_modules.metrics.perturbation import STEPS
-from lightning_modules.protocols.base import Column, Explainer, Protocol
+from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
 
 IMAGES = 256  # classified at a time
 
 
 # Percent, ViT-B/16, the paper's table 1; rollout and raw attention know no class.
-NAMES = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
 PAPER = [
-    dict(zip(NAMES, (20.05, 23.99, 34.06, 41.94, 19.64, 17.03), strict=True)),
-    dict(zip(NAMES[2:], (33.56, 41.93, 19.64, 16.04), strict=True)),
-    dict(zip(NAMES, (53.1, 45.55, 41.52, 43.49, 50.49, 54.16), strict=True)),
-    dict(zip(NAMES[2:], (42.02, 43.49, 50.49, 55.04), strict=True)),
+    dict(zip(IN_PAPER, (20.05, 23.99, 34.06, 41.94, 19.64, 17.03), strict=True)),
+    dict(zip(IN_PAPER[2:], (33.56, 41.93, 19.64, 16.04), strict=True)),
+    dict(zip(IN_PAPER, (53.1, 45.55, 41.52, 43.49, 50.49, 54.16), strict=True)),
+    dict(zip(IN_PAPER[2:], (42.02, 43.49, 50.49, 55.04), strict=True)),
 ]
 
 
