@@ -12,6 +12,7 @@ Options of the methods are key=value: start_layer, rules, eps, normalize_rows, p
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import sys
@@ -127,9 +128,11 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
 
 def split_overrides(arguments: argparse.Namespace) -> argparse.Namespace:
     """Takes each key=value out of the list before it, which argparse has added it to."""
-    for name in ("input", "target", "method"):
+    options = "|".join(field.name for field in dataclasses.fields(relprop.Options))
+    for name in ("input", "target", "method", "text"):
         values = getattr(arguments, name, [])
-        taken = [v for v in values if re.match(r"[\w.]+=", v) and not Path(v).exists()]
+        key = f"({options})=" if name == "text" else r"[\w.]+="  # a text may hold any other
+        taken = [v for v in values if re.match(key, v) and not Path(v).exists()]
         arguments.overrides += taken
         values[:] = [value for value in values if value not in taken]
     return arguments
@@ -205,7 +208,9 @@ def chosen_device(name: str) -> torch.device:
             else torch.device("cpu")
         )
     try:
-        return torch.empty(0, device=name).device
+        there = torch.empty(0, device=name)
+        there.cpu()  # what is on "meta" cannot be had
+        return there.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name}: {reason}; accepted: auto, cpu, cuda, mps") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -17,9 +16,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -30,10 +30,12 @@ from configs.schema import load_config
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import FiniteSteps, MetricsTable, Patience, RelevanceTracker
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
-from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.data import DATAMODULES
-from lightning_modules.errors import InputError
+from lightning_modules.data.base import check_option
+from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.files import replace_file
+from lightning_modules.fit_checks import check_goes_on, check_trainer_options
 from lightning_modules.names import one_line
 from relprop import UnsupportedModel
 
@@ -51,10 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
         wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
-        save_config(config)
     except (InputError, ValueError, TypeError, OSError, MisconfigurationException) as error:
         fail(error)
-    carry_on = f"to carry on: python train.py --resume {config.run_dir}"
     try:
         with sigterm_as_ctrl_c():
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -62,14 +62,21 @@ def main(argv: list[str] | None = None) -> None:
     except (InputError, UnsupportedModel, MisconfigurationException) as error:
         fail(error)
     except OSError as error:
-        fail(f"{error}; {carry_on}")
+        fail(f"{error}{how_to_carry_on(config)}")
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error):  # torch's words for a disk that is full
             raise
-        fail(f"a checkpoint could not be written ({str(error).splitlines()[0]}); {carry_on}")
+        reason = str(error).splitlines()[0]
+        fail(f"a checkpoint could not be written ({reason}){how_to_carry_on(config)}")
     except SystemExit:  # Lightning's, at Ctrl-C
-        print(f"train.py: stopped; {one_line(carry_on)}", file=sys.stderr)
+        print(f"train.py: stopped{one_line(how_to_carry_on(config))}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def how_to_carry_on(config: DictConfig) -> str:
+    """To be added to why a run has ended, if there is one by now."""
+    begun = (Path(config.run_dir) / "config.yaml").is_file()
+    return f"; to carry on: python train.py --resume {config.run_dir}" if begun else ""
 
 
 @contextmanager
@@ -114,6 +121,12 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
     run_dir = Path(arguments.resume)
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(f"--resume {run_dir}: no run is there (no config.yaml)")
+    for override in arguments.overrides:
+        if override.partition("=")[0] == "run_dir":
+            raise InputError(
+                f"{override}: a run is resumed in its own folder; accepted with --resume "
+                f"{run_dir}: any option but run_dir"
+            )
     return load_config(run_dir / "config.yaml", [*arguments.overrides, f"run_dir={run_dir}"])
 
 
@@ -143,32 +156,45 @@ def wait_for_a_later_name(run_dir: str) -> None:
 def build(config: DictConfig, checkpoint: Path | None):
     """Data, classifier and trainer of an experiment."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    check_option("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
+    trainer_options = OmegaConf.to_container(config.trainer)
+    check_trainer_options(trainer_options)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is not None:
-        state = read_checkpoint(checkpoint)
+        state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
     model_options |= state["without_sources"]
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
-    trainer_options = OmegaConf.to_container(config.trainer)
-    trainer = Trainer(
-        default_root_dir=config.run_dir,
-        logger=TensorBoardLogger(
-            config.run_dir,
-            name="",
-            version="",
-            default_hp_metric=False,
-            purge_step=state["global_step"],  # TensorBoard forgets what came after
-        ),
-        callbacks=callbacks(config),
-        plugins=[AtomicCheckpointIO(), *trainer_options.pop("plugins", [])],
-        **trainer_options,
+    model.check_inputs()
+    if checkpoint is not None:
+        check_goes_on(model, state, checkpoint)
+    return data, model, make_trainer(config, trainer_options, state["global_step"])
+
+
+def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trainer:
+    """Lightning's, for a run that begins at a step."""
+    logger = TensorBoardLogger(
+        config.run_dir,
+        name="",
+        version="",
+        default_hp_metric=False,
+        purge_step=step,  # TensorBoard forgets what came after
     )
-    return data, model, trainer
+    plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
+    chosen = [SaveConfig(config), *callbacks(config)]
+    with blamed_on("trainer", "what Lightning's Trainer takes"):
+        return Trainer(
+            default_root_dir=config.run_dir,
+            logger=logger,
+            callbacks=chosen,
+            plugins=plugins,
+            **options,
+        )
 
 
 def callbacks(config: DictConfig) -> list[Callback]:
@@ -190,23 +216,39 @@ def callbacks(config: DictConfig) -> list[Callback]:
     return chosen
 
 
-@rank_zero_only
-def save_config(config: DictConfig) -> None:
-    run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, run_dir / ".config.yaml.partial")
-    os.replace(run_dir / ".config.yaml.partial", run_dir / "config.yaml")
+class SaveConfig(Callback):
+    """``config.yaml``, once nothing has been found wrong with it and training begins.
+
+    Before, a new run has left nothing that has to be resumed, and a resumed one is as it was.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.save()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not (Path(self.config.run_dir) / "config.yaml").is_file():
+            self.save()  # of a run of no steps
+
+    @rank_zero_only
+    def save(self) -> None:
+        run_dir = Path(self.config.run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        text = OmegaConf.to_yaml(self.config)
+        replace_file(run_dir / "config.yaml", lambda file: file.write(text.encode()))
 
 
 def test(config: DictConfig, data, model, trainer: Trainer) -> None:
     """Test metrics of the best checkpoint, in ``metrics.json``."""
     run_dir = Path(config.run_dir)
     best = run_dir / "checkpoints" / "best.ckpt"
-    (metrics,) = trainer.test(
+    metrics = trainer.test(
         model, datamodule=data, ckpt_path=best if best.is_file() else None, weights_only=True
     )
-    if trainer.is_global_zero:
-        text = json.dumps(metrics, indent=2) + "\n"
+    if trainer.is_global_zero and metrics:  # none with trainer.limit_test_batches=0
+        text = json.dumps(metrics[0], indent=2) + "\n"
         replace_file(run_dir / "metrics.json", lambda file: file.write(text.encode()))
 
 

@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -73,20 +73,16 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: the file, an override or the config that they make is not accepted.
     """
-    written = read_file(path)
-    for override in overrides:
-        written = merge(written, read_override(override))
-    check_options("", written, TOP_LEVEL)
-    schemas = {
-        "model": chosen_schema("model", CLASSIFIERS, written),
-        "data": chosen_schema("data", DATAMODULES, written),
-        "tracker": make_schema("tracker", RelevanceTracker),
-        "trainer": make_schema("trainer", Trainer),
-    }
-    check_sections(written, schemas)
-    config = complete(written, schemas)
-    check_sections(OmegaConf.to_container(config), schemas)  # now interpolations have types, too
-    return config
+    return make_config(
+        read_file(path),
+        overrides,
+        lambda written: {
+            "model": chosen_schema("model", CLASSIFIERS, written),
+            "data": chosen_schema("data", DATAMODULES, written),
+            "tracker": make_schema("tracker", RelevanceTracker),
+            "trainer": make_schema("trainer", Trainer),
+        },
+    )
 
 
 def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -97,15 +93,28 @@ def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[
     """
     if path is not None:
         return OmegaConf.to_container(load_config(path, overrides).data)
-    written = {"run_dir": ""}
+    config = make_config(
+        {"run_dir": ""},
+        overrides,
+        lambda written: {"data": chosen_schema("data", DATAMODULES, written)},
+    )
+    return OmegaConf.to_container(config.data)
+
+
+def make_config(
+    written: dict[str, Any],
+    overrides: Sequence[str],
+    schemas_of: Callable[[dict[str, Any]], dict[str, type]],
+) -> DictConfig:
+    """What is written, under the overrides, complete; `schemas_of` gives the schemas it needs."""
     for override in overrides:
         written = merge(written, read_override(override))
     check_options("", written, TOP_LEVEL)
-    schemas = {"data": chosen_schema("data", DATAMODULES, written)}
+    schemas = schemas_of(written)
     check_sections(written, schemas)
     config = complete(written, schemas)
-    check_sections(OmegaConf.to_container(config), schemas)
-    return OmegaConf.to_container(config.data)
+    check_sections(OmegaConf.to_container(config), schemas)  # now interpolations have types, too
+    return config
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -210,11 +219,7 @@ def make_schema(section: str, cls: type, options: Sequence[tuple] = ()) -> type:
 
 def complete(written: dict[str, Any], schemas: dict[str, type]) -> DictConfig:
     """What is written over all defaults, with every interpolation replaced by its value."""
-    defaults = (
-        {"seed": 0, "run_dir": MISSING, "patience": None, "on_nonfinite": "stop"}
-        | schemas
-        | {"trainer": {}}
-    )
+    defaults = TOP_LEVEL_DEFAULTS | schemas | {"trainer": {}}
     try:
         config = OmegaConf.merge(OmegaConf.create(defaults), written)
         check_interpolations(dict(flatten(OmegaConf.to_container(config))))

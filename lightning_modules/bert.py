@@ -13,8 +13,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
 from lightning_modules.classifier import Classifier
+from lightning_modules.data.base import check_option
 from lightning_modules.data.text_batches import TextCollator, find_words
 from lightning_modules.data.text_tokenizers import tokenizer_from_config
+from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.pretrained import locate
 
@@ -52,6 +54,7 @@ class BertClassifier(Classifier):
     """
 
     kind = "bert"
+    no_sources = {"name": None}
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class BertClassifier(Classifier):
     ) -> None:
         super().__init__(len(class_names))
         self.save_hyperparameters(logger=False)  # config.yaml has them
+        self.check_hyper_parameters()
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         if freeze_backbone:
@@ -147,9 +151,24 @@ class BertClassifier(Classifier):
         batch = collate.rows(list(inputs), [find_words(text) for text in inputs])
         return self.transfer_batch_to_device(batch, self.device, 0)
 
+    def largest_batch(self) -> dict[str, Any]:
+        """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
+        config = self.hparams.input_config
+        batch = self.prepare([" ".join("a" * config["max_length"])])
+        batch["input_ids"][:, 1] = tokenizer_from_config(config).vocab_size - 1
+        return batch
+
+    def chosen(self) -> tuple[str, str]:
+        config = self.hparams.input_config
+        return shown(self.hparams.name, self.hparams.config), (
+            f"a model with positions for data.max_length={config['max_length']} tokens, and a "
+            f"vocab_size of at least the tokenizer's, {tokenizer_from_config(config).vocab_size}"
+        )
+
     def without_sources(self) -> dict[str, Any]:
-        config = self.backbone.config
-        return {"name": None, "config": config.to_diff_dict() | {"model_type": config.model_type}}
+        built = self.backbone.config
+        config = built.to_diff_dict() | {"model_type": built.model_type}
+        return self.no_sources | {"config": config}
 
 
 def of_texts(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -181,6 +200,11 @@ def level_of(name: str, depth: int) -> int:
     return 0 if "embedding" in name else depth + 1
 
 
+def shown(name: str | None, config: Mapping[str, Any] | None) -> str:
+    """What a backbone is made of, in the words of a config."""
+    return f"model.config {dict(config)}" if name is None else f"model.name {name}"
+
+
 def create_backbone(
     name: str | None,
     config: Mapping[str, Any] | None,
@@ -193,24 +217,25 @@ def create_backbone(
         raise ValueError(
             "model.name and model.config: give one of them, a pretrained model or sizes"
         )
-    if attention not in ("sdpa", "eager"):
-        raise ValueError(f"model.attention is {attention!r}; accepted: sdpa, eager")
+    check_option("model.attention", attention, attention in ("sdpa", "eager"), "sdpa or eager")
     labels = dict(enumerate(class_names))
     head = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}}
-    try:
-        if name is not None:
+    if name is not None:
+        try:
+            folder = locate(name)
+        except ValueError as error:
+            raise InputError(f"model.name: {error}") from error
+        accepted = "the hub id or folder of a BERT-family model, in reach"
+        with blamed_on(shown(name, config), accepted):
             return AutoModelForSequenceClassification.from_pretrained(
-                locate(name), attn_implementation=attention, ignore_mismatched_sizes=True, **head
+                folder, attn_implementation=attention, ignore_mismatched_sizes=True, **head
             )
-        sizes = dict(config)
-        kind = sizes.pop("model_type", "bert")
-        built = AutoConfig.for_model(kind, **{**vocabulary(input_config), **sizes, **head})
+    sizes = vocabulary(input_config) | config | head
+    kind = sizes.pop("model_type", "bert")
+    accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
+    with blamed_on(shown(name, config), accepted):
+        built = AutoConfig.for_model(kind, **sizes)
         return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"model.{'name' if name else 'config'} {name or kind}: {reason}"
-        ) from error
 
 
 def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,19 @@ import torch
 
 from lightning_modules import CLASSIFIERS
 from lightning_modules.classifier import Classifier
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, blamed_on
+
+WRITTEN_BY_TRAIN = "a checkpoint that train.py has written"
+PARTS = {"state_dict": dict, "hyper_parameters": dict}  # what a classifier is made of
+PARTS_TO_RESUME = PARTS | {
+    "epoch": int,
+    "global_step": int,
+    "without_sources": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+}
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -38,16 +51,22 @@ def run_of(checkpoint: Path) -> Path | None:
     return run_dir if (run_dir / "config.yaml").is_file() else None
 
 
-def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict[str, Any]:
     """What is in a checkpoint of ours. A checkpoint is data: it runs no code.
 
     Raises:
-        InputError: the file is broken, of another program, or would run code.
+        InputError: the file is broken, of another program, or would run code; or one of the
+            ``parts`` is not there.
     """
-    accepted = "accepted: a checkpoint that train.py has written"
+    accepted = f"accepted: {WRITTEN_BY_TRAIN}"
     state = load_data(checkpoint, accepted)
-    if not isinstance(state, dict) or state.get("kind") not in CLASSIFIERS:
+    kind = state.get("kind") if isinstance(state, dict) else None
+    if not isinstance(kind, str) or kind not in CLASSIFIERS:
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
+    for name, type_ in parts.items():
+        if not isinstance(state.get(name), type_):
+            problem = f"it is broken ({name} is missing, or no {type_.__name__})"
+            raise InputError(f"{checkpoint}: {problem}; {accepted}")
     return state
 
 
@@ -72,16 +91,10 @@ def load_data(path: Path, accepted: str) -> Any:
 
 def load_classifier(checkpoint: Path) -> Classifier:
     """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
-    kind = read_checkpoint(checkpoint)["kind"]
-    try:
-        return (
-            CLASSIFIERS[kind]
-            .load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-            .eval()
-        )
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{checkpoint}: it is broken ({reason}); accepted: a checkpoint that train.py has "
-            "written"
-        ) from None
+    cls = CLASSIFIERS[read_checkpoint(checkpoint)["kind"]]
+    with blamed_on(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
+        module = cls.load_from_checkpoint(
+            checkpoint, map_location="cpu", weights_only=True, **cls.no_sources
+        ).eval()
+        module.check_inputs()
+    return module

@@ -8,13 +8,27 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, optim
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import relprop
+from lightning_modules.data.base import check_option
+from lightning_modules.errors import InputError, blamed_on, said
 from lightning_modules.names import tag
+
+RANGES = {  # of hyper-parameters: whether a value is in it, and in words
+    "lr": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "warmup": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "label_smoothing": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "mixup": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "cutmix": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
+}
 
 
 class Classifier(lightning.LightningModule):
@@ -24,10 +38,11 @@ class Classifier(lightning.LightningModule):
     batch goes into it (:meth:`inputs`) and how its parameters are grouped
     (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
     with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
-    ``label_smoothing``.
+    ``label_smoothing``; those in RANGES must lie there (:meth:`check_hyper_parameters`).
     """
 
     kind: str  # its name in CLASSIFIERS
+    no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -57,6 +72,14 @@ class Classifier(lightning.LightningModule):
         """A batch, on the module's device, of what a person has: pictures, or texts."""
         raise NotImplementedError
 
+    def largest_batch(self) -> dict[str, Any]:
+        """A batch of one sample, as large in everything as one of the data can be."""
+        raise NotImplementedError
+
+    def chosen(self) -> tuple[str, str]:
+        """The options that the backbone is made of, and what of them the data take, in words."""
+        raise NotImplementedError
+
     def without_sources(self) -> dict[str, Any]:
         """Arguments that build the backbone again without its initial weights.
 
@@ -64,11 +87,52 @@ class Classifier(lightning.LightningModule):
         """
         raise NotImplementedError
 
+    # ------------------------------------------------------------------------------ options
+
+    def check_hyper_parameters(self) -> None:
+        """Raises a ValueError that names the first that is out of its range."""
+        for name, (valid, accepted) in RANGES.items():
+            if name in self.hparams:
+                value = self.hparams[name]
+                check_option(f"model.{name}", value, valid(value), accepted)
+
+    def check_inputs(self) -> None:
+        """Whether the backbone takes what the data bring: one sample, once, in evaluation.
+
+        Nothing is changed, and no random number drawn.
+
+        Raises:
+            InputError: it does not, or it gives other logits than one a class.
+        """
+        batch = self.largest_batch()
+        inputs, (given, accepted) = self.inputs(batch), self.chosen()
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+                blamed_on(f"{given}: the data do not fit", accepted),
+            ):
+                logits = self.of_backbone(inputs)
+        finally:
+            for module in training:
+                module.training = True
+        expected = (len(logits), len(self.hparams.class_names))
+        if tuple(logits.shape) != expected:
+            raise InputError(
+                f"{given}: of a sample it makes {list(logits.shape[1:])} numbers; accepted: one a "
+                f"class, {list(expected[1:])}"
+            )
+
     # ---------------------------------------------------------------------------- training
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, C]."""
-        inputs = self.inputs(batch)
+        return self.of_backbone(self.inputs(batch))
+
+    def of_backbone(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """The backbone's logits."""
         output = self.backbone(**inputs) if isinstance(inputs, dict) else self.backbone(inputs)
         return getattr(output, "logits", output)
 
@@ -130,7 +194,7 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         """AdamW; linear warm-up over the share ``warmup`` of all steps, then a cosine to 0."""
         optimizer = optim.AdamW(self.parameter_groups(), lr=self.hparams.lr)
-        total = self.trainer.estimated_stepping_batches
+        total = self.steps()
         warmup = max(1, round(self.hparams.warmup * total))
 
         def schedule(step: int) -> float:
@@ -143,6 +207,21 @@ class Classifier(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def steps(self) -> int:
+        """How many there are to be."""
+        try:
+            steps = self.trainer.estimated_stepping_batches
+        except ValueError as error:
+            if "val_check_interval" not in str(error):
+                raise
+            raise InputError(f"trainer.val_check_interval: {said(error)}") from error
+        if math.isinf(steps):
+            raise InputError(
+                "trainer.max_epochs and trainer.max_steps give the learning rate no end to fall "
+                "to; accepted: one of them, 0 or more"
+            )
+        return steps
 
     # ------------------------------------------------------------------------- explanations
 

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from lightning_modules.bert import BertClassifier
 from lightning_modules.data.imagenet import imagenet_names
 from lightning_modules.data.text_tokenizers import input_config_of, load_tokenizer
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, said
 from lightning_modules.pretrained import locate
-from lightning_modules.vit import ViTClassifier, create_backbone
+from lightning_modules.vit import ViTClassifier, create_backbone, heads_of
 
 MOST_TOKENS = 512  # of a text, where its tokenizer names no limit
 
@@ -41,6 +41,7 @@ def timm_classifier(name: str) -> ViTClassifier:
         "std": list(config["std"]),
         "interpolation": config["interpolation"],
         "crop_pct": config["crop_pct"],
+        "crop_mode": config["crop_mode"],
     }
     try:
         return ViTClassifier(
@@ -50,14 +51,14 @@ def timm_classifier(name: str) -> ViTClassifier:
             pretrained=not weights,
             weights=weights or None,
         ).eval()
-    except (OSError, RuntimeError) as error:
-        if weights:
+    except InputError as error:
+        reason = error.__cause__
+        if weights or not isinstance(reason, (OSError, RuntimeError)):
             raise
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"--timm {name}: its weights cannot be had from the hub ({reason}); accepted: "
+            f"--timm {name}: its weights cannot be had from the hub ({said(reason)}); accepted: "
             "NAME@FILE with a file of weights"
-        ) from error
+        ) from reason
 
 
 def head_and_size(model, weights: str, size: int) -> tuple[int, int]:
@@ -66,7 +67,7 @@ def head_and_size(model, weights: str, size: int) -> tuple[int, int]:
         raise FileNotFoundError(f"--timm ...@{weights}: no such file")
     try:
         state = load_state_dict(weights, weights_only=True)
-        (head,) = (n for n, m in model.named_modules() if m is model.get_classifier())
+        head = next(iter(heads_of(model)))
         classes = len(state[f"{head}.weight"])
     except Exception as error:  # whatever a damaged or hostile file makes its reader raise
         reason = str(error).splitlines()[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.image_transforms import make_eval_transform
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, blamed_on
 
 
 class ViTClassifier(Classifier):
@@ -29,7 +29,7 @@ class ViTClassifier(Classifier):
     Args:
         class_names: the classes, in the order of their labels.
         input_config: how pictures were made into inputs, in timm's words (``input_size``, ``mean``,
-            ``std``, ``interpolation``, ``crop_pct``); kept with the checkpoint.
+            ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``); kept with the checkpoint.
         name: a timm model, e.g. ``deit_small_patch16_224``.
         pretrained: start from timm's weights for it, from the model hub.
         weights: or from a file of weights (``.safetensors``, ``.pth``); a head of another number
@@ -49,6 +49,7 @@ class ViTClassifier(Classifier):
     """
 
     kind = "vit"
+    no_sources = {"pretrained": False, "weights": None}
 
     def __init__(
         self,
@@ -71,15 +72,17 @@ class ViTClassifier(Classifier):
     ) -> None:
         super().__init__(len(class_names))
         self.save_hyperparameters(logger=False)  # config.yaml has them
-        size = {"img_size": tuple(input_config["input_size"][-2:])}
+        self.check_hyper_parameters()
+        size = tuple(input_config["input_size"][-2:])
         self.backbone = create_backbone(
-            name, len(class_names), pretrained, size | (model_options or {})
+            name, len(class_names), pretrained, model_options or {}, size
         )
         if weights is not None:
             load_weights(self.backbone, weights)
         if freeze_backbone:
             self.backbone.requires_grad_(False)
-            self.backbone.get_classifier().requires_grad_(True)
+            for head in heads_of(self.backbone).values():
+                head.requires_grad_(True)
         if compile:
             self.backbone.compile()
         self.mix = None
@@ -137,14 +140,33 @@ class ViTClassifier(Classifier):
         batch = {"image": torch.stack([transform(picture) for picture in inputs])}
         return self.transfer_batch_to_device(batch, self.device, 0)
 
+    def largest_batch(self) -> dict[str, Tensor]:
+        height, width = self.hparams.input_config["input_size"][-2:]
+        return self.prepare([Image.new("RGB", (width, height))])
+
+    def chosen(self) -> tuple[str, str]:
+        height, width = self.hparams.input_config["input_size"][-2:]
+        given = shown(self.hparams.name, False, self.hparams.model_options or {})
+        return given, f"a model of pictures of 3 x {height} x {width}"
+
     def without_sources(self) -> dict[str, Any]:
-        return {"pretrained": False, "weights": None}
+        return dict(self.no_sources)
+
+
+def shown(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
+    """What a backbone is made of, in the words of a config."""
+    start = ", model.pretrained=true" if pretrained else ""
+    return f"model.name {name}{start}" + (f", model.model_options {dict(options)}" * bool(options))
 
 
 def create_backbone(
-    name: str, classes: int | None, pretrained: bool, options: Mapping[str, Any]
+    name: str,
+    classes: int | None,
+    pretrained: bool,
+    options: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """timm's model of that name, None: with as many classes as it comes with.
+    """timm's model of that name; None: with as many classes, of such pictures, as it comes with.
 
     ValueError with the nearest names where there is none.
     """
@@ -154,11 +176,20 @@ def create_backbone(
             f"model.name is {name!r}; accepted: a timm model"
             + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
         )
-    try:
-        head = {} if classes is None else {"num_classes": classes}
-        return timm.create_model(name, pretrained=pretrained, **head, **options)
-    except TypeError as error:
-        raise ValueError(f"model.model_options are not what {name} accepts: {error}") from error
+    head = {} if classes is None else {"num_classes": classes}
+    pictures = {} if size is None else {"img_size": size}
+    accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
+    if pretrained:
+        accepted += ", and with weights that can be had from the hub"
+    with blamed_on(shown(name, pretrained, options), accepted):
+        return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
+
+
+def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
+    """The last layers by name: one, or the two of a distilled DeiT."""
+    heads = backbone.get_classifier()
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    return {name: m for name, m in backbone.named_modules() if any(m is head for head in heads)}
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
@@ -171,9 +202,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
         reason = str(error).splitlines()[0]
         raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
     own = backbone.state_dict()
-    head = tuple(
-        f"{name}." for name, m in backbone.named_modules() if m is backbone.get_classifier()
-    )
+    head = tuple(f"{name}." for name in heads_of(backbone))
     state = {
         name: value
         for name, value in state.items()

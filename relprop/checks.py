@@ -42,9 +42,9 @@ def check_block(height: int, block: int) -> None:
     """
     if height != block:
         raise UnsupportedModel(
-            f"attention map {block} is of tokens that {height} maps lie below: maps are multiplied "
-            "block by block; not accepted: two attentions side by side, cross-attention, a second "
-            "pass over the input, a map that is used in a later block again"
+            f"attention map {block} is not that of the next block: maps are multiplied block by "
+            "block; not accepted: two attentions side by side, cross-attention, a second pass over "
+            "the input, a map that is used in a later block again"
         )
 
 

@@ -37,13 +37,12 @@ def spellings(name: str) -> Iterator[Callable]:
 
 
 _MOVED = """
-    view view_as reshape flatten unflatten transpose permute movedim moveaxis swapaxes swapdims t
-    squeeze unsqueeze expand expand_as broadcast_to cat concat concatenate stack split chunk unbind
-    tensor_split
-    getitem setitem select narrow index_select gather take_along_dim roll flip rot90 repeat tile
-    repeat_interleave clone contiguous to type_as float double half bfloat16 type cuda cpu pad where
-    masked_fill masked_select detach diagonal pixel_shuffle pixel_unshuffle unfold adjoint
-    requires_grad
+    view view_as reshape reshape_as flatten unflatten transpose permute movedim moveaxis swapaxes
+    swapdims t squeeze unsqueeze expand expand_as broadcast_to cat concat concatenate stack split
+    chunk unbind tensor_split getitem setitem select narrow index_select gather take_along_dim
+    roll flip rot90 repeat tile repeat_interleave clone contiguous to type_as float double half
+    bfloat16 type cuda cpu pad where masked_fill masked_select detach diagonal pixel_shuffle
+    pixel_unshuffle unfold adjoint requires_grad
 """
 _UNCHANGED = "softmax log_softmax layer_norm rms_norm group_norm batch_norm normalize"
 _UNCHANGED_ELEMENTWISE = """

@@ -193,8 +193,8 @@ class Recorder(TorchFunctionMode):
                     "follows one pass; explain the passes one by one"
                 )
             recording.source, recording.patches = path[0], output
-            recording.grid = tuple(output.shape[-2:])
-        elif operation == "linear" and recording.grid is None and not self._embedded:
+            recording.grid, self._embedded = tuple(output.shape[-2:]), True
+        elif operation == "linear" and not self._embedded:
             # The relevance of a text ends where its embeddings are complete: at the first layer.
             recording.source, self._embedded = whole(path[0]), True
         elif operation == "add":

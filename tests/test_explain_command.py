@@ -235,6 +235,14 @@ def test_words_that_were_cut_off_are_null(reviews, tmp_path):
     assert len(scores) == 100 and scores[-1] is None and scores[0] is not None
 
 
+def test_an_option_after_a_text_is_no_text(reviews, tmp_path):
+    said = command(
+        "--checkpoint", reviews, "--text", "It is good.", "x=3", "start_layer=1", output=tmp_path
+    )
+    assert [entry["text"] for entry in said["inputs"]] == ["It is good.", "x=3"]
+    assert said["options"] == {"start_layer": 1}
+
+
 def test_coloured_words_in_a_terminal(reviews, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLORTERM", "truecolor")

@@ -303,7 +303,8 @@ def test_a_class_name_that_closes_what_is_not_open(tmp_path):
 def test_a_run_that_is_stopped_tells_its_folder_in_printable_characters(
     tmp_path, monkeypatch, capsys
 ):
-    def stopped(*args, **options):
+    def stopped(trainer, *args, **options):
+        (Path(trainer.default_root_dir) / "config.yaml").touch()
         raise SystemExit
 
     monkeypatch.setattr(train.Trainer, "fit", stopped)

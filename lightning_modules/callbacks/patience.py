@@ -5,22 +5,40 @@ from __future__ import annotations
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from lightning_modules.errors import InputError
+
 
 class Patience(EarlyStopping):
     """Stops training when validation accuracy has not risen for ``epochs`` epochs.
 
     A run that has been stopped so and is resumed stays stopped: Lightning's own would train one
-    more epoch.
+    more epoch. An epoch without validation does not count.
     """
 
     def __init__(self, epochs: int) -> None:
         if epochs < 1:
             raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
         super().__init__("val/accuracy", mode="max", patience=epochs, check_on_train_epoch_end=True)
+        self.validated = False
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.limit_val_batches == 0:
+            raise InputError(
+                f"patience is {self.patience}, and nothing is validated; accepted: null, or "
+                "trainer.limit_val_batches above 0"
+            )
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.validated:
+            super().on_train_epoch_end(trainer, module)
+        self.validated = False
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state | {"patience": self.patience})  # a resume may ask for more

@@ -19,7 +19,9 @@ from torch.utils.data import Subset
 
 import relprop
 from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
+from lightning_modules.data.base import check_option
 from lightning_modules.data.text import TextItems
+from lightning_modules.errors import InputError
 from lightning_modules.files import replace_file
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 
@@ -30,7 +32,7 @@ PROBES = {"vit": ImageProbes, "bert": TextProbes}
 class RelevanceTracker(Callback):
     """Logs relevance maps of probe samples, in pictures and in numbers, each validation epoch.
 
-    The probes are drawn from the validation set once and kept in the checkpoint. Tags:
+    The probes are the same in every epoch: ``seed`` draws them from the validation set. Tags:
 
     - ``explanations/probes``: each sample with its map for the true class and its map for the
       predicted class, also as ``run_dir/explanations/epoch=NNN.png``; texts as text, too.
@@ -76,6 +78,7 @@ class RelevanceTracker(Callback):
         ):
             if value < 1:
                 raise ValueError(f"tracker.{name} is {value}; accepted: 1 or more")
+        check_option("tracker.seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
         self.protocols = protocols or []
         self.protocols_every_n_epochs = protocols_every_n_epochs
         for name in self.protocols:
@@ -90,10 +93,11 @@ class RelevanceTracker(Callback):
         self.last_maps: Tensor | None = None  # [samples, tokens], on the CPU
 
     def state_dict(self) -> dict:
-        return {"probes": self.probes, "last_maps": self.last_maps}
+        return {"probes": self.probes, "last_maps": self.last_maps, "options": self.options}
 
     def load_state_dict(self, state: dict) -> None:
-        self.probes, self.last_maps = state["probes"], state["last_maps"]
+        if state.get("options", self.options) == self.options:  # else there is nothing to compare
+            self.probes, self.last_maps = state["probes"], state["last_maps"]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if isinstance(trainer.strategy, SHARDED):
@@ -102,11 +106,16 @@ class RelevanceTracker(Callback):
                 "to explain; accepted: trainer.strategy=ddp, or tracker=null"
             )
         dataset = trainer.datamodule.val_dataset
-        if not self.probes:
-            order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
-            self.probes = order[: self.samples].tolist()
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
+        probes = order[: self.samples].tolist()
+        if probes != self.probes:  # none yet; or a resume that asks for others
+            self.probes, self.last_maps = probes, None
         for protocol in self._protocols(trainer, module):
-            protocol.dataset()  # an InputError where the data are not for it
+            try:
+                protocol.dataset()
+            except InputError as error:  # in the words of explain.py
+                reason = str(error).removeprefix("--protocol ")
+                raise InputError(f"tracker.protocols: {reason}") from error
         # A model that cannot be explained, or a block that is not there, should be known now.
         first = load(module, dataset, self.probes[:1], self._kind(trainer, module).collate)
         try:
@@ -125,7 +134,7 @@ class RelevanceTracker(Callback):
                     f"epoch {trainer.current_epoch}: relevance is not finite, first in "
                     f"{report.broken}; it is shown as 0"
                 )
-            if self.last_maps is not None:
+            if self.last_maps is not None and self.last_maps.shape == report.maps.shape:
                 similarity = F.cosine_similarity(report.maps, self.last_maps)
                 same = (report.maps == self.last_maps).all(dim=-1)  # so are maps of zeros
                 report.scalars["drift"] = (1 - similarity).masked_fill(same, 0).mean()

@@ -90,7 +90,7 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
         check_option("num_workers", num_workers, num_workers >= 0, "at least 0")
-        check_option("seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
+        check_option("data.seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -138,7 +138,7 @@ class ImageDataModule(DataModule):
 
     Attributes:
         input_config: how a picture becomes an input, in timm's words: `input_size` [3, H, W],
-            `mean` [3], `std` [3], `interpolation`, `crop_pct`.
+            `mean` [3], `std` [3], `interpolation`, `crop_pct`, `crop_mode`.
         pairs_dataset: scenes with two objects, None where the data set has none.
     """
 

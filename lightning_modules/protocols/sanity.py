@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.metrics import RankCorrelation, SampledMetric
 from lightning_modules.protocols.base import Column, Explained, Explainer, Protocol
+from lightning_modules.vit import heads_of
 
 
 class Sanity(Protocol):
@@ -31,16 +33,9 @@ class Sanity(Protocol):
     ]
 
     def dataset(self) -> Dataset:
-        backbone = self.module.backbone
-        base = getattr(backbone, "base_model", None)
-        head = backbone.get_classifier() if base is None else None
-        of_head = [
-            name
-            for name, module in backbone.named_modules()
-            if module is head or (base is not None and name and module not in set(base.modules()))
-        ]
+        of_head = parameters_of_head(self.module.backbone)
         self.random = {
-            "head": randomised(self.module, lambda name: name.startswith(tuple(of_head))),
+            "head": randomised(self.module, of_head.__contains__),
             "all": randomised(self.module, lambda name: True),
         }
         return self.data.test_dataset
@@ -56,6 +51,18 @@ class Sanity(Protocol):
         for name, module in self.random.items():
             other = replace(explain, module=module, trace=self.traces[name])(explained.target)
             metrics[name].update(map_of(explained), map_of(other))
+
+
+def parameters_of_head(backbone: nn.Module) -> set[str]:
+    """Names of the parameters above what timm calls the features, or Hugging Face the base."""
+    if isinstance(backbone, PreTrainedModel):
+        base = {id(parameter) for parameter in backbone.base_model.parameters()}
+        return {name for name, p in backbone.named_parameters() if id(p) not in base}
+    return {
+        f"{head}.{name}"
+        for head, module in heads_of(backbone).items()
+        for name, _ in module.named_parameters()
+    }
 
 
 def map_of(explained: Explained) -> Tensor:

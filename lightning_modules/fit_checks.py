@@ -1,0 +1,68 @@
+"""What of an experiment does not go together, known before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_modules.checkpoints import WRITTEN_BY_TRAIN
+from lightning_modules.classifier import Classifier
+from lightning_modules.data.base import check_option
+from lightning_modules.errors import InputError, blamed_on
+
+TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
+    "accumulate_grad_batches": (lambda value: value >= 1, "at least 1"),
+    "check_val_every_n_epoch": (lambda value: value >= 1, "at least 1, or null"),
+    "gradient_clip_val": (lambda value: value >= 0, "at least 0, or null"),
+    "val_check_interval": (lambda value: isinstance(value, str) or value > 0, "above 0, or null"),
+}
+
+
+def check_trainer_options(options: Mapping[str, Any]) -> None:
+    """Raises a ValueError that names the first that is out of its range."""
+    for name, (valid, accepted) in TRAINER_RANGES.items():
+        value = options.get(name)
+        if value is not None:
+            check_option(f"trainer.{name}", value, valid(value), accepted)
+
+
+def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Whether a model, as its options make it, can go on from what is in a checkpoint.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape; or the optimizer's groups are
+            others, whose learning rates and decays a resume takes from the checkpoint.
+    """
+    ours, theirs = model.state_dict(), state["state_dict"]
+    differ = [
+        f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"
+        for name in ours | theirs
+        if shape_of(ours.get(name)) != shape_of(theirs.get(name))
+    ]
+    if differ:
+        raise InputError(
+            f"model: it is not the model of {checkpoint}: {len(differ)} of the weights differ, "
+            f"e.g. {differ[0]}; accepted with --resume: the model options that the run began with"
+        )
+    with blamed_on(f"{checkpoint}: it is broken, its optimizer_states", WRITTEN_BY_TRAIN):
+        (optimizer,) = state["optimizer_states"]
+        trained = [
+            (len(group["params"]), group["initial_lr"], group["weight_decay"])
+            for group in optimizer["param_groups"]
+        ]
+    to_train = [(len(g["params"]), g["lr"], g["weight_decay"]) for g in model.parameter_groups()]
+    if torch.tensor(trained).shape != torch.tensor(to_train).shape or not torch.allclose(
+        torch.tensor(trained), torch.tensor(to_train), rtol=1e-6, atol=0
+    ):
+        raise InputError(
+            "model: a resumed run trains the parameters that it began with, at their learning "
+            "rates and decays; accepted with --resume: lr, layer_decay, weight_decay and "
+            f"freeze_backbone as they were for {checkpoint}"
+        )
+
+
+def shape_of(weight: object) -> str:
+    return str(list(weight.shape)) if isinstance(weight, torch.Tensor) else "missing"
