@@ -43,6 +43,10 @@ def maps(model: nn.Module, images: Tensor, what: str, **options) -> Tensor:
     return torch.cat([relprop.explain(model, part, **options).relevance for part in parts])
 
 
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(model).to(dtype)
+
+
 def correlations(maps: Tensor, others: Tensor) -> Tensor:
     """Pearson's, map by map, [B]."""
     pairs = zip(maps.double(), others.double(), strict=True)
@@ -50,12 +54,18 @@ def correlations(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def precision(table: Table) -> None:
-    """Median, 5th percentile and worst correlation, from the first and from the second block on."""
+    """Of the rules, and of the whole model."""
     if not (PHOTOS.is_dir() and WEIGHTS.is_file()):
         table.section("precision: not measured", f"it takes {PHOTOS} and {WEIGHTS}")
         return
     model, images = trained(), photographs()
-    exact = copy.deepcopy(model).double()
+    of_rules(table, model, images)
+    of_model(table, model, images[::10])
+
+
+def of_rules(table: Table, model: nn.Module, images: Tensor) -> None:
+    """Median, 5th percentile and worst correlation, from the first and from the second block on."""
+    exact = in_dtype(model, torch.double)
     table.section(
         f"maps of {len(images)} photographs, ViT-S", "Pearson's r: median, 5th percentile, worst"
     )
@@ -69,3 +79,20 @@ def precision(table: Table) -> None:
             r = correlations(found[one], found[other])
             low = ", ".join(f"{x:.7f}" for x in (r.median(), r.quantile(0.05), r.min()))
             table.row(f"start_layer={start}: {one} and {other}", notes=low)
+
+
+def of_model(table: Table, model: nn.Module, images: Tensor) -> None:
+    """The same for every method, of models that compute in less than float64."""
+    exact = in_dtype(model, torch.double)
+    table.section(
+        f"maps of {len(images)} photographs and the same of float64, ViT-S in",
+        "Pearson's r: median, worst",
+    )
+    for method in relprop.METHODS:
+        expected = maps(exact, images.double(), f"float64, {method}", method=method)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            name = str(dtype).removeprefix("torch.")
+            other = in_dtype(model, dtype)
+            found = maps(other, images.to(dtype), f"{name}, {method}", method=method)
+            r = correlations(found, expected)
+            table.row(f"{name}: {method}", notes=f"{r.nanmedian():.4f}, {r.min():.4f}")

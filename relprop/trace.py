@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -233,6 +234,12 @@ def record(
         logits = recorder.current(logits_of(output))
         if logits.requires_grad:
             check_recorded([logits])
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        warnings.warn(
+            f"the model is in {logits.dtype}, where maps by relevance of both signs (lrp) are lost "
+            "to rounding; accepted without a warning: a copy of it, copy.deepcopy(model).float()",
+            stacklevel=2,
+        )
     mask = keywords.get("attention_mask")
     valid = mask.bool() if mask is not None and mask.ndim == 2 else None
     return Trace(logits, recorder.recording, valid)

@@ -81,6 +81,12 @@ def test_contexts(context, method, tiny_vit, images):
     assert torch.equal(found.relevance, expected.relevance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_warned_of(dtype, tiny_vit, images):
+    with pytest.warns(UserWarning, match=f"the model is in {dtype}, where maps by relevance of"):
+        relprop.record(tiny_vit().to(dtype), images.to(dtype))
+
+
 def test_autocast_of_the_model_itself(tiny_vit, images):
     """As Hugging Face's and one's own forward may have it: maps are those of the parameters."""
     model, images = tiny_vit().float(), images.float()
