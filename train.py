@@ -11,6 +11,7 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
         wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
+        check_writable(config.run_dir)
     except (InputError, ValueError, TypeError, OSError, MisconfigurationException) as error:
         fail(error)
     try:
@@ -151,6 +153,19 @@ def wait_for_a_later_name(run_dir: str) -> None:
     """
     if any(Path(run_dir).glob("events.out.tfevents.*")):
         time.sleep(1)
+
+
+@rank_zero_only
+def check_writable(run_dir: str) -> None:
+    """Known here, it is one line; in the thread that writes for TensorBoard, a traceback."""
+    try:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"run_dir {run_dir}: {error.strerror}; accepted: a folder that can be written to"
+        ) from error
 
 
 def build(config: DictConfig, checkpoint: Path | None):

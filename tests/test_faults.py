@@ -153,6 +153,7 @@ def unprivileged():
         assert libc.capset(header, sets) == 0
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_read_only_run_folder(resumed, capsys):
     with tempfile.TemporaryDirectory() as folder:

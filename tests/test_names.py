@@ -304,7 +304,9 @@ def test_a_run_that_is_stopped_tells_its_folder_in_printable_characters(
     tmp_path, monkeypatch, capsys
 ):
     def stopped(trainer, *args, **options):
-        (Path(trainer.default_root_dir) / "config.yaml").touch()
+        path = Path(trainer.default_root_dir)
+        path.mkdir(exist_ok=True)
+        (path / "config.yaml").touch()
         raise SystemExit
 
     monkeypatch.setattr(train.Trainer, "fit", stopped)
