@@ -131,8 +131,9 @@ def split_overrides(arguments: argparse.Namespace) -> argparse.Namespace:
     options = "|".join(field.name for field in dataclasses.fields(relprop.Options))
     for name in ("input", "target", "method", "text"):
         values = getattr(arguments, name, [])
-        key = f"({options})=" if name == "text" else r"[\w.]+="  # a text may hold any other
-        taken = [v for v in values if re.match(key, v) and not Path(v).exists()]
+        # A text may begin with anything else.
+        override = rf"({options})=\S*" if name == "text" else r"[\w.]+=(?s:.*)"
+        taken = [v for v in values if re.fullmatch(override, v) and not Path(v).exists()]
         arguments.overrides += taken
         values[:] = [value for value in values if value not in taken]
     return arguments

@@ -36,7 +36,12 @@ from lightning_modules.data import DATAMODULES
 from lightning_modules.data.base import check_option
 from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.files import replace_file
-from lightning_modules.fit_checks import check_goes_on, check_trainer_options
+from lightning_modules.fit_checks import (
+    MODEL_RANGES,
+    TRAINER_RANGES,
+    check_goes_on,
+    check_ranges,
+)
 from lightning_modules.names import one_line
 from relprop import UnsupportedModel
 
@@ -129,7 +134,17 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
                 f"{override}: a run is resumed in its own folder; accepted with --resume "
                 f"{run_dir}: any option but run_dir"
             )
-    return load_config(run_dir / "config.yaml", [*arguments.overrides, f"run_dir={run_dir}"])
+    begun, config = (
+        load_config(run_dir / "config.yaml", [*overrides, f"run_dir={run_dir}"])
+        for overrides in ([], arguments.overrides)
+    )
+    for option in ("name", "config", "pretrained", "weights"):
+        was, now = begun.model.get(option), config.model.get(option)
+        if was != now:
+            raise InputError(
+                f"model.{option} is {now}; accepted with --resume: what the run began with, {was}"
+            )
+    return config
 
 
 def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
@@ -173,11 +188,12 @@ def build(config: DictConfig, checkpoint: Path | None):
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     check_option("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
     trainer_options = OmegaConf.to_container(config.trainer)
-    check_trainer_options(trainer_options)
+    check_ranges("trainer", trainer_options, TRAINER_RANGES)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
+    check_ranges("model", model_options, MODEL_RANGES)
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is not None:
         state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
@@ -202,7 +218,7 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
     )
     plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
     chosen = [SaveConfig(config), *callbacks(config)]
-    with blamed_on("trainer", "what Lightning's Trainer takes"):
+    with blamed_on("trainer", "options of lightning.Trainer that go together"):
         return Trainer(
             default_root_dir=config.run_dir,
             logger=logger,

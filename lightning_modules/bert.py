@@ -74,7 +74,6 @@ class BertClassifier(Classifier):
     ) -> None:
         super().__init__(len(class_names))
         self.save_hyperparameters(logger=False)  # config.yaml has them
-        self.check_hyper_parameters()
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         if freeze_backbone:
@@ -158,9 +157,9 @@ class BertClassifier(Classifier):
         batch["input_ids"][:, 1] = tokenizer_from_config(config).vocab_size - 1
         return batch
 
-    def chosen(self) -> tuple[str, str]:
+    def backbone_options(self) -> tuple[str, str]:
         config = self.hparams.input_config
-        return shown(self.hparams.name, self.hparams.config), (
+        return in_words(self.hparams.name, self.hparams.config), (
             f"a model with positions for data.max_length={config['max_length']} tokens, and a "
             f"vocab_size of at least the tokenizer's, {tokenizer_from_config(config).vocab_size}"
         )
@@ -200,9 +199,9 @@ def level_of(name: str, depth: int) -> int:
     return 0 if "embedding" in name else depth + 1
 
 
-def shown(name: str | None, config: Mapping[str, Any] | None) -> str:
+def in_words(name: str | None, config: Mapping[str, Any] | None) -> str:
     """What a backbone is made of, in the words of a config."""
-    return f"model.config {dict(config)}" if name is None else f"model.name {name}"
+    return f"model.name {name}" if name else f"model.config {dict(config)}"
 
 
 def create_backbone(
@@ -226,14 +225,14 @@ def create_backbone(
         except ValueError as error:
             raise InputError(f"model.name: {error}") from error
         accepted = "the hub id or folder of a BERT-family model, in reach"
-        with blamed_on(shown(name, config), accepted):
+        with blamed_on(in_words(name, config), accepted):
             return AutoModelForSequenceClassification.from_pretrained(
                 folder, attn_implementation=attention, ignore_mismatched_sizes=True, **head
             )
     sizes = vocabulary(input_config) | config | head
     kind = sizes.pop("model_type", "bert")
     accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
-    with blamed_on(shown(name, config), accepted):
+    with blamed_on(in_words(name, config), accepted):
         built = AutoConfig.for_model(kind, **sizes)
         return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
 

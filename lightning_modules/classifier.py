@@ -15,20 +15,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import relprop
-from lightning_modules.data.base import check_option
 from lightning_modules.errors import InputError, blamed_on, said
 from lightning_modules.names import tag
-
-RANGES = {  # of hyper-parameters: whether a value is in it, and in words
-    "lr": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "warmup": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "label_smoothing": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "mixup": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "cutmix": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
-}
 
 
 class Classifier(lightning.LightningModule):
@@ -38,7 +26,7 @@ class Classifier(lightning.LightningModule):
     batch goes into it (:meth:`inputs`) and how its parameters are grouped
     (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
     with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
-    ``label_smoothing``; those in RANGES must lie there (:meth:`check_hyper_parameters`).
+    ``label_smoothing``.
     """
 
     kind: str  # its name in CLASSIFIERS
@@ -76,7 +64,7 @@ class Classifier(lightning.LightningModule):
         """A batch of one sample, as large in everything as one of the data can be."""
         raise NotImplementedError
 
-    def chosen(self) -> tuple[str, str]:
+    def backbone_options(self) -> tuple[str, str]:
         """The options that the backbone is made of, and what of them the data take, in words."""
         raise NotImplementedError
 
@@ -89,13 +77,6 @@ class Classifier(lightning.LightningModule):
 
     # ------------------------------------------------------------------------------ options
 
-    def check_hyper_parameters(self) -> None:
-        """Raises a ValueError that names the first that is out of its range."""
-        for name, (valid, accepted) in RANGES.items():
-            if name in self.hparams:
-                value = self.hparams[name]
-                check_option(f"model.{name}", value, valid(value), accepted)
-
     def check_inputs(self) -> None:
         """Whether the backbone takes what the data bring: one sample, once, in evaluation.
 
@@ -105,7 +86,7 @@ class Classifier(lightning.LightningModule):
             InputError: it does not, or it gives other logits than one a class.
         """
         batch = self.largest_batch()
-        inputs, (given, accepted) = self.inputs(batch), self.chosen()
+        inputs, (given, accepted) = self.inputs(batch), self.backbone_options()
         training = [module for module in self.modules() if module.training]
         self.eval()
         try:
@@ -209,7 +190,7 @@ class Classifier(lightning.LightningModule):
         }
 
     def steps(self) -> int:
-        """How many there are to be."""
+        """Of the optimizer, in the whole training: what the schedule spans."""
         try:
             steps = self.trainer.estimated_stepping_batches
         except ValueError as error:

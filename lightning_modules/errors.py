@@ -29,10 +29,12 @@ def said(error: BaseException) -> str:
 def blamed_on(given: str, accepted: str) -> Iterator[None]:
     """Whatever is raised within becomes an InputError: what was `given`, what was said about it.
 
-    For calls into a library, which raise anything where options do not go together. Not for code
-    of ours, whose errors are not the user's.
+    For calls into a library, which raise anything where options do not go together. An InputError
+    says itself what is accepted.
     """
     try:
         yield
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from error
     except Exception as error:
         raise InputError(f"{given}: {said(error)}; accepted: {accepted}") from error

@@ -72,7 +72,6 @@ class ViTClassifier(Classifier):
     ) -> None:
         super().__init__(len(class_names))
         self.save_hyperparameters(logger=False)  # config.yaml has them
-        self.check_hyper_parameters()
         size = tuple(input_config["input_size"][-2:])
         self.backbone = create_backbone(
             name, len(class_names), pretrained, model_options or {}, size
@@ -144,16 +143,16 @@ class ViTClassifier(Classifier):
         height, width = self.hparams.input_config["input_size"][-2:]
         return self.prepare([Image.new("RGB", (width, height))])
 
-    def chosen(self) -> tuple[str, str]:
+    def backbone_options(self) -> tuple[str, str]:
         height, width = self.hparams.input_config["input_size"][-2:]
-        given = shown(self.hparams.name, False, self.hparams.model_options or {})
+        given = in_words(self.hparams.name, False, self.hparams.model_options or {})
         return given, f"a model of pictures of 3 x {height} x {width}"
 
     def without_sources(self) -> dict[str, Any]:
         return dict(self.no_sources)
 
 
-def shown(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
+def in_words(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
     """What a backbone is made of, in the words of a config."""
     start = ", model.pretrained=true" if pretrained else ""
     return f"model.name {name}{start}" + (f", model.model_options {dict(options)}" * bool(options))
@@ -172,7 +171,7 @@ def create_backbone(
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
-        raise ValueError(
+        raise InputError(
             f"model.name is {name!r}; accepted: a timm model"
             + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
         )
@@ -181,7 +180,7 @@ def create_backbone(
     accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
     if pretrained:
         accepted += ", and with weights that can be had from the hub"
-    with blamed_on(shown(name, pretrained, options), accepted):
+    with blamed_on(in_words(name, pretrained, options), accepted):
         return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
 
 

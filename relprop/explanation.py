@@ -64,7 +64,9 @@ def explain(
     ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``
     (:class:`relprop.methods.Options`). ``max_memory``: bytes, beyond the model's own, that a batch
     may take, about; a larger batch is explained in parts, down to one sample at a time (and one
-    sample is recorded once more, to see what it takes).
+    sample is recorded once more, to see what it takes). Of several inputs it must be clear which
+    are one for each sample: the first, ``*_ids``, ``attention_mask``, ``pixel_values``,
+    ``inputs_embeds``, and what has a row for each of a text's tokens.
 
     On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts as well, which is
     faster: a first call of the model breaks off at that tensor, others follow. To have the model

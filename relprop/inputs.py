@@ -47,7 +47,7 @@ def logits_of(output) -> Tensor:
             shapes = " and ".join(str(list(x.shape)) for x in matrices)
             raise UnsupportedModel(
                 f"the model returns {shapes}: which of them are its logits is not known; "
-                "accepted: one [batch, classes]"
+                "accepted: one [batch, classes], or .logits; wrap the model to return them alone"
             )
         logits = matrices[0] if matrices else logits
     if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -35,18 +35,20 @@ def check_patch_order(recording: Recording) -> None:
     Half of these tokens, drawn at random, may depend on these patches alone.
     """
     values, (rows, columns) = recording.values, recording.grid
-    prefix = values.shape[-2] - rows * columns
+    tokens = recording.attention[0].shape[-1]
+    prefix = tokens - rows * columns
     half = torch.rand(rows * columns, generator=torch.Generator().manual_seed(0)) < 0.5
-    if prefix >= 0:
-        start = torch.zeros(values.shape[-2], device=values.device, dtype=values.dtype)
+    # [B, H, N, d] or [B*H, N, d]; [B, N, H, d] is how an einsum may have it.
+    for dimension in [d for d in (-2, -3) if prefix >= 0 and values.shape[d] == tokens]:
+        start = torch.zeros(tokens, device=values.device, dtype=values.dtype)
         start[prefix:] = half
-        found = _dependence(recording, start[:, None].expand_as(values))
-        if not found.flatten(2)[:, :, ~half].any():
+        start = start.view(-1, *[1] * (-1 - dimension)).expand_as(values)
+        if not _dependence(recording, start).flatten(2)[:, :, ~half].any():
             return
     raise UnsupportedModel(
-        f"the {rows} x {columns} patches are not the last tokens of the first block, row by row: "
-        "where each of them went is not known; accepted: class, distillation and register tokens "
-        "before the patches"
+        f"the {rows} x {columns} patches are not the last tokens of the first block, row by row, "
+        "or are mixed before it: where each of them went is not known; accepted: class, "
+        "distillation and register tokens before the patches"
     )
 
 

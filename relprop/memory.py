@@ -73,16 +73,20 @@ def indivisible(inputs: Tensor | Mapping[str, Tensor]) -> str | None:
     """The first of the inputs of which it is not clear whether each sample has its own; or None.
 
     After the first tensor, those of as many rows as samples (it may be as many heads or tokens),
-    unless a name says what they are; and lists of that length.
+    unless a name, or the first tensor's shape, says what they are; and lists of that length.
     """
     batch = batch_size(inputs)
     if isinstance(inputs, Tensor) or batch == 1:
         return None
     first = next(name for name, x in inputs.items() if isinstance(x, Tensor))
+    rows = inputs[first].shape[:2]  # [B, N]
     for name, x in inputs.items():
         if not isinstance(x, (Tensor, list, tuple)) or len(x) != batch:
             continue
         of_samples = name == first or name.endswith("_ids") or name in OF_SAMPLES
+        # As one number, or a few, of each token; unlike [H, N, N], of as many heads as samples.
+        if isinstance(x, Tensor) and rows[0] != rows[1] and x.shape[:2] == rows:
+            of_samples |= x.shape[2:3] != rows[1:]
         if not isinstance(x, Tensor) or not of_samples:
             return name
         if name == "attention_mask" and x.shape == (batch, batch) and not _is_padding(x):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Options:
             raise ValueError(f"precision is {self.precision!r}; accepted: None (the model's), bf16")
         if not isinstance(self.eps, Real) or not 0 <= self.eps < math.inf:
             raise ValueError(f"eps is {self.eps!r}; accepted: a number, 0 or more")
-        if not isinstance(self.start_layer, int):
+        if not isinstance(self.start_layer, Integral):
             raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
 
 

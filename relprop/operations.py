@@ -101,10 +101,13 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
     >>> relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
     """
     if function in BUILT_IN:
-        raise ValueError(
-            f"{_name(function)} is known to the engine, as {OPERATIONS[function]!r}; another rule "
-            "for it goes into a rule set, the option rules="
+        known, why = (
+            OPERATIONS[function],
+            "relevance takes the same way whatever the rules",
         )
+        if known in _RULED.values():
+            why = "another rule for it goes into a rule set, the option rules="
+        raise ValueError(f"{_name(function)} is known to the engine, as {known!r}: {why}")
     if isinstance(rule, str):
         if rule not in (MOVED, UNCHANGED):
             raise ValueError(f"rule is {rule!r}; accepted: 'moved', 'unchanged' or a function")

@@ -87,7 +87,7 @@ class Recorder(TorchFunctionMode):
     """Context in which torch calls are recorded into ``self.recording``.
 
     ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more. ``device``:
-    type of the one that the model runs on.
+    its type, that of the inputs.
     """
 
     _active = _Active()
@@ -223,7 +223,7 @@ class Recorder(TorchFunctionMode):
     def _follow(self, output: Tensor, path: list[Tensor], all_of_it: bool) -> None:
         """Note the attention below ``output``, and the text that it is another form of."""
         set_height(output, max(map(height, path)))
-        if all_of_it and not self._embedded:
+        if all_of_it and not self._embedded and output is not path[0]:
             set_whole(output, path[0])
 
     # ------------------------------------------------------------------ in-place operations

@@ -237,7 +237,7 @@ def record(
     if logits.dtype in (torch.float16, torch.bfloat16):
         warnings.warn(
             f"the model is in {logits.dtype}, where maps by relevance of both signs (lrp) are lost "
-            "to rounding; accepted without a warning: a copy of it, copy.deepcopy(model).float()",
+            "to rounding, and others suffer; explain a copy of it: copy.deepcopy(model).float()",
             stacklevel=2,
         )
     mask = keywords.get("attention_mask")

@@ -237,9 +237,9 @@ def test_words_that_were_cut_off_are_null(reviews, tmp_path):
 
 def test_an_option_after_a_text_is_no_text(reviews, tmp_path):
     said = command(
-        "--checkpoint", reviews, "--text", "It is good.", "x=3", "start_layer=1", output=tmp_path
+        "--checkpoint", reviews, "--text", "eps=3 is good.", "x=3", "start_layer=1", output=tmp_path
     )
-    assert [entry["text"] for entry in said["inputs"]] == ["It is good.", "x=3"]
+    assert [entry["text"] for entry in said["inputs"]] == ["eps=3 is good.", "x=3"]
     assert said["options"] == {"start_layer": 1}
 
 

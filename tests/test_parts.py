@@ -146,6 +146,9 @@ def test_ids_and_their_mask_are_parted_whatever_their_number():
     for padding in (torch.arange(8) < lengths[:, None], torch.arange(8) >= lengths[:, None]):
         assert indivisible(inputs | {"attention_mask": padding}) is None
     assert indivisible({"tokens": ids, "mask": ids}) == "mask"
+    tokens = torch.ones(8, 5)
+    assert indivisible({"tokens": tokens, "kinds": tokens, "boxes": torch.ones(8, 5, 4)}) is None
+    assert indivisible({"tokens": tokens, "bias": torch.ones(8, 5, 5)}) == "bias"
     assert indivisible({"tokens": ids[:1, :1], "mask": ids[:1, :1]}) is None
 
 

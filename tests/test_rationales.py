@@ -81,6 +81,12 @@ def test_as_many_words_as_each_texts_rationale_has():
     assert metric.compute()["macro_f1"].item() == pytest.approx(0.5)  # one chosen, of three
 
 
+def test_no_text_with_a_rationale_is_no_score():
+    metric = TokenF1(None)
+    metric.update(torch.tensor([[2.0, 1.0]]), torch.zeros(1, 2).bool())
+    assert metric.compute()["macro_f1"].isnan()
+
+
 def test_texts_without_a_rationale_are_left_out():
     metric = TokenF1(ks=[1])
     metric.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([[1, 0], [0, 0]]))

@@ -23,6 +23,12 @@ def by_einsum(q, k, v):
     return torch.einsum("bhnm,bhmd->bhnd", attention, v), attention
 
 
+def by_einsum_of_tokens_first(q, k, v):
+    """V as [B, N, H, d], in which it comes out of its layer."""
+    attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
+    return torch.einsum("bhij,bjhd->bhid", attention, v.transpose(1, 2)), attention
+
+
 def by_bmm(q, k, v):
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     attention = F.dropout((torch.bmm(q, k.mT) / math.sqrt(D // H)).softmax(-1), training=False)
@@ -33,7 +39,10 @@ def fused_without_scale(q, k, v):
     return fused(q * (D // H) ** -0.5, k, v, scale=1.0)
 
 
-@pytest.mark.parametrize("attend", [scaled_query, by_einsum, by_bmm, fused, fused_without_scale])
+@pytest.mark.parametrize(
+    "attend",
+    [scaled_query, by_einsum, by_einsum_of_tokens_first, by_bmm, fused, fused_without_scale],
+)
 def test_spellings_of_attention(attend):
     assert_same(everything(Plain(attend=attend), pixels()), everything(Plain(), pixels()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ class SampledMetric(Metric):
     def gathered(self) -> Tensor:
         """The rows, in an order that does not tell how many processes they are from."""
         rows = dim_zero_cat(self.rows).cpu()
-        return rows[np.lexsort(rows.reshape(len(rows), -1).numpy().T)]
+        return rows[np.lexsort(rows.reshape(len(rows), math.prod(rows.shape[1:])).numpy().T)]
 
     def intervals(
         self, level: float = 0.95, draws: int = 1000, seed: int = 0
