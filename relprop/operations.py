@@ -101,10 +101,7 @@ def register(function: Callable, rule: str | _rules.Rule) -> None:
     >>> relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
     """
     if function in BUILT_IN:
-        known, why = (
-            OPERATIONS[function],
-            "relevance takes the same way whatever the rules",
-        )
+        known, why = OPERATIONS[function], "relevance passes so under every rule set"
         if known in _RULED.values():
             why = "another rule for it goes into a rule set, the option rules="
         raise ValueError(f"{_name(function)} is known to the engine, as {known!r}: {why}")

@@ -87,7 +87,7 @@ class Recorder(TorchFunctionMode):
     """Context in which torch calls are recorded into ``self.recording``.
 
     ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more. ``device``:
-    its type, that of the inputs.
+    type of the device that the inputs are on, whose autocast is turned off.
     """
 
     _active = _Active()
@@ -204,18 +204,19 @@ class Recorder(TorchFunctionMode):
                 recording.stream = output
         elif operation in ("matmul", "einsum"):
             if role(path[0]) == ATTENTION:
-                self._note_attention(*path, output)
+                self._note_attention(path[0], path[1:], output)
             else:
                 set_role(output, SCORES)
 
-    def _note_attention(self, attention: Tensor, values: Tensor, output: Tensor) -> None:
+    def _note_attention(self, attention: Tensor, others: list[Tensor], output: Tensor) -> None:
+        """``others``: V, and whatever else an einsum may multiply them by."""
         seen = self.recording.attention
         block = next((b for b, known in enumerate(seen) if attention is known), len(seen))
-        check_block(height(values), block)
+        check_block(max(map(height, others)), block)
         if block == len(seen):
             check_attention(attention, self.recording.batch_size)
             if block == 0:
-                self.recording.values = values
+                self.recording.values = others[0]
             seen.append(attention)
             self.recording.backward.blocks += 1
         set_height(output, block + 1)

@@ -162,13 +162,16 @@ class Trace:
         return torch.nan_to_num(held / held.sum(dim=-1, keepdim=True))
 
     def _is_padding(self, valid: Tensor) -> bool:
-        """Other masks, such as [N, N], say which token may attend to which."""
-        attention = self._recording.attention[0]
+        """Other masks, such as [N, N], say which token may attend to which.
+
+        Where there are as many samples as tokens the attention tells: nothing attends to padding.
+        """
+        attention = self._recording.attention[0].detach()
         batch, tokens = self._recording.batch_size, attention.shape[-1]
-        if valid.shape != (batch, tokens):
-            return False
+        if valid.shape != (batch, tokens) or batch != tokens:
+            return valid.shape == (batch, tokens)
         attended = attention.unflatten(0, (batch, -1)).flatten(1, -2).sum(dim=1)  # [B, N]
-        return batch != tokens or not bool(attended[~valid].any())  # nothing attends to padding
+        return not bool(attended[~valid].any())
 
     def _maps(self, start_layer: int) -> list[Tensor]:
         self.check_start_layer(start_layer)

@@ -3,18 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.autograd import gradcheck
 
 import relprop
 from relprop.operations import PIXELS, set_role
 from relprop.recorder import Recorder
-from tests.plain import B, C, Plain, ids, pixels
-
-
-def autograd_gradients(model: Plain, *inputs) -> tuple[Tensor, ...]:
-    y = model(*inputs)
-    return torch.autograd.grad(y[torch.arange(len(y)), torch.arange(len(y)) % C].sum(), model.maps)
+from tests.plain import B, C, Plain, autograd_gradients, ids, pixels
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])

@@ -9,7 +9,7 @@ from torch import nn
 
 import relprop
 from relprop import UnsupportedModel
-from tests.plain import D, H, Plain, assert_same, everything, fused, pixels
+from tests.plain import D, H, Plain, assert_same, autograd_gradients, everything, fused, pixels
 
 
 def scaled_query(q, k, v):
@@ -96,6 +96,20 @@ def test_rows_written_in_place():
 
     found = everything(Plain(between=written), pixels())
     assert_same(found, everything(Plain(between=usual), pixels()))
+
+
+def test_an_einsum_of_attention_values_and_a_gate():
+    """Three streams in one call."""
+
+    def gated(q, k, v):
+        attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
+        return torch.einsum("bhnm,bhmd,bhnd->bhnd", attention, v, q), attention
+
+    model, target = Plain(attend=gated), torch.arange(3)
+    trace = relprop.record(model, pixels())
+    expected = autograd_gradients(model, pixels())
+    torch.testing.assert_close(trace.gradient(target), expected)
+    assert relprop.explain_trace(trace, target).relevance.std() > 0
 
 
 def test_attention_map_used_twice_is_one_block():
