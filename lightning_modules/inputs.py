@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_modules.data.image_files import read_image
+from lightning_modules.data.folders import (
+    files_in,
+    has_ending,
+    left_by_system,
+    parted_by_ending,
+    say_left_out,
+)
+from lightning_modules.data.image_files import IMAGE_ENDINGS, read_image
 from lightning_modules.data.text_files import read_text
 from lightning_modules.errors import InputError
 
-EXTENSIONS = {"vit": tuple(IMG_EXTENSIONS), "bert": (".txt",)}  # what is taken from a folder
+EXTENSIONS = {"vit": IMAGE_ENDINGS, "bert": (".txt",)}  # what is taken from a folder
 CALLED = {"vit": "image", "bert": "text"}
 
 
@@ -57,24 +63,35 @@ def find_inputs(patterns: Sequence[str], texts: Sequence[str], kind: str) -> lis
 
 
 def find_files(pattern: str, kind: str) -> list[Path]:
-    """A file; or the images, or texts, of a folder; or what matches a glob pattern."""
+    """A file; or the images, or texts, of a folder; or what matches a glob pattern.
+
+    Says what else lies in a folder. What is hidden there, or left by systems, counts as nothing.
+    """
     path = Path(pattern).expanduser()
     extensions = EXTENSIONS[kind]
-    accepted = f"a file, a folder of {CALLED[kind]}s ({' '.join(extensions)}), or a glob pattern"
+    wanted = f"{CALLED[kind]}s ({' '.join(extensions)})"
+    accepted = f"a file, a folder of {wanted}, or a glob pattern"
     if path.is_file():
         for other, suffixes in EXTENSIONS.items():
-            if other != kind and path.suffix.lower() in suffixes:
+            if other != kind and has_ending(path, suffixes):
                 raise InputError(
                     f"--input {pattern}: the classifier is of {CALLED[kind]}s, this is "
                     f"{'an' if other == 'vit' else 'a'} {CALLED[other]}; accepted: {accepted}"
                 )
         return [path]
     if path.is_dir():
-        inside = sorted(path.rglob("*"))
-        files = [file for file in inside if file.suffix.lower() in extensions and file.is_file()]
+        files, others = parted_by_ending(files_in(path), extensions)
+        files = sorted(map(Path, files))
     else:
-        matches = sorted(glob.glob(str(path), recursive=True))
-        files = [Path(match) for match in matches if Path(match).is_file()]
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        files = [match for match in matches if match.is_file() and is_asked_for(match, path)]
+        others = []
     if not files:
         raise InputError(f"--input {pattern}: no {CALLED[kind]} is there; accepted: {accepted}")
+    say_left_out(path, others, wanted)
     return files
+
+
+def is_asked_for(match: Path, pattern: Path) -> bool:
+    """False where a wildcard stands for what a system has left; glob itself leaves out dots."""
+    return not any(map(left_by_system, set(match.parts) - set(pattern.parts)))

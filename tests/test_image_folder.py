@@ -154,12 +154,15 @@ def test_a_mask_belongs_to_the_upright_image(root):
     assert torch.equal(sample["image"][0] > 0, sample["mask"])
 
 
-def test_images_without_a_mask_file_have_an_empty_mask(root):
+def test_an_image_without_a_mask_is_told_from_one_whose_mask_is_empty(root):
     save(root / "masks" / "val" / "cat" / "1.png", np.ones((40, 48), np.uint8))
-    data = folder(root, batch_size=4)
+    save(root / "masks" / "val" / "dog" / "0.png", np.zeros((40, 48), np.uint8))
+    data = folder(root, batch_size=4, num_workers=1)
     (batch,) = data.val_dataloader()
+    assert batch["has_mask"].tolist() == [False, True, True, False]
+    assert batch["has_mask"].dtype == batch["mask"].dtype == torch.bool
     assert batch["mask"].flatten(1).any(1).tolist() == [False, True, False, False]
-    assert "mask" not in data.train_dataset[0]
+    assert data.train_dataset[0].keys() == {"image", "label"}
 
 
 def test_every_option_of_the_augmentation_counts(root):

@@ -1,4 +1,4 @@
-"""Tables, treebanks and ERASER's movie reviews, as they lie on a disk."""
+"""Treebanks and ERASER's movie reviews, as they lie on a disk."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from lightning_modules.data import (
     DATAMODULES,
     EraserDataModule,
     SSTDataModule,
-    TextTableDataModule,
 )
 from lightning_modules.errors import InputError
 from tests.samples import item, spelled
@@ -22,92 +21,6 @@ SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared"
 def test_the_registry():
     for name in ("reviews", "text_table", "sst", "eraser"):
         assert name in DATAMODULES
-
-
-GOOD = {
-    "csv": 'label,note,text,why\npos,1,"good, ""very""\nfilm","[[0, 4]]"\nneg,2,bad film,\n',
-    "tsv": "label\ttext\twhy\npos\tgood film\t[[0, 4]]\nneg\tbad film\t[]\n",
-    "jsonl": '{"text": "good film", "label": "pos", "why": [[0, 4]]}\n\n'
-    '{"text": "bad film", "label": "neg", "why": null}\n',
-}
-
-
-def table(tmp_path: Path, val: str | bytes, ending: str, **options) -> TextTableDataModule:
-    """A good training set, and `val` for val."""
-    (tmp_path / "train.csv").write_text(GOOD["csv"], encoding="utf-8")
-    path = tmp_path / f"val.{ending}"
-    path.write_bytes(val if isinstance(val, bytes) else val.encode())
-    return TextTableDataModule(str(tmp_path / "train.csv"), str(path), **options)
-
-
-@pytest.mark.parametrize("ending", GOOD)
-def test_a_table(tmp_path, ending):
-    data = table(tmp_path, GOOD[ending], ending, rationale_column="why")
-    assert data.class_names == ["neg", "pos"]
-    good, bad = data.val_dataset.items
-    assert good["label"] == 1 and bad["label"] == 0
-    assert good["text"] == ('good, "very"\nfilm' if ending == "csv" else "good film")
-    assert good["rationale"] == [(0, 4)]
-    assert bad == item("bad film", 0, [] if ending == "tsv" else None)
-    assert data.test_dataset is data.val_dataset and data.contrast_dataset is None
-    assert data.collate([good, good])["rationale"][:, 0].all()
-
-
-def test_a_table_without_rationales_and_with_a_test_set(tmp_path):
-    test = tmp_path / "test.TSV"
-    test.write_bytes("\ufeffa\tb\r\n7\tx\r\n".encode())  # as Excel has it
-    train = tmp_path / "train.jsonl"
-    train.write_text('{"a": 7, "b": "y z"}\n{"a": "8", "b": "z"}')
-    data = TextTableDataModule(
-        str(train), str(train), str(test), text_column="b", label_column="a", vocab_size=50
-    )
-    assert data.class_names == ["7", "8"]
-    assert data.test_dataset.items == [item("x", 0)]
-    assert [len(split) for split in (data.train_dataset, data.test_dataset)] == [2, 1]
-
-
-@pytest.mark.parametrize(
-    ("ending", "val", "told"),
-    [
-        ("csv", "", "empty; accepted: a .csv"),
-        ("csv", " \n\n", "empty; accepted"),
-        ("csv", "text,label,why\n", "no rows; accepted"),
-        ("jsonl", "", "empty; accepted"),
-        ("csv", "text,Label,why\na,pos,\n", "line 2: no column 'label'; .* text, Label, why"),
-        ("jsonl", '{"text": "a", "label": "pos"}', "line 1: no column 'why'; .* text, label"),
-        ("csv", "text,label,why\na,pos,\nb,good,\n", "line 3: unknown label 'good'; .* neg, pos"),
-        ("csv", "text,label,why\n  ,pos,\n", "line 2: text is '  '; accepted"),
-        ("jsonl", '\n{"text": 3, "label": "pos", "why": []}', "line 2: text is 3; accepted"),
-        ("jsonl", '{"text": "a", "label": null, "why": []}', "line 1: label is None; accepted"),
-        ("csv", "text,label,why\na,,\n", "line 2: label is ''; accepted"),
-        ("csv", "text,label,why\na, b,pos,\n", "line 2: 4 fields where the header has 3; accepted"),
-        ("csv", 'text,label,why\n"a"b,pos,\n', "line 2: .* accepted"),
-        ("tsv", 'text\tlabel\twhy\n"a\tpos\t\n', "line 2: unexpected end of data; accepted"),
-        ("csv", b"text,label,why\na,pos,\n\xe9,pos,\n", "line 3: byte 0xe9; accepted: UTF-8"),
-        ("jsonl", b'{"text": "\xff"}', "line 1: byte 0xff; accepted: UTF-8"),
-        ("jsonl", '{"text": "a"\n', "line 1: malformed JSON .* accepted"),
-        ("jsonl", "[" * 100_000, "line 1: malformed JSON .* accepted"),
-        ("jsonl", '["a"]', "line 1: no JSON object; accepted"),
-        ("csv", "text,label,why\na,pos,[0]\n", r"line 2: why is '\[0\]'; accepted: .* <= 1 "),
-        ("csv", "text,label,why\na,pos,oops\n", "line 2: why is 'oops'; accepted"),
-        ("csv", "text,label,why\na,pos,7\n", "line 2: why is '7'; accepted"),
-        *(
-            ("jsonl", json.dumps({"text": "abc", "label": "pos", "why": why}), "line 1: why is ")
-            for why in ([[0, 4]], [[-1, 2]], [[2, 2]], [[0, 1.5]], [[0, True]], [["0", "1"]], 5)
-        ),
-    ],
-)
-def test_what_is_wrong_with_a_table_is_told_in_one_line(tmp_path, ending, val, told):
-    with pytest.raises(InputError, match=rf"val\.{ending}.*{told}") as error:
-        table(tmp_path, val, ending, rationale_column="why")
-    assert "\n" not in str(error.value) and "accepted: " in str(error.value)
-
-
-def test_files_that_are_no_table(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.csv: no such file; accepted: a .csv"):
-        TextTableDataModule(str(tmp_path / "nowhere.csv"), str(tmp_path / "nowhere.csv"))
-    with pytest.raises(ValueError, match="val='.*' is not accepted: val must be .* .jsonl"):
-        table(tmp_path, GOOD["csv"], "xlsx")
 
 
 TREES = {
@@ -219,6 +132,8 @@ def test_eraser(tmp_path):
         (annotation("a", "POS", [evidence("a", "1", "2", "good")]), "malformed annotation"),
         (annotation("a", "POS", [evidence("a", 1, 2, None)]), "malformed annotation"),
         (annotation(None, "POS"), "malformed annotation"),
+        (annotation("a", None), "classification is None; accepted"),
+        (annotation("a", 0.5), "classification is 0.5, a number with a fraction"),
     ],
 )
 def test_annotations_that_do_not_fit(tmp_path, row, told):

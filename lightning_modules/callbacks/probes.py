@@ -68,7 +68,7 @@ def heading(text: str, epoch: int, report: Report) -> str:
 
 
 class ImageProbes:
-    """Pictures; segmentation where there are masks, class specificity where there are pairs."""
+    """Pictures; segmentation of those with masks, class specificity where there are pairs."""
 
     collate = staticmethod(default_collate)
 
@@ -86,10 +86,11 @@ class ImageProbes:
         report = Report(maps, broken)
         count = torch.full((len(maps),), maps.shape[1])
         report.scalars["concentration"] = concentration(maps, count).mean()
-        if "mask" in batch:
+        has_mask = self._has_mask(batch)
+        if has_mask.any():
             segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
             heatmaps = of_true.heatmap(batch["image"].shape[-2:]).float().cpu()
-            segmentation.update(heatmaps, batch["mask"].cpu())
+            segmentation.update(heatmaps[has_mask], batch["mask"].cpu()[has_mask])
             report.scalars |= segmentation.compute()
         report.pictures["probes"] = render.explanation_picture(
             self._images(batch),
@@ -102,6 +103,11 @@ class ImageProbes:
         if self.data.pairs_dataset is not None:
             self._add_pairs(report, len(probes), epoch)
         return report
+
+    def _has_mask(self, batch: dict[str, Tensor]) -> Tensor:
+        """Which samples of a batch have a mask, bool [B], on the CPU; all where it does not say."""
+        known = torch.full((len(batch["label"]),), "mask" in batch)
+        return batch.get("has_mask", known).cpu()
 
     def _add_pairs(self, report: Report, count: int, epoch: int) -> None:
         pairs = self.data.pairs_dataset

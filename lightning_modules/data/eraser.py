@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lightning_modules.data.text import TextDataModule, TextItems
 from lightning_modules.data.text_batches import Span, find_words
-from lightning_modules.data.text_files import number_labels, read_jsonl, read_text
+from lightning_modules.data.text_files import read_jsonl, read_text
+from lightning_modules.data.text_labels import name_classes, number_labels, read_label
 from lightning_modules.errors import InputError
 
 ACCEPTED = (
@@ -46,7 +47,8 @@ def make_item(annotation: dict, docs: Path, where: str) -> dict:
     rationale = [
         locate(evidence, text, words_of[evidence["docid"]], where) for evidence in evidences
     ]
-    return {"text": text, "label": str(annotation["classification"]), "rationale": rationale}
+    label = read_label(annotation["classification"], f"{where}: classification")
+    return {"text": text, "label": label, "rationale": rationale}
 
 
 def locate(evidence: dict, text: str, words: list[Span], where: str) -> Span:
@@ -99,7 +101,7 @@ class EraserDataModule(TextDataModule):
         train, val, test = (
             read_annotations(folder / f"{split}.jsonl") for split in ("train", "val", "test")
         )
-        self.class_names = sorted({item["label"] for _, item in train})
+        self.class_names = name_classes(train)
         self.train_dataset = TextItems(number_labels(train, self.class_names))
         self.val_dataset = TextItems(number_labels(val, self.class_names))
         self.test_dataset = TextItems(number_labels(test, self.class_names))

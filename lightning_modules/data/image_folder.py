@@ -1,20 +1,25 @@
 """Images in folders, a folder a class, optionally with masks of the object for localisation."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
 from lightning_modules.data.base import ImageDataModule, epoch_and_index
-from lightning_modules.data.image_files import (
+from lightning_modules.data.class_folders import (
     LAYOUT,
+    SAMPLES,
+    Samples,
     find_classes,
+    find_masks,
     find_samples,
-    read_image,
-    read_mask,
 )
+from lightning_modules.data.folders import say_left_out
+from lightning_modules.data.image_files import read_image, read_mask
 from lightning_modules.data.image_transforms import (
     make_eval_transform,
     make_input_config,
@@ -37,7 +42,7 @@ class TrainImages(Dataset):
         seed: of the augmentation.
     """
 
-    def __init__(self, samples: list[tuple[str, int]], transform: Compose, seed: int) -> None:
+    def __init__(self, samples: Samples, transform: Compose, seed: int) -> None:
         self.samples = samples
         self.transform = transform
         self.seed = seed
@@ -54,23 +59,25 @@ class TrainImages(Dataset):
 
 
 class EvalImages(Dataset):
-    """Images of val or test: `{"image": float [3, H, W], "label": int, "mask": bool [H, W]}`.
+    """Images of val or test: `{"image": float [3, H, W], "label": int}`; if any of them has a mask,
+    a sample has two more entries:
 
-    The mask is there only where the data set has a folder `masks`; for an image without a file in
-    it, the mask is False everywhere.
+        has_mask: bool
+        mask: bool [H, W], True on the object; without a mask, False everywhere, which tells nothing
 
     Args:
-        root: folder of the data set.
         samples: (path, label) of every image.
         transform: timm's evaluation transform.
+        masks: paths of the masks, by the path of their image.
     """
 
-    def __init__(self, root: Path, samples: list[tuple[str, int]], transform: Compose) -> None:
-        self.root = root
+    def __init__(
+        self, samples: Samples, transform: Compose, masks: Mapping[str, str] | None = None
+    ) -> None:
         self.samples = samples
         self.transform = transform
+        self.masks = masks or {}
         self.mask_transform = make_mask_transform(transform)
-        self.has_masks = (root / "masks").is_dir()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -79,22 +86,33 @@ class EvalImages(Dataset):
         path, label = self.samples[index]
         image = read_image(path)
         sample = {"image": self.transform(image), "label": label}
-        if self.has_masks:
-            sample["mask"] = self.mask_transform(self._read_mask_of(path, image))[0] > 0
+        if path in self.masks:
+            mask = self.mask_transform(self._read_mask_of(path, image))[0] > 0
+            sample |= {"mask": mask, "has_mask": True}
+        elif self.masks:
+            nowhere = torch.zeros(sample["image"].shape[-2:], dtype=torch.bool)
+            sample |= {"mask": nowhere, "has_mask": False}
         return sample
 
     def _read_mask_of(self, path: str, image: Image.Image) -> Image.Image:
         """The mask of an image, of its size, in mode "L"."""
-        mask_path = self.root / "masks" / Path(path).relative_to(self.root).with_suffix(".png")
-        if not mask_path.is_file():
-            return Image.new("L", image.size)
-        mask = read_mask(mask_path)
+        mask = read_mask(self.masks[path])
         if mask.size != image.size:
             raise InputError(
-                f"{mask_path}: {mask.width}x{mask.height} pixels; accepted: the "
+                f"{self.masks[path]}: {mask.width}x{mask.height} pixels; accepted: the "
                 f"{image.width}x{image.height} pixels of its image {path}"
             )
         return mask
+
+
+def with_mask(dataset: Dataset) -> list[int]:
+    """Indices of the samples of a data set that have a mask: some, all or none."""
+    if isinstance(dataset, Subset):
+        there = set(with_mask(dataset.dataset))
+        return [place for place, index in enumerate(dataset.indices) if index in there]
+    if isinstance(dataset, EvalImages):
+        return [index for index, (path, _) in enumerate(dataset.samples) if path in dataset.masks]
+    return list(range(len(dataset))) if "mask" in dataset[0] else []
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -103,10 +121,12 @@ class ImageFolderDataModule(ImageDataModule):
         root/train/<class>/*   the classes are the folders of train, sorted by name
         root/val/<class>/*     no class that train lacks
         root/test/<class>/*    optional: without it, val serves as test
-        root/masks/<split>/<class>/<same stem>.png
-                               optional, for val and test: not zero on the object
+        root/masks/<split>/<class>/<same stem>.*
+                               optional, for val and test, and for some or all of their images:
+                               see `read_mask`
 
-    Any mode of image becomes RGB, and EXIF rotation is applied.
+    Images are files of IMAGE_ENDINGS; what else lies there is left out, and told. What is hidden
+    (`.ipynb_checkpoints`, `Thumbs.db`) is neither class nor image nor mask. See `read_image`.
 
     Args:
         root: folder of the data set.
@@ -122,8 +142,8 @@ class ImageFolderDataModule(ImageDataModule):
     Raises:
         FileNotFoundError: a folder, or all images of a split or of a class of train, are missing.
         ValueError: an argument is out of its range, or a split has a class that train lacks.
-        InputError: when a sample is read: a file is no image, or a mask has another size than
-            its image.
+        InputError: there is a folder of masks with none of any sample, or with two of one; or,
+            when a sample is read: a file is no image, or a mask has another size than its image.
     """
 
     def __init__(
@@ -150,17 +170,24 @@ class ImageFolderDataModule(ImageDataModule):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; accepted: {LAYOUT}")
         self.class_names = find_classes(folder / "train")
-        train_samples = find_samples(folder / "train", self.class_names)
+        train_samples, others = find_samples(folder / "train", self.class_names)
         present = {label for _, label in train_samples}
         for label, name in enumerate(self.class_names):
             if label not in present:
                 raise FileNotFoundError(f"{folder / 'train' / name}: no images; accepted: {LAYOUT}")
         self.train_dataset = TrainImages(train_samples, train_transform, seed)
-        val_samples = find_samples(folder / "val", self.class_names)
-        self.val_dataset = EvalImages(folder, val_samples, eval_transform)
-        if (folder / "test").is_dir():
-            test_samples = find_samples(folder / "test", self.class_names)
-            self.test_dataset = EvalImages(folder, test_samples, eval_transform)
-        else:
-            self.test_dataset = self.val_dataset
+        evaluated = {}
+        for split in ("val", "test"):
+            if split == "val" or (folder / split).is_dir():
+                evaluated[split], more = find_samples(folder / split, self.class_names)
+                others += more
+        if "test" not in evaluated:
             rank_zero_info(f"{one_line(folder / 'test')}: no such folder, so val serves as test")
+        say_left_out(folder, others, SAMPLES)
+        masks = find_masks(folder, evaluated)
+        datasets = {
+            split: EvalImages(samples, eval_transform, masks[split])
+            for split, samples in evaluated.items()
+        }
+        self.val_dataset = datasets["val"]
+        self.test_dataset = datasets.get("test", self.val_dataset)

@@ -13,12 +13,16 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, InterpolationMode, PILToTensor, Resize
 
 from lightning_modules.data.base import ImageDataModule
-from lightning_modules.data.image_files import find_classes
+from lightning_modules.data.class_folders import (
+    SAMPLES,
+    find_classes,
+    find_images,
+    loose_files,
+)
+from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.image_folder import EvalImages
 from lightning_modules.data.image_transforms import make_eval_transform, make_input_config
 from lightning_modules.errors import InputError
-
-IMAGES = (".jpeg", ".jpg", ".png")
 
 
 def imagenet_names() -> list[str]:
@@ -61,6 +65,8 @@ class ImageNetTestModule(ImageDataModule):
 class ImageNetDataModule(ImageNetTestModule):
     """The validation images in folders: root/<WordNet id>/*.JPEG, as n02123045; some, or all 1000.
 
+    Images are the files that ImageFolderDataModule takes for images.
+
     Args:
         root: folder of the folders.
         batch_size, num_workers, seed, image_size, transforms_of: see ImageFolderDataModule.
@@ -82,18 +88,20 @@ class ImageNetDataModule(ImageNetTestModule):
         super().__init__(batch_size, num_workers, seed, image_size, transforms_of)
         folder = Path(root).expanduser()
         labels = {name: label for label, name in enumerate(ImageNetInfo().label_names())}
-        samples = []
+        samples, others = [], loose_files(folder)
         for name in find_classes(folder):
             if name not in labels:
                 raise InputError(f"{folder / name}: no class of ImageNet; accepted: as n02123045")
-            files = sorted((folder / name).iterdir())
-            samples += [(str(f), labels[name]) for f in files if f.suffix.lower() in IMAGES]
+            images, more = find_images(folder / name)
+            samples += [(path, labels[name]) for path in images]
+            others += more
         if not samples:
             raise FileNotFoundError(f"{folder}: no images; accepted: <WordNet id>/*.JPEG")
+        say_left_out(folder, others, SAMPLES)
         # Their order is that of the classes: `--limit` takes some of every one.
         order = np.random.default_rng(seed).permutation(len(samples))
         samples = [samples[i] for i in order]
-        self.test_dataset = EvalImages(folder, samples, make_eval_transform(self.input_config))
+        self.test_dataset = EvalImages(samples, make_eval_transform(self.input_config))
 
 
 class ImageNetSegmentationDataModule(ImageNetTestModule):

@@ -48,7 +48,7 @@ def read_jsonl(path: str | Path, accepted: str) -> Iterator[tuple[int, dict]]:
     """
     for number, line in read_lines(path, accepted):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_without_doubles)
         except (ValueError, RecursionError) as error:
             problem = f"malformed JSON ({error})"
             raise InputError(f"{path}, line {number}: {problem}; accepted: {accepted}") from None
@@ -57,19 +57,10 @@ def read_jsonl(path: str | Path, accepted: str) -> Iterator[tuple[int, dict]]:
         yield number, row
 
 
-def number_labels(rows: list[tuple[str, dict]], class_names: list[str]) -> list[dict]:
-    """Items whose label is a number, an index into `class_names`.
-
-    Args:
-        rows: (file and line it is from, item whose label is a name).
-        class_names: those of train.
-
-    Raises:
-        InputError: a label is none of train's.
-    """
-    numbers = {name: number for number, name in enumerate(class_names)}
-    for where, item in rows:
-        if item["label"] not in numbers:
-            accepted = "the labels of train, " + ", ".join(class_names)
-            raise InputError(f"{where}: unknown label {item['label']!r}; accepted: {accepted}")
-    return [item | {"label": numbers[item["label"]]} for _, item in rows]
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict:
+    """The object of a JSON text, of whose values for one name json itself would keep the last."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} twice")
+    return row

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,13 +12,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_modules.data.base import check_option
 from lightning_modules.data.text import TextDataModule, TextItems
 from lightning_modules.data.text_batches import Span
-from lightning_modules.data.text_files import number_labels, read_jsonl, read_text
+from lightning_modules.data.text_files import read_jsonl, read_text
+from lightning_modules.data.text_labels import name_classes, number_labels, read_label
 from lightning_modules.errors import InputError
 
-DIALECTS = {".csv": csv.excel, ".tsv": csv.excel_tab}
+DIALECTS = {
+    ".csv": {"dialect": csv.excel},
+    ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},  # GLUE's: quotation marks are text
+}
 ACCEPTED = (
-    "a .csv or .tsv file with a header, or a .jsonl file with an object a line, of a text and a "
-    "label each"
+    "a .csv file (with commas) or .tsv file (with tabs, unquoted) with a header, or a .jsonl file "
+    "with an object a line, of a text and a label each"
 )
 
 
@@ -35,22 +40,23 @@ def read_table(
     known = path.suffix.lower() in (*DIALECTS, ".jsonl")
     check_option(split, name, known, "a file whose name ends in .csv, .tsv or .jsonl")
     read = read_csv if path.suffix.lower() in DIALECTS else read_jsonl
+    if read is read_csv:
+        text_column, label_column = text_column.strip(), label_column.strip()
+        rationale_column = rationale_column and rationale_column.strip()
     rows = []
     for number, row in read(path, ACCEPTED):
         where = f"{path}, line {number}"
         for column in filter(None, (text_column, label_column, rationale_column)):
             if column not in row:
-                accepted = "one of " + ", ".join(row)
+                accepted = "one of " + ", ".join(filter(None, row))
                 raise InputError(f"{where}: no column {column!r}; accepted: {accepted}")
-        text, label = row[text_column], row[label_column]
+        text = row[text_column]
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{where}: {text_column} is {text!r}; accepted: a text")
-        if type(label) not in (str, int) or not str(label).strip():
-            problem = f"{label_column} is {label!r}"
-            raise InputError(f"{where}: {problem}; accepted: a name or a whole number")
+        label = read_label(row[label_column], f"{where}: {label_column}")
         rationale = row[rationale_column] if rationale_column else None
         rationale = read_rationale(rationale, text, f"{where}: {rationale_column}")
-        rows.append((where, {"text": text, "label": str(label), "rationale": rationale}))
+        rows.append((where, {"text": text, "label": label, "rationale": rationale}))
     if not rows:
         raise InputError(f"{path}: no rows; accepted: {ACCEPTED}")
     return rows
@@ -59,20 +65,44 @@ def read_table(
 def read_csv(path: Path, accepted: str) -> Iterator[tuple[int, dict]]:
     """(line number, row) of a .csv or .tsv file; a row that spans lines has its last's number.
 
+    The names of the columns are without the space around them. Blank lines are skipped.
+
     Raises:
-        FileNotFoundError, InputError: see `read_text`; or a row is malformed.
+        FileNotFoundError, InputError: see `read_text`; or a row is malformed, or two columns have
+            one name.
     """
-    text = io.StringIO(read_text(path, accepted), newline="")
-    rows = csv.reader(text, DIALECTS[path.suffix.lower()], strict=True)
+    text = read_text(path, accepted)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, **DIALECTS[path.suffix.lower()], strict=True)
+
+    def wrong(number: int, problem: object) -> InputError:
+        return InputError(f"{path}, line {number}: {problem}; accepted: {accepted}")
+
     try:
-        header = next(rows)
-        for fields in filter(None, rows):
-            if len(fields) != len(header):
-                raise csv.Error(f"{len(fields)} fields where the header has {len(header)}")
-            yield rows.line_num, dict(zip(header, fields, strict=True))
+        with fields_of_any_length(text):
+            rows = [(reader.line_num, fields) for fields in reader if fields]
     except csv.Error as error:
-        where = f"{path}, line {rows.line_num}"
-        raise InputError(f"{where}: {error}; accepted: {accepted}") from None
+        raise wrong(reader.line_num, error) from None
+    (number, header), *rows = rows
+    header = [name.strip() for name in header]
+    for name in filter(None, header):  # a column without a name is nobody's
+        if header.count(name) > 1:
+            raise wrong(number, f"{header.count(name)} columns are named {name!r}")
+    for number, fields in rows:
+        if len(fields) != len(header):
+            raise wrong(number, f"{len(fields)} fields where the header has {len(header)}")
+        yield number, dict(zip(header, fields, strict=True))
+
+
+@contextmanager
+def fields_of_any_length(text: str) -> Iterator[None]:
+    """Lets csv read all fields of a text; its limit is everybody's, so it comes back."""
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, len(text)))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def read_rationale(value: object, text: str, where: str) -> list[Span] | None:
@@ -107,7 +137,10 @@ class TextTableDataModule(TextDataModule):
     """Texts and labels from .csv, .tsv or .jsonl files, which need not be of one kind.
 
     The first line of a .csv or .tsv file names its columns; a line of a .jsonl file is an object.
-    Files are UTF-8. A label is a name or a whole number; the classes are those of train, sorted.
+    Files are UTF-8. In a .csv file a field may be quoted; in a .tsv file quotation marks are text.
+
+    A label is a name or a whole number, without the space around it; 1 and 1.0 are one class. The
+    classes are those of train, sorted.
 
     Args:
         train, val: the files of these splits.
@@ -144,8 +177,10 @@ class TextTableDataModule(TextDataModule):
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         columns = (text_column, label_column, rationale_column)
+        apart = label_column != text_column
+        check_option("label_column", label_column, apart, "another column than text_column")
         train_rows = read_table("train", train, *columns)
-        self.class_names = sorted({item["label"] for _, item in train_rows})
+        self.class_names = name_classes(train_rows)
         self.train_dataset = TextItems(number_labels(train_rows, self.class_names))
         val_rows = read_table("val", val, *columns)
         self.val_dataset = TextItems(number_labels(val_rows, self.class_names))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from lightning_modules.data import ImageDataModule
+from lightning_modules.data.image_folder import with_mask
 from lightning_modules.errors import InputError
 from lightning_modules.metrics import ClassSpecificity, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
@@ -21,7 +22,10 @@ PAPER = [
 
 
 class Segmentation(Protocol):
-    """The predicted class's map of each test image as a segmentation of its object (table 2)."""
+    """The predicted class's map of each test image with a mask, as a segmentation of its object.
+
+    The paper's table 2.
+    """
 
     name = "segmentation"
     title = "the map as a segmentation of the object"
@@ -33,13 +37,14 @@ class Segmentation(Protocol):
     ]
 
     def dataset(self) -> Dataset:
-        images = isinstance(self.data, ImageDataModule)
-        if not images or "mask" not in self.data.test_dataset[0]:
+        dataset = self.data.test_dataset
+        known = with_mask(dataset) if isinstance(self.data, ImageDataModule) else []
+        if not known:
             raise InputError(
                 "--protocol segmentation: the test samples have no masks; accepted: images with "
                 "masks, as digits, or image_folder with a folder masks/test"
             )
-        return self.data.test_dataset
+        return dataset if len(known) == len(dataset) else Subset(dataset, known)
 
     def metrics(self, **options) -> dict[str, SampledMetric]:
         return {"": SegmentationMetric(**options)}
