@@ -148,7 +148,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     methods = chosen(arguments.method, list(relprop.METHODS), "--method")
     options = read_options(arguments.overrides)
     module = chosen_model(arguments).to(chosen_device(arguments.device))
-    targets = Targets(arguments.target, module.hparams.class_names)
+    targets = Targets(arguments.target, module.hparams.class_names, module.activation is not None)
     inputs = find_inputs(arguments.input, given_texts(arguments.text), module.kind)
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,12 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def check_fit(module: Classifier, data: DataModule) -> None:
-    """Whether the data bring inputs as the model was trained on."""
+    """Whether the data bring inputs as the model was trained on, each of one class."""
+    if module.activation != "softmax":
+        raise InputError(
+            "the model gives labels that go together, or numbers, and the protocols score "
+            "decisions for one class; accepted: a classifier of classes that exclude each other"
+        )
     classes, of_data = len(module.hparams.class_names), len(data.class_names)
     if classes != of_data:
         raise InputError(f"the data have {of_data} classes; accepted: the model's {classes}")

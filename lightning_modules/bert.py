@@ -15,9 +15,10 @@ import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.base import check_option
 from lightning_modules.data.text_batches import TextCollator, find_words
-from lightning_modules.data.text_tokenizers import tokenizer_from_config
+from lightning_modules.data.text_tokenizers import tokenizer_from_config, vocabulary_size
 from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.hf_checks import check_keys, check_vocabulary
 from lightning_modules.pretrained import locate
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -116,11 +117,19 @@ class BertClassifier(Classifier):
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
         of_rows = [target[batch["text_of_row"]] for target in targets]
         explanations = relprop.explain_classes(trace, of_rows, method, **options)
-        return [
-            ExplainedTexts.of(
-                batch, with_class_token_entry(x.relevance, trace.valid, method), target, logits
+        # Some tokenizers begin a text with its first word, which is no class token.
+        has_class_token = batch["special"][:, :1]
+        maps = [
+            torch.where(
+                has_class_token,
+                with_class_token_entry(x.relevance, trace.valid, method),
+                x.relevance,
             )
-            for x, target in zip(explanations, targets, strict=True)
+            for x in explanations
+        ]
+        return [
+            ExplainedTexts.of(batch, of_class, target, logits)
+            for of_class, target in zip(maps, targets, strict=True)
         ]
 
     def parameter_groups(self) -> list[dict]:
@@ -154,14 +163,15 @@ class BertClassifier(Classifier):
         """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
         config = self.hparams.input_config
         batch = self.prepare([" ".join("a" * config["max_length"])])
-        batch["input_ids"][:, 1] = tokenizer_from_config(config).vocab_size - 1
+        batch["input_ids"][:, 1] = vocabulary_size(tokenizer_from_config(config)) - 1
         return batch
 
     def backbone_options(self) -> tuple[str, str]:
         config = self.hparams.input_config
         return in_words(self.hparams.name, self.hparams.config), (
             f"a model with positions for data.max_length={config['max_length']} tokens, and a "
-            f"vocab_size of at least the tokenizer's, {tokenizer_from_config(config).vocab_size}"
+            f"vocab_size of at least the tokenizer's, "
+            f"{vocabulary_size(tokenizer_from_config(config))}"
         )
 
     def without_sources(self) -> dict[str, Any]:
@@ -211,7 +221,11 @@ def create_backbone(
     input_config: Mapping[str, Any],
     attention: str,
 ) -> nn.Module:
-    """Hugging Face's model, with a head for the classes."""
+    """Hugging Face's model in float32, with a head for the classes.
+
+    Raises:
+        InputError: there is none, or its configuration is not one that can be.
+    """
     if (name is None) == (config is None):
         raise ValueError(
             "model.name and model.config: give one of them, a pretrained model or sizes"
@@ -224,14 +238,24 @@ def create_backbone(
             folder = locate(name)
         except ValueError as error:
             raise InputError(f"model.name: {error}") from error
-        accepted = "the hub id or folder of a BERT-family model, in reach"
+        accepted = "the hub id or folder of a BERT-family model, in reach, with a model.attention "
+        accepted += "(sdpa or eager) that it has"
         with blamed_on(in_words(name, config), accepted):
-            return AutoModelForSequenceClassification.from_pretrained(
-                folder, attn_implementation=attention, ignore_mismatched_sizes=True, **head
+            backbone = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                attn_implementation=attention,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,  # whatever it was saved in: trainer.precision decides
+                **head,
             )
+        check_vocabulary(in_words(name, config), backbone, tokenizer_from_config(input_config))
+        return backbone
     sizes = vocabulary(input_config) | config | head
     kind = sizes.pop("model_type", "bert")
     accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
+    with blamed_on(in_words(name, config), accepted):
+        default = AutoConfig.for_model(kind)
+    check_keys(config, default)
     with blamed_on(in_words(name, config), accepted):
         built = AutoConfig.for_model(kind, **sizes)
         return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
@@ -240,4 +264,4 @@ def create_backbone(
 def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:
     """Vocabulary size and padding id of the tokenizer that the data brings."""
     tokenizer = tokenizer_from_config(input_config)
-    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}

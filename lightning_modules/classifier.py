@@ -31,11 +31,15 @@ class Classifier(lightning.LightningModule):
 
     kind: str  # its name in CLASSIFIERS
     no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
+    activation: str | None = "softmax"  # a key of results.ACTIVATIONS
+    fewest_classes = 2
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        if classes < 2:
+        if classes < self.fewest_classes:
             raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
+        if classes < 2:  # it was trained elsewhere, and is neither trained nor scored
+            return
         metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
         if classes > 5:
             metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")

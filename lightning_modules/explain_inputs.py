@@ -77,7 +77,7 @@ def explain_batch(
             rows = batch.get("text_of_row", slice(None))
             where = trace.not_finite(places[0].to(logits.device)[rows]) or "the method itself"
             broken[i] = f"{method}: its relevance is not finite, first in {where}"
-    probability = logits.float().softmax(dim=-1).cpu().numpy()
+    numbers = logits.float().cpu().numpy()
     class_names = list(module.hparams.class_names)
     for i, (item, content) in enumerate(read):
         if i in broken:
@@ -87,7 +87,9 @@ def explain_batch(
             method: np.stack([of_class[i] for of_class in of_method[: len(chosen[i])]])
             for method, of_method in maps.items()
         }
-        about = (item.name, class_names, probability[i], chosen[i], label_of(item, class_names))
+        # A folder says that a class is the right one, but not of labels that others are not.
+        label = label_of(item, class_names) if module.activation == "softmax" else None
+        about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)
         if isinstance(content, str):
             words = batch["words"][i]
             relevance = {method: x[:, : len(words)] for method, x in relevance.items()}
@@ -116,9 +118,9 @@ def as_array(explained: Explained) -> np.ndarray:
 
 
 def label_of(item: Input, class_names: Sequence[str]) -> int | None:
-    """The true class, where the file lies in a folder with the name of a class."""
+    """The true class, where the file lies in a folder with the name of one class."""
     folder = item.path.absolute().parent.name if item.path else None
-    return class_names.index(folder) if folder in class_names else None
+    return class_names.index(folder) if class_names.count(folder) == 1 else None
 
 
 def seen_region(

@@ -35,6 +35,7 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
         "version": JSON_VERSION,
         **about,
         "class_names": results[0].class_names if results else [],
+        "activation": results[0].activation if results else None,
         "inputs": [json_of(result) for result in results],
     }
 
@@ -46,7 +47,8 @@ def json_of(result: Result) -> dict[str, Any]:
         "kind": kind,
         "predicted": result.predicted,
         "label": result.label,
-        "probability": result.probability.tolist(),
+        "logit": result.logits.tolist(),
+        "probability": None if result.activation is None else result.probability.tolist(),
         "classes": result.classes,
         "axes": AXES[kind],
         "relevance": {method: numbers(maps) for method, maps in result.relevance.items()},
@@ -79,17 +81,20 @@ def write_npz(results: Sequence[Result], folder: Path) -> Path:
     arrays = {
         "name": np.array([result.name for result in results]),
         "class_name": np.array(results[0].class_names),
-        "probability": np.stack([result.probability for result in results]),
+        "logit": np.stack([result.logits for result in results]),
         "label": np.array([-1 if r.label is None else r.label for r in results]),
         "class": padded([np.array(result.classes) for result in results], -1),
     }
     axes = {
         "name": ["input"],
         "class_name": ["class"],
-        "probability": ["input", "class"],
+        "logit": ["input", "class"],
         "label": ["input"],
         "class": ["input", "explained"],
     }
+    if results[0].activation is not None:
+        arrays["probability"] = np.stack([result.probability for result in results])
+        axes["probability"] = ["input", "class"]
     kind = "text" if results[0].picture is None else "picture"
     for method in results[0].relevance:
         name = f"relevance/{method}"

@@ -17,6 +17,7 @@ from lightning_modules.results import SIGNED, Result
 
 SMALLEST, LARGEST = 180, 1024  # pixels of a picture's long side, as it is shown
 NAME = 60  # characters of an input's name
+SHOWN = 3  # numbers in a heading
 
 
 def result_picture(result: Result) -> np.ndarray:
@@ -28,8 +29,11 @@ def result_picture(result: Result) -> np.ndarray:
 
 def heading(result: Result) -> str:
     """The input, what the model takes it for, and what it is."""
-    predicted = result.predicted
-    parts = [f"{class_caption(result, predicted)} predicted"]
+    if result.first is None:
+        parts = [class_caption(result, index) for index in result.classes[:SHOWN]]
+        parts += ["…"] * (len(result.classes) > SHOWN)
+    else:
+        parts = [f"{class_caption(result, result.predicted)} {result.first}"]
     if result.label is not None:
         parts.append(f"{short(result.class_names[result.label])} true")
     # The end of a path says more than its beginning.
@@ -38,7 +42,17 @@ def heading(result: Result) -> str:
 
 
 def class_caption(result: Result, index: int, mark: str = "") -> str:
-    return f"{short(result.class_names[index], 24)}{mark} p = {result.probability[index]:.2f}"
+    """A class with its probability, or the number that the model gives."""
+    name = short(result.class_names[index], 24)
+    if result.activation is None:
+        return f"{name} = {result.logits[index]:.4g}"
+    return f"{name}{mark} p = {result.probability[index]:.2f}"
+
+
+def question(result: Result, index: int, space: str = " ") -> str:
+    """What a map answers. Of a number, which may be negative, it shows what makes it higher."""
+    asked = "what raises" if result.activation is None else "why"
+    return f"{asked}{space}{class_caption(result, index, '?')}"
 
 
 # ---------------------------------------------------------------------------------- pictures
@@ -62,7 +76,8 @@ def image_picture(result: Result) -> np.ndarray:
         for index, relevance in zip(result.classes, torch.from_numpy(maps), strict=True):
             wrong = result.label is not None and index != result.label
             over = draw_over(picture, relevance, region, signed)
-            row.append(Panel(over, f"why {class_caption(result, index, '?')}", wrong))
+            space = "\n" if result.activation is None else " "
+            row.append(Panel(over, question(result, index, space), wrong))
             row.append(Panel(draw_alone(relevance, region, size, signed), "heatmap"))
         rows.append(row)
     signs = sorted({method in SIGNED for method in result.relevance})
@@ -116,7 +131,7 @@ def paragraphs(result: Result) -> list[render_text.Paragraph]:
     words = [result.text[start:end] for start, end in result.words]
     return [
         render_text.Paragraph(
-            f"{method}: why {class_caption(result, index, '?')}",
+            f"{method}: {question(result, index)}",
             render_text.shares(list(zip(words, scores.tolist(), strict=True)), method in SIGNED),
             wrong=result.label is not None and index != result.label,
             signed=method in SIGNED,

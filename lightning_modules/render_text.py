@@ -136,7 +136,7 @@ def _lay_out(paragraph: Paragraph, face, y: int) -> tuple[list, int]:
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, face, y: int, signed: bool) -> None:
-    low, high = ("against", "for the class") if signed else ("least", "most relevant of its text")
+    low, high = ("against", "for it") if signed else ("least", "most relevant of its text")
     left = MARGIN + face.getlength(f"{low} ") + 4
     draw.text((MARGIN, y), low, font=face, fill="black")
     for step in range(100):

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
+ACTIVATIONS = {  # what makes probabilities [C] of logits [C]
+    "softmax": lambda logits: logits.softmax(dim=-1),  # of classes, one of which is right
+    "sigmoid": lambda logits: logits.sigmoid(),  # of labels, each of which may be
+}
+FIRST = {"softmax": "predicted", "sigmoid": "most probable"}  # what the likeliest class is called
 SIGNED = ("lrp",)  # methods whose relevance may speak against the class: negative values
 
 
@@ -17,7 +23,9 @@ class Result:
     Attributes:
         name: where the input is from, as a path or ``text 3``.
         class_names: all C classes.
-        probability: of every class, [C].
+        logits: of every class, [C].
+        activation: a key of ``ACTIVATIONS``; None where the logits are numbers of their own, as of
+            a regression, and no class is predicted.
         classes: those explained, T indices into ``class_names``.
         label: the true class, an index; None where it is not known.
         relevance: for each method an array of float32, [T, rows, columns] over the part of the
@@ -32,7 +40,8 @@ class Result:
 
     name: str
     class_names: list[str]
-    probability: np.ndarray
+    logits: np.ndarray
+    activation: str | None
     classes: list[int]
     label: int | None
     relevance: dict[str, np.ndarray]
@@ -53,8 +62,21 @@ class Result:
         return replace(self, picture=copy, region=(left * x, top * y, right * x, bottom * y))
 
     @property
-    def predicted(self) -> int:
-        return int(self.probability.argmax())
+    def probability(self) -> np.ndarray | None:
+        """Of every class, [C]."""
+        if self.activation is None:
+            return None
+        return ACTIVATIONS[self.activation](torch.from_numpy(self.logits)).numpy()
+
+    @property
+    def predicted(self) -> int | None:
+        """The most probable class."""
+        return None if self.activation is None else int(self.logits.argmax())
+
+    @property
+    def first(self) -> str | None:
+        """What the likeliest class is called; None where there are no several to choose from."""
+        return FIRST.get(self.activation) if len(self.class_names) > 1 else None
 
     @property
     def correct(self) -> bool | None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup
-from timm.models import load_state_dict
+from timm.models import get_deprecated_models, load_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class ViTClassifier(Classifier):
         groups = param_groups_layer_decay(
             self.backbone,
             weight_decay=self.hparams.weight_decay,
-            no_weight_decay_list=self.backbone.no_weight_decay(),
+            no_weight_decay_list=getattr(self.backbone, "no_weight_decay", tuple)(),
             layer_decay=self.hparams.layer_decay,
         )
         return [
@@ -167,7 +167,9 @@ def create_backbone(
 ) -> nn.Module:
     """timm's model of that name; None: with as many classes, of such pictures, as it comes with.
 
-    ValueError with the nearest names where there is none.
+    Raises:
+        InputError: there is none, and says the nearest names; or an option is null, which timm
+            would drop without a word; or the options do not go together.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
@@ -175,13 +177,27 @@ def create_backbone(
             f"model.name is {name!r}; accepted: a timm model"
             + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
         )
+    for option, value in options.items():
+        if value is None:
+            raise InputError(
+                f"model.model_options.{option} is null; accepted: a value, or without {option}"
+            )
     head = {} if classes is None else {"num_classes": classes}
-    pictures = {} if size is None else {"img_size": size}
     accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
     if pretrained:
         accepted += ", and with weights that can be had from the hub"
     with blamed_on(in_words(name, pretrained, options), accepted):
+        pictures = {"img_size": size} if size is not None and is_of_one_size(name) else {}
         return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
+
+
+def is_of_one_size(name: str) -> bool:
+    """Whether timm's model of that name is made for pictures of one size, and takes ``img_size``.
+
+    The others take pictures of any size.
+    """
+    config = timm.get_pretrained_cfg(get_deprecated_models().get(name) or name)
+    return config is None or config.fixed_input_size
 
 
 def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:

@@ -41,7 +41,8 @@ def zero_result(kind: str) -> Result:
     about = dict(
         name="zero",
         class_names=["cat", "dog"],
-        probability=np.array([0.5, 0.5]),
+        logits=np.log([0.5, 0.5]),
+        activation="softmax",
         classes=[0, 1],
         label=1,
     )

@@ -20,7 +20,8 @@ from lightning_modules.data import DATAMODULES
 from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.data.text_tokenizers import tokenizer_from_config
 from lightning_modules.errors import InputError
-from lightning_modules.explain_inputs import seen_region
+from lightning_modules.explain_inputs import label_of, seen_region
+from lightning_modules.inputs import Input
 from lightning_modules.names import slug
 from lightning_modules.render_result import draw_alone, draw_over, result_picture
 from lightning_modules.results import Result
@@ -363,6 +364,26 @@ def test_targets_by_name_index_and_rank():
         Targets(["dgo"], names)
 
 
+def test_targets_among_numbers_are_in_their_own_order():
+    logits = torch.tensor([[0.1, 3.0, 2.0], [5.0, 1.0, 2.0]])
+    names = ["joy", "anger", "love"]
+    for wanted in ("predicted", "all"):
+        assert Targets([wanted], names, ranked=False).of(logits) == [[0, 1, 2]] * 2
+    assert Targets(["love", "0"], names, ranked=False).of(logits) == [[2, 0]] * 2
+    with pytest.raises(InputError, match="top2: no such class; accepted: joy, anger, love, 0 to 2"):
+        Targets(["top2"], names, ranked=False)
+
+
+def test_a_name_of_several_classes_is_no_target():
+    """As ImageNet's crane, the bird and the machine."""
+    with pytest.raises(InputError, match="--target crane: 2 classes; accepted: 0, 2"):
+        Targets(["crane"], ["crane", "cat", "crane"])
+    assert Targets(["2"], ["crane", "cat", "crane"]).of(torch.zeros(1, 3)) == [[2]]
+    item = Input("a.png", Path("crane") / "a.png")
+    assert label_of(item, ["crane", "cat"]) == 0
+    assert label_of(item, ["crane", "cat", "crane"]) is None
+
+
 @pytest.mark.parametrize(
     "name", ["<script>", "../../etc/passwd", "a\nb", "\u202eevil", "x" * 10_000, "", "."]
 )
@@ -373,7 +394,8 @@ def test_hostile_names(name):
     result = Result(
         name=name,
         class_names=[name or "a", "b"],
-        probability=np.array([0.9, 0.1]),
+        logits=np.log([0.9, 0.1]),
+        activation="softmax",
         classes=[0, 1],
         label=1,
         relevance={"lrp": np.ones((2, 3), dtype=np.float32)},

@@ -22,8 +22,9 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.checkpoints import find_checkpoint, load_classifier, read_checkpoint
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.eraser import read_annotations
-from lightning_modules.data.image_files import read_image
+from lightning_modules.data.image_files import read_image, read_mask
 from lightning_modules.data.sst import read_trees
+from lightning_modules.data.text_labels import name_classes
 from lightning_modules.data.text_table import read_table
 from lightning_modules.errors import InputError
 from lightning_modules.names import one_line, slug
@@ -73,9 +74,11 @@ def pictures() -> list[bytes]:
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     files = []
     for kind, mode in (("PNG", "RGBA"), ("JPEG", "RGB"), ("GIF", "P"), ("TIFF", "CMYK"),
-                       ("BMP", "L"), ("WEBP", "RGB"), ("PPM", "RGB")):  # fmt: skip
+                       ("BMP", "L"), ("WEBP", "RGB"), ("PPM", "RGB"), ("JPEG2000", "LA"),
+                       ("PNG", "I;16"), ("TIFF", "I;16"), ("PPM", "I")):  # fmt: skip
         file = io.BytesIO()
-        Image.fromarray(noise).convert(mode).save(file, kind)
+        image = Image.fromarray(noise)
+        (image.convert("L") if mode[0] == "I" else image).convert(mode).save(file, kind)
         files.append(file.getvalue())
     return files
 
@@ -84,8 +87,9 @@ def pictures() -> list[bytes]:
 @given(damaged(pictures()) | st.binary(max_size=200))
 @pytest.mark.filterwarnings("ignore")
 def test_images(tmp_path, content):
-    image = check(read_image, tmp_path / "a.png", content)
-    assert image is None or (image.mode == "RGB" and min(image.size) > 0)
+    for read, mode in ((read_image, "RGB"), (read_mask, "L")):
+        image = check(read, tmp_path / "a.png", content)
+        assert image is None or (image.mode == mode and min(image.size) > 0)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +183,8 @@ def test_tables(tmp_path, content, kind):
 
     rows = check(read, tmp_path / f"a.{kind}", content)
     assert rows is None or all(item["text"].strip() for _, item in rows)
+    names = told(lambda: name_classes(rows or []))
+    assert names is None or len(names) == len(set(names)) and all(map(str.strip, names))
 
 
 @CASES

@@ -199,7 +199,8 @@ def made_up(name: str, kind: str) -> Result:
     about = dict(
         name=name,
         class_names=[name, "b" + name],
-        probability=np.array([0.9, 0.1]),
+        logits=np.log([0.9, 0.1]),
+        activation="softmax",
         classes=[0, 1],
         label=1,
     )

@@ -1,10 +1,12 @@
 """The page of all explanations: what is in it, and how it behaves in a browser."""
 
 import json
+import math
 import re
 import shutil
 import struct
 from base64 import b64decode
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ def picture(name, probability, label, size=(32, 32), region=None, seed=0) -> Res
     return Result(
         name=name,
         class_names=NAMES,
-        probability=np.array(probability),
+        logits=np.log(probability),
+        activation="softmax",
         classes=[int(np.argmax(probability)), 1],
         label=label,
         relevance={"transformer_attribution": maps, "lrp": signed},
@@ -46,7 +49,8 @@ TEXTS = [
     Result(
         name="text 1",
         class_names=NAMES,
-        probability=np.array([0.7, 0.2, 0.1]),
+        logits=np.log([0.7, 0.2, 0.1]),
+        activation="softmax",
         classes=[0],
         label=None,
         relevance={"transformer_attribution": np.array([[0.25, 0.5, np.nan]], dtype=np.float32)},
@@ -162,6 +166,40 @@ def test_filtering(open_page):
     assert len(shown(page)) == 4
     page.select_option("#correct", "false")
     assert len(shown(page)) == 2
+
+
+def facts_of(page) -> list[str]:
+    return [facts.inner_text() for facts in page.locator(".facts").all()]
+
+
+def captions_of(page) -> list[str]:
+    return page.locator("figcaption").all_inner_texts()
+
+
+def test_labels_that_go_together_are_not_called_predictions(open_page):
+    page = open_page([replace(RESULTS[0], activation="sigmoid", label=None)])
+    assert page.is_hidden("#correct")
+    assert page.inner_text("#predicted-label").lower() == "most probable class"
+    assert "predicted" not in page.inner_text("body").lower()
+    share = 1 / (1 + math.exp(-RESULTS[0].logits[0]))
+    assert facts_of(page) == [f"most probable cat {100 * share:.1f}%"]
+    sorts = page.locator("#sort option").all_inner_texts()
+    assert "most probable class" in sorts and "correctness, wrong first" not in sorts
+
+
+def test_numbers_have_neither_probabilities_nor_predictions(open_page):
+    numbers = [replace(r, activation=None, label=None) for r in (RESULTS[0], RESULTS[2])]
+    numbers[0] = replace(numbers[0], logits=np.array([-1234.5678, 0.25, 0.1]))
+    page = open_page(numbers)
+    assert page.is_hidden("#predicted") and page.is_hidden("#correct")
+    assert facts_of(page) == ["", ""]
+    assert captions_of(page)[:3] == ["input", "cat = -1235", "dog = 0.25"]
+    text = page.inner_text("body").lower()
+    assert "%" not in text and "predicted" not in text
+    page.select_option("#sort", "value, highest first")
+    assert shown(page) == ["a.png", "b.png"]
+    page.select_option("#method", label="lrp")
+    assert page.inner_text("#ends").split("\n")[-1] == "for a higher value"
 
 
 def canvas_of(page) -> list[int]:

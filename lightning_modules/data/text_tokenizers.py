@@ -1,6 +1,8 @@
 """Tokenizers: trained on the data, or a published model's; into a checkpoint and out of it."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -9,8 +11,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from lightning_modules.data.base import check_option
+from lightning_modules.errors import InputError, said
 from lightning_modules.pretrained import locate
 
 SPECIAL_TOKENS = {
@@ -62,22 +66,76 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The fast tokenizer that a hub id, a local folder or ``package:NAME/FOLDER`` has.
+    """The tokenizer that ``data.tokenizer`` names: a hub id, a folder or ``package:NAME/FOLDER``.
 
     Raises:
-        ValueError: there is none, or it is a slow one, which knows no character offsets.
+        ValueError: there is none, or it is not one that :func:`read_tokenizer` takes.
     """
-    accepted = "null, or the hub id or folder of a model with a fast tokenizer (tokenizer.json)"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(name), trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever a broken file makes it raise
-        reason = " ".join(str(error).split())
+        return read_tokenizer(locate(name))
+    except ValueError as error:
         raise ValueError(
-            f"tokenizer={name!r} is not accepted: tokenizer must be {accepted} ({reason})"
+            f"tokenizer={name!r} is not accepted: tokenizer must be null, or the hub id or folder "
+            f"of a model with a fast tokenizer (tokenizer.json) that can pad ({error})"
         ) from error
-    check_option("tokenizer", name, tokenizer.is_fast, accepted)
-    check_option("tokenizer", name, tokenizer.pad_token is not None, f"{accepted} that can pad")
+
+
+def read_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """The fast tokenizer that a hub id or a local folder has.
+
+    Raises:
+        InputError: there is none, it cannot pad, or it is a slow one, which knows no character
+            offsets. Says only what is wrong.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        saved = saved_kind(source)
+    except Exception as error:  # transformers raises whatever a broken file makes it raise
+        raise InputError(f"no tokenizer can be read there: {said(error)}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"its tokenizer is a slow one, {type(tokenizer).__name__}")
+    if not knows_words(tokenizer):
+        raise InputError("it has no tokenizer of its own: no file has a vocabulary with any word")
+    read = type(tokenizer.backend_tokenizer.model).__name__
+    if saved not in (None, read):
+        raise InputError(
+            f"its tokenizer.json is a {saved}, which transformers takes for the {read} of a "
+            f"{type(tokenizer).__name__}, as tokenizer_config.json names no other tokenizer_class"
+        )
+    if tokenizer.pad_token is None:
+        raise InputError("its tokenizer has no token to pad with")
     return tokenizer
+
+
+def saved_kind(source: str) -> str | None:
+    """What a tokenizer.json is: BPE, Unigram, WordPiece, ...; None where there is none.
+
+    transformers builds the tokenizer that a model's class has of its vocabulary, whatever it is.
+    """
+    try:
+        path = cached_file(source, "tokenizer.json")
+    except OSError:
+        return None
+    return json.loads(Path(path).read_text(encoding="utf-8"))["model"].get("type")
+
+
+def knows_words(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a tokenizer has any token for what stands in a text.
+
+    Where there are no files of a tokenizer, transformers makes one up of the few tokens that its
+    class begins with, and every word is an unknown one.
+    """
+    try:
+        made_up = type(tokenizer)().get_vocab()
+    except Exception:  # a class that cannot do without files
+        made_up = {}
+    special = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    return bool(tokenizer.get_vocab().keys() - made_up.keys() - special)
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many rows of embeddings the ids of a tokenizer take, those of added tokens included."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def input_config_of(

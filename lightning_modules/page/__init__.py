@@ -66,6 +66,8 @@ def _content(results: Sequence[Result], heading: str) -> dict:
     sequential = render_text.COLORMAP(0.85 * STEPS) if of_text else render.COLORMAP(STEPS)
     return {
         "heading": _shown(heading),
+        "activation": results[0].activation if results else None,
+        "first": results[0].first if results else None,
         "classNames": {index: _shown(name) for index, name in used.items()},
         "methods": [
             {"name": name, "signed": name in SIGNED, "about": _about(name)}
@@ -78,16 +80,15 @@ def _content(results: Sequence[Result], heading: str) -> dict:
 
 
 def _input(result: Result) -> dict:
+    values = result.logits if result.activation is None else result.probability
+    first = result.classes[0] if result.predicted is None else result.predicted
     content = {
         "name": _shown(result.name),
         "predicted": result.predicted,
         "label": result.label,
         "correct": result.correct,
-        "probability": float(result.probability[result.predicted]),
-        "classes": [
-            {"index": index, "probability": float(result.probability[index])}
-            for index in result.classes
-        ],
+        "value": float(values[first]),  # to sort by
+        "classes": [{"index": index, "value": float(values[index])} for index in result.classes],
     }
     if result.picture is None:
         maps = {name: _map(maps[:, None]) for name, maps in result.relevance.items()}

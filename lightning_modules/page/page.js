@@ -1,5 +1,9 @@
 // The cards, and how they are sorted and filtered.
 
+// Of a regression there are numbers, and no likeliest class.
+const VALUE = data.activation ? "probability" : "value";
+const shownValue = (value) =>
+  data.activation ? ` ${percent(value)}` : ` = ${Number(value.toPrecision(4))}`;
 const VERDICTS = { true: "✓ right", false: "✗ wrong", null: "unknown" };
 
 const collator = new Intl.Collator(undefined, { numeric: true });
@@ -7,10 +11,14 @@ const className = (input) => data.classNames[input.predicted];
 const SORTS = {
   "order of input": () => 0,
   name: (a, b) => collator.compare(a.name, b.name),
-  "predicted class": (a, b) => collator.compare(className(a), className(b)),
-  "probability, highest first": (a, b) => b.probability - a.probability,
-  "probability, lowest first": (a, b) => a.probability - b.probability,
-  "correctness, wrong first": (a, b) => rank(a) - rank(b),
+  ...(data.first && {
+    [`${data.first} class`]: (a, b) => collator.compare(className(a), className(b)),
+  }),
+  [`${VALUE}, highest first`]: (a, b) => b.value - a.value,
+  [`${VALUE}, lowest first`]: (a, b) => a.value - b.value,
+  ...(data.activation === "softmax" && {
+    "correctness, wrong first": (a, b) => rank(a) - rank(b),
+  }),
 };
 const rank = (input) => [false, true, null].indexOf(input.correct);
 
@@ -24,7 +32,7 @@ function makeCard(input) {
     span.append(make("span", "key", `${key} `), classLabel(index), after);
     facts.append(span);
   };
-  fact("predicted", input.predicted, ` ${percent(input.probability)}`);
+  if (data.first) fact(data.first, input.predicted, shownValue(input.value));
   if (input.label !== null) {
     fact("true class", input.label);
     facts.append(make("span", "verdict", VERDICTS[input.correct]));
@@ -36,10 +44,10 @@ function makeCard(input) {
     drawers.push(() => { frame.firstChild.src = input.picture; });
     maps.append(figure(frame, "input"));
   }
-  input.classes.forEach(({ index, probability }, t) => {
+  input.classes.forEach(({ index, value }, t) => {
     const [element, draw] = (input.pieces ? textMap : pictureMap)(input, t);
     drawers.push(draw);
-    maps.append(figure(element, classLabel(index), ` ${percent(probability)}`));
+    maps.append(figure(element, classLabel(index), shownValue(value)));
   });
   card.append(heading, facts, maps);
   return { input, card, drawers, drawn: null, near: false };
@@ -84,7 +92,8 @@ function choose() {
   const { name, signed, about } = method();
   const stops = table().filter((_, i) => i % 15 === 0).map(css);
   byId("colors").style.backgroundImage = `linear-gradient(to right, ${stops})`;
-  const ends = signed ? ["against the class", "0", "for the class"] : ["least of its map", "highest"];
+  const it = data.activation ? "the class" : "a higher value";
+  const ends = signed ? [`against ${it}`, "0", `for ${it}`] : ["least of its map", "highest"];
   byId("ends").replaceChildren(...ends.map((end) => make("span", "", end)));
   byId("about").textContent = about && `${name}: ${about}`;
   hideTip();
@@ -115,7 +124,8 @@ function fill(id, options, changed) {
 }
 
 const count = (matches) => `(${data.inputs.filter(matches).length})`;
-const predicted = [...new Set(data.inputs.map((input) => input.predicted))].map((index) => [
+const indices = data.first ? [...new Set(data.inputs.map((input) => input.predicted))] : [];
+const predicted = indices.map((index) => [
   index,
   `${shortened(data.classNames[index])} ${count((input) => input.predicted === index)}`,
 ]);
@@ -130,6 +140,9 @@ fill("correct", [
     correct, `${text} ${count((input) => String(input.correct) === correct)}`,
   ]),
 ], arrange);
+byId("predicted").closest("label").hidden = !data.first;
+byId("predicted-label").textContent = `${data.first} class`;
+byId("correct").closest("label").hidden = data.activation !== "softmax";
 byId("reset").addEventListener("click", () => {
   byId("predicted").value = byId("correct").value = "";
   arrange();
