@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.operations import UNCHANGED
-from relprop.rules import ABOVE_ATTENTION, RuleSet
+from relprop.rules import ABOVE_ATTENTION, RuleSet, nothing
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
 
@@ -62,6 +62,8 @@ def _apply_rule(ctx, backward: Backward, arriving: Tensor) -> tuple[Tensor, ...]
     if rule is None:
         known = ", ".join(name for name in backward.rules if not name.startswith(ABOVE_ATTENTION))
         raise UnsupportedModel(f"the rule set has no rule for '{ctx.operation}'; it has: {known}")
+    if rule is nothing:
+        return ()
     saved = [t.detach() for t in ctx.saved_tensors]
     tensors = saved[: ctx.count]
     remaining = iter(tensors)

@@ -19,8 +19,17 @@ def check_batch_first(output: Tensor, batch: int) -> None:
         )
 
 
-def check_attention(attention: Tensor, batch: int) -> None:
-    """An attention map leads from every token of the input to every other."""
+def check_patches(patches: Tensor, batch: int) -> None:
+    """Of pixels that a patch embedding takes: what it makes of them depends on the picture."""
+    if patches.shape[0] != batch:
+        raise UnsupportedModel(
+            f"a patch embedding of a tensor of shape {list(patches.shape)} for a batch of {batch}; "
+            "accepted: batch first, [batch, patches, values] or [batch, channels, height, width]"
+        )
+
+
+def check_attention(attention: Tensor, batch: int, before: list[Tensor]) -> None:
+    """An attention map leads from every token of the input to every other, as those before."""
     of_all_heads = attention.ndim == 3 and attention.shape[0] % batch == 0  # [B * H, N, N]
     if not of_all_heads and (attention.ndim != 4 or attention.shape[0] != batch):
         raise UnsupportedModel(
@@ -32,6 +41,12 @@ def check_attention(attention: Tensor, batch: int) -> None:
         raise UnsupportedModel(
             f"attention maps of shape {list(attention.shape)} lead from some tokens to others; "
             "self-attention, [batch, heads, tokens, tokens], is accepted"
+        )
+    if before and attention.shape[-1] != before[-1].shape[-1]:
+        raise UnsupportedModel(
+            f"block {len(before)} attends to {attention.shape[-1]} tokens and the block before it "
+            f"to {before[-1].shape[-1]}: tokens are dropped, merged or added between blocks, and "
+            "maps are multiplied token by token; accepted: the same tokens in all blocks"
         )
 
 
@@ -75,6 +90,13 @@ def check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:
         )
 
 
+ACCEPTED = {
+    "patch_embedding": "; accepted: one convolution, the patch embedding, of the picture itself, "
+    "its pixels shifted, scaled, padded or rearranged alone",
+}
+"""Of an operation: how it may be called."""
+
+
 def run_unknown(function, args, kwargs):
     """A call without a rule is an error, unless nothing that relevance could follow comes out."""
     output = function(*args, **kwargs)
@@ -85,6 +107,7 @@ def run_unknown(function, args, kwargs):
                 f"{'a tensor' if on_path(t) else 'a constant'} {list(t.shape)}"
                 for t in tensors_in(*args, *kwargs.values())
             )
+            called += ACCEPTED.get(OPERATIONS[function], "")
             raise UnsupportedModel(f"no relevance rule for {name} as called here, of {called}")
         raise UnsupportedModel(
             f"no relevance rule for {name}; register one: "

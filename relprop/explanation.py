@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relprop.contexts import as_if_alone
 from relprop.errors import TooLarge, UnsupportedModel
 from relprop.inputs import batch_size
 from relprop.memory import (
@@ -23,7 +24,8 @@ from relprop.memory import (
     samples,
 )
 from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
-from relprop.trace import Trace, as_if_alone, record
+from relprop.sides import Side
+from relprop.trace import Trace, record
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,36 @@ class Explanation:
 
     ``relevance`` [B, tokens], without class, distillation and register tokens (for ``lrp`` on
     images: of each pixel); ``target`` [B]; ``logits`` [B, C]; ``grid`` rows and columns of
-    ``relevance``, None for text.
+    ``relevance``, as they lie in the picture that the model was given, None for texts and vectors;
+    ``sides`` where the patches lie along its height and width, None where they tile it: the grid
+    is the picture.
     """
 
     relevance: Tensor
     target: Tensor
     logits: Tensor
     grid: tuple[int, int] | None
+    sides: tuple[Side, Side] | None = None
 
     def heatmap(self, size: int | tuple[int, int]) -> Tensor:
-        """The map over an image of ``size`` (H, W), interpolated bilinearly: [B, H, W]."""
+        """The map over the picture drawn as ``size`` (H, W), interpolated bilinearly: [B, H, W].
+
+        0 where no patch looks: at the end of a picture that is no multiple of a patch, say, or
+        between patches that are further apart than they are wide. Of patches that lie partly
+        outside, in the padding of the model, it is the part inside.
+        """
         if self.grid is None:
-            raise ValueError("there is no grid of patches to make a heatmap of: the input is text")
-        maps = self.relevance.unflatten(-1, self.grid)[:, None]
+            raise ValueError(
+                "there is no grid of patches to make a heatmap of: the input is no picture"
+            )
+        maps = self.relevance.unflatten(-1, self.grid)
         size = (size, size) if isinstance(size, int) else tuple(size)
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+        if self.sides is None:
+            return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        rows, columns = (
+            side.interpolation(n).to(maps) for side, n in zip(self.sides, size, strict=True)
+        )
+        return rows @ maps @ columns.mT
 
 
 def explain(
@@ -130,7 +147,7 @@ def joined(explanations: Sequence[Explanation]) -> Explanation:
         torch.cat([getattr(x, name) for x in explanations])
         for name in ("relevance", "target", "logits")
     )
-    return Explanation(relevance, target, logits, explanations[0].grid)
+    return Explanation(relevance, target, logits, explanations[0].grid, explanations[0].sides)
 
 
 def explain_trace(
@@ -175,17 +192,29 @@ def explain_classes(
 
 
 def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation:
-    """Of relevance [B, N], or [B, H, W]: padding, class token and the like aside."""
-    if trace.valid is not None:
-        relevance = relevance.masked_fill(~trace.valid, 0)
-    if relevance.ndim == 3:  # pixels
+    """Of relevance of all tokens [B, N], or of the input's: padding, class token and such aside.
+
+    Or of pixels [B, H, W].
+    """
+    if relevance.ndim == 3:
         grid = tuple(relevance.shape[1:])
         return Explanation(relevance.flatten(1), target, trace.logits, grid)
-    if trace.prefix < 0:
+    if trace.valid is not None and relevance.shape == trace.valid.shape:
+        relevance = relevance.masked_fill(~trace.valid, 0)
+    places, entries = trace.places, relevance.shape[1]
+    if entries not in (places.count, trace.tokens):
         raise UnsupportedModel(
-            f"{relevance.shape[1]} tokens for a grid of {trace.grid}: patches are dropped or merged"
+            f"relevance of {entries} entries where the model has {trace.tokens} tokens: the others "
+            "are of inputs to which relevance does not flow back; accepted: a method that reads "
+            "tokens, as all but lrp do"
         )
-    return Explanation(relevance[:, trace.prefix :], target, trace.logits, trace.grid)
+    if entries != places.count:
+        relevance = relevance[:, trace.prefix : trace.prefix + places.count]
+    if places.order is not None:
+        relevance = relevance[:, places.order.to(relevance.device)]
+    tiled = places.sides is None or all(side.is_tiled for side in places.sides)
+    sides = None if tiled else places.sides
+    return Explanation(relevance, target, trace.logits, trace.grid, sides)
 
 
 def check_method(method: str, options: dict) -> Options:

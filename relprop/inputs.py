@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from relprop.errors import UnsupportedModel
-from relprop.operations import IDS, PIXELS, set_role
+from relprop.operations import IDS, PICTURE, PIXELS, set_role
 
 
 def batch_size(inputs: Tensor | Mapping[str, Tensor]) -> int:
@@ -24,18 +24,28 @@ def batch_size(inputs: Tensor | Mapping[str, Tensor]) -> int:
     return next(iter(tensors.values())).shape[0]
 
 
-def leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Copies of the inputs, the one that relevance flows back to marked as such; the batch size."""
+def leaves(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor], int]:
+    """Copies of the inputs, those of them that are numbers, and the batch size.
+
+    Relevance flows back to the first of the numbers, or to the embeddings of ids where there are
+    none; each copy is marked as what it is.
+    """
     batch = batch_size(inputs)
     copies = {k: x.detach().clone() if isinstance(x, Tensor) else x for k, x in inputs.items()}
     tensors = {k: x for k, x in copies.items() if isinstance(x, Tensor)}
-    floats = [x for k, x in tensors.items() if x.is_floating_point() and "mask" not in k]
-    if floats:
-        set_role(floats[0].requires_grad_(), PIXELS)
-    else:
-        for x in tensors.values():
+    numbers = [x for k, x in tensors.items() if x.is_floating_point() and "mask" not in k]
+    for x in tensors.values():
+        if not x.is_floating_point():
             set_role(x, IDS)
-    return copies, batch
+    if numbers:
+        set_role(numbers[0].requires_grad_(), PICTURE if numbers[0].ndim == 4 else PIXELS)
+    elif next(iter(tensors.values())).ndim > 3:
+        first = next(iter(tensors.values()))
+        raise ValueError(
+            f"inputs have type {first.dtype} and shape {list(first.shape)}; accepted: pictures "
+            "[B, C, H, W] of floats (pixels.float()), or ids [B, N] of a text"
+        )
+    return copies, numbers, batch
 
 
 def logits_of(output) -> Tensor:

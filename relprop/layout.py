@@ -1,21 +1,25 @@
-"""Where samples and patches lie in what was recorded: shapes alone leave it open."""
+"""Where samples, patches and tokens lie in what was recorded: shapes alone leave it open."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from relprop.errors import UnsupportedModel
-from relprop.recorder import Recording
-from relprop.rules import PAPER
+from relprop.places import Places, by_sample, spread
+from relprop.recording import Recording
+from relprop.rules import PAPER, nothing
 
 
 def check_batch_first(recording: Recording, logits: Tensor) -> None:
     """Follow sample 1 back where its dimension is not known."""
-    batch, last, stream = recording.batch_size, recording.attention[-1], recording.stream
+    batch, last = recording.batch_size, recording.attention[-1]
     unclear = [last] if last.ndim == 3 and last.shape[0] > batch else []
-    if stream is not None and stream.shape[0] == stream.shape[1]:
-        unclear.append(stream)
+    unclear += [x for x in recording.sums[-1] if x.shape[0] == x.shape[1]]
     if batch == 1 or not unclear:
         return
     start = torch.zeros_like(logits).index_fill_(0, torch.tensor(1, device=logits.device), 1)
@@ -29,45 +33,116 @@ def check_batch_first(recording: Recording, logits: Tensor) -> None:
             )
 
 
-def check_patch_order(recording: Recording) -> None:
-    """Patch i must be token ``prefix`` + i of the first block: rows of the grid, one by one.
+def prefix_of(recording: Recording, places: Places) -> int:
+    """How many tokens come before the patches, of which patch i is token ``prefix`` + i.
 
-    Half of these tokens, drawn at random, may depend on these patches alone.
+    After those of a text or a sequence there may be others as well. Raises UnsupportedModel where
+    patches are elsewhere, in another order or mixed.
     """
-    values, (rows, columns) = recording.values, recording.grid
-    tokens = recording.attention[0].shape[-1]
-    prefix = tokens - rows * columns
-    half = torch.rand(rows * columns, generator=torch.Generator().manual_seed(0)) < 0.5
-    # [B, H, N, d] or [B*H, N, d]; [B, N, H, d] is how an einsum may have it.
-    for dimension in [d for d in (-2, -3) if prefix >= 0 and values.shape[d] == tokens]:
-        start = torch.zeros(tokens, device=values.device, dtype=values.dtype)
-        start[prefix:] = half
-        start = start.view(-1, *[1] * (-1 - dimension)).expand_as(values)
-        if not _dependence(recording, start).flatten(2)[:, :, ~half].any():
-            return
+    count, tokens = places.count, recording.attention[0].shape[-1]
+    last, is_picture = tokens - count, places.sides is not None
+    for prefix in [last] if is_picture else dict.fromkeys((last, 0)):
+        for seen in _seen_by_tokens(recording, prefix, count) if last >= 0 else ():
+            if _one_to_one(seen):
+                return prefix
+            if not is_picture and last == 0 and all(some.all() for some in seen):
+                return prefix  # as many tokens, each of which depends on all that is embedded
+    what, order = f"{count} tokens of the input", "in its order"
+    if is_picture:
+        rows, columns = (side.count for side in places.sides)
+        what, order = f"{rows} x {columns} patches", "row by row"
     raise UnsupportedModel(
-        f"the {rows} x {columns} patches are not the last tokens of the first block, row by row, "
-        "or are mixed before it: where each of them went is not known; accepted: class, "
-        "distillation and register tokens before the patches"
+        f"the {what} are not the last tokens of the first block, {order}, or are mixed before it: "
+        "where each of them went is not known; accepted: class, distillation and register tokens "
+        "before the patches"
     )
 
 
-def _dependence(recording: Recording, start: Tensor) -> Tensor:
-    """Above 0 for the patches [B, D, rows, columns] that values with ``start`` above 0 depend on.
-
-    A walk back that spares itself the matrix products: all channels of a token depend on all.
+def follow_tokens(recording: Recording, stream: Tensor) -> list[bool | None]:
+    """Whether token i of ``stream`` depends on what a block's attention makes of token i, and on
+    no other, for each block; None: on none, on ways around the attention of later blocks.
     """
-    token_by_token = {"linear": _linear, "add": _both, "mul": _both}
-    recording.backward.rules, recording.backward.eps = PAPER | token_by_token, 0.0
-    (found,) = torch.autograd.grad(
-        recording.values, recording.patches, start, retain_graph=True, allow_unused=True
-    )
-    return torch.zeros_like(recording.patches) if found is None else found
+    tokens = recording.attention[0].shape[-1]
+    below = [products[0] for products in recording.products]
+    by_half = [_dependence(recording, stream, some, -2, below) for some in _halves(tokens)]
+
+    def followed(found: tuple[Tensor | None, ...]) -> bool | None:
+        if any(f is None for f in found):
+            return None
+        dimensions = _dimensions_of(tokens, found[0])
+        return any(_one_to_one([_any(f.movedim(d, 0)) for f in found]) for d in dimensions)
+
+    return [followed(found) for found in zip(*by_half, strict=True)]
+
+
+def _seen_by_tokens(recording: Recording, prefix: int, count: int) -> Iterator[list[Tensor]]:
+    """Which of ``count`` patches half of as many tokens after ``prefix`` depend on, and the others.
+
+    Two of [count], bool: of the values of the first block, read in one way after the other.
+    """
+    embedding, values = recording.embedding, recording.values[0]
+    tokens = recording.attention[0].shape[-1]
+    if recording.is_text or embedding is None:
+        below = recording.input
+    else:
+        below = embedding.input if embedding.kernel is None else embedding.output
+
+    def patches(found: Tensor) -> Iterator[Tensor]:
+        if below is recording.input:
+            yield found.reshape(len(found), count, -1).transpose(0, 1)
+        elif embedding.kernel is None:
+            yield from (x.transpose(0, 1) for x in by_sample(found, recording.batch_size))
+        else:
+            yield found.flatten(2).movedim(2, 0)
+
+    after = tokens - count - prefix
+    for dimension in _dimensions_of(tokens, values):
+        starts = [F.pad(half, (prefix, after)) for half in _halves(count)]
+        found = [_dependence(recording, values, x, dimension, [below])[0] for x in starts]
+        if all(f is not None for f in found):
+            for parts in zip(*map(patches, found), strict=True):
+                yield [_any(part) for part in parts]
+
+
+def _halves(count: int) -> tuple[Tensor, Tensor]:
+    """Half of them, drawn at random, and the others: two of [count], bool."""
+    half = torch.rand(count, generator=torch.Generator().manual_seed(0)) < 0.5
+    return half, ~half
+
+
+def _one_to_one(seen: Sequence[Tensor]) -> bool:
+    """Whether what the two halves see, each [count], is these halves."""
+    return all(torch.equal(s, half) for s, half in zip(seen, _halves(len(seen[0])), strict=True))
+
+
+def _any(parts: Tensor) -> Tensor:
+    """Whether something is not 0, of each part: [count, ...] -> [count], on the CPU."""
+    return parts.any(dim=tuple(range(1, parts.ndim))).cpu()
+
+
+def _dimensions_of(tokens: int, x: Tensor) -> list[int]:
+    """Those that may be the tokens of [B, H, N, d], [B*H, N, d] or [B, N, H, d]."""
+    return [d for d in (-2, -3) if x.ndim >= -d and x.shape[d] == tokens]
+
+
+def _dependence(
+    recording: Recording,
+    above: Tensor,
+    start: Tensor,
+    dimension: int,
+    below: Sequence[Tensor | GradientEdge],
+) -> tuple[Tensor | None, ...]:
+    """Above 0 for what of ``below`` the tokens ``start`` [N] of ``above`` depend on; None: nothing.
+
+    A walk back that spares itself the matrix products: all channels of a token depend on all. It
+    goes around attention.
+    """
+    walk = {"linear": _linear, "patch_embedding": _linear, "add": spread, "mul": spread}
+    walk |= {"matmul": nothing, "einsum": nothing}
+    recording.backward.rules, recording.backward.eps = PAPER | walk, 0.0
+    arriving = start.to(above).view(-1, *[1] * (-1 - dimension)).expand_as(above)
+    return torch.autograd.grad(above, below, arriving, retain_graph=True, allow_unused=True)
 
 
 def _linear(relevance: Tensor, output: Tensor, input: Tensor, *weights, eps: float) -> Tensor:
     return relevance.sum(dim=-1, keepdim=True).expand_as(input)
-
-
-def _both(relevance: Tensor, output: Tensor, *streams, eps: float, **options) -> tuple:
-    return tuple(relevance.sum_to_size(x.shape) if torch.is_tensor(x) else None for x in streams)

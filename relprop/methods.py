@@ -50,11 +50,12 @@ METHODS: dict[str, Method] = {}
 
 
 def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
-    """Register a method: (trace, target [B], options) -> relevance of the tokens [B, N].
+    """Register a method: (trace, target [B], options) -> relevance of all tokens [B, N].
 
-    Or of the pixels, [B, H, W]. ``rules`` is the rule set it uses unless told otherwise. Several
-    classes are explained at once under ``torch.vmap``, whose limits hold for the function; with
-    ``max_memory`` a trace is of a part of the batch.
+    Or of the input's alone, [B, ``trace.places.count``], or of its pixels, [B, H, W]. ``rules`` is
+    the rule set it uses unless told otherwise. Several classes are explained at once under
+    ``torch.vmap``, whose limits hold for the function; with ``max_memory`` a trace is of a part of
+    the batch.
     """
 
     def add(function: Method) -> Method:
@@ -82,7 +83,14 @@ def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
 
 def _readout(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """w [B, N]: how much of the output's relevance each token of the last block holds."""
+    trace.check_tokens()
     return trace.readout(target, options.rules, options.eps)
+
+
+def _readout_of_chain(trace: Trace, target: Tensor, options: Options) -> Tensor:
+    """w [B, N], for a product of the maps of blocks."""
+    trace.check_chain()
+    return _readout(trace, target, options)
 
 
 def _read(w: Tensor, maps: Tensor) -> Tensor:
@@ -102,7 +110,7 @@ def _read_product(w: Tensor, blocks: list[Tensor], normalize: bool) -> Tensor:
 @method("transformer_attribution")
 def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
-    w = _readout(trace, target, options)
+    w = _readout_of_chain(trace, target, options)
     G = trace.gradient(target, options.start_layer)
     R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
     blocks = [_heads_of_product(g, r) for g, r in zip(G, R, strict=True)]
@@ -112,7 +120,7 @@ def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> T
 @method("generic_attention")
 def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
-    w = _readout(trace, target, options)
+    w = _readout_of_chain(trace, target, options)
     G = trace.gradient(target, options.start_layer, last=True)
     A = trace.attention[options.start_layer :]
     blocks = [_heads_of_product(g, a) for g, a in zip(G, A, strict=True)]
@@ -123,7 +131,7 @@ def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
 def rollout(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Attention rollout (Abnar, Zuidema 2020): product of I + E_h A, rows summing to 1."""
     blocks = [a.mean(dim=1) for a in trace.attention[options.start_layer :]]
-    return _read_product(_readout(trace, target, options), blocks, normalize=True)
+    return _read_product(_readout_of_chain(trace, target, options), blocks, normalize=True)
 
 
 @method("raw_attention")
@@ -159,9 +167,12 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @method("lrp", rules="lrp")
 def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """Relevance all the way to the pixels [B, H, W] or the embeddings [B, N]. Signed."""
+    """Relevance all the way to the pixels [B, H, W], or to embeddings or numbers. Signed.
+
+    Of those, what each token takes: [B, places.count].
+    """
     relevance = trace.source_relevance(target, options.rules, options.eps, last=True)
-    return relevance.sum(dim=1 if relevance.ndim == 4 else -1)
+    return trace.places.of_source(relevance)
 
 
 @method("partial_lrp", rules="lrp")
@@ -179,7 +190,7 @@ def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
 @method("without_gradient")
 def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h R^+."""
-    w = _readout(trace, target, options)
+    w = _readout_of_chain(trace, target, options)
     R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
     return _read_product(w, [_heads(r) for r in R], options.normalize_rows)
 
@@ -187,7 +198,7 @@ def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
 @method("without_relevance")
 def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
-    w = _readout(trace, target, options)
+    w = _readout_of_chain(trace, target, options)
     G = trace.gradient(target, options.start_layer, last=True)
     A = trace.attention[options.start_layer :]
     blocks = [_heads_of_product(g, a > 0) for g, a in zip(G, A, strict=True)]

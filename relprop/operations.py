@@ -125,7 +125,8 @@ SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 # What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
 # keep the role of their input.
-PIXELS = "pixels"
+PIXELS = "pixels"  # of whatever shape: numbers that relevance flows back to
+PICTURE = "picture"  # pixels [B, C, H, W]
 IDS = "ids"
 SCORES = "attention scores"
 ATTENTION = "attention"
@@ -232,8 +233,9 @@ def interpret(function, args, kwargs):
         args = (args[0], *args[1])
     streams = [a for a in tensors_in(*args, *kwargs.values()) if on_path(a)]
     if operation in ("add", "sub", "rsub"):
-        if len(streams) == 1 and (role(streams[0]) == SCORES or _is_bias(args, kwargs)):
-            operation = UNCHANGED  # an attention mask, a bias, a number
+        kept = role(streams[0]) in (SCORES, PICTURE)  # an attention mask, the mean of all pictures
+        if len(streams) == 1 and (kept or _is_bias(args, kwargs)):
+            operation = UNCHANGED
         elif operation == "sub":
             operation, kwargs = "add", {**kwargs, "alpha": -kwargs.get("alpha", 1)}
         elif operation == "rsub":
@@ -243,20 +245,28 @@ def interpret(function, args, kwargs):
     elif operation == "div":
         operation = UNCHANGED if len(streams) == 1 and on_path(args[0]) else None
     elif operation == "matmul" and len(streams) == 1:
+        operation = None
         if on_path(args[0]) and args[1].ndim == 2:  # x @ W is a linear layer written by hand
-            return "linear", (args[0], args[1].mT), kwargs
+            operation, args = "linear", (args[0], args[1].mT)
+    elif operation == "einsum" and len(streams) == 1:
         operation = None
-    elif operation == "linear" and len(streams) > 1 or operation == "einsum" and len(streams) == 1:
+    elif operation in ("linear", "patch_embedding") and not _is_one_layer(operation, args, streams):
         operation = None
-    elif operation == "patch_embedding" and role(streams[0]) != PIXELS:
-        operation = None
+    if operation == "linear" and role(args[0]) == PICTURE:
+        operation = "patch_embedding"  # of patches that were cut by reshaping
     return operation, args, kwargs
+
+
+def _is_one_layer(operation: str, args, streams) -> bool:
+    """Whether a layer's weights are constants, and a convolution's input pixels."""
+    of_pixels = operation == "linear" or role(args[0]) in (PIXELS, PICTURE)
+    return len(streams) == 1 and on_path(args[0]) and of_pixels
 
 
 def _is_bias(args, kwargs) -> bool:
     """Whether a sum's constant is a number or a vector over channels, not a stream of tokens."""
     constants = [a for a in (*args, *kwargs.values()) if not on_path(a)]
-    return all(not isinstance(a, Tensor) or a.ndim < 2 for a in constants)
+    return all(not isinstance(a, Tensor) or a.ndim < 2 or a.numel() == 1 for a in constants)
 
 
 def _out_of_place() -> dict:

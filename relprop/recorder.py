@@ -18,20 +18,23 @@ tensor, and stopping at the lowest attention map that is asked for.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from relprop.attention import COMPOSED
-from relprop.backward import TENSOR, Backward, Recorded
+from relprop.backward import TENSOR, Recorded
 from relprop.checks import (
     check_attention,
     check_batch_first,
     check_block,
     check_one_pass,
+    check_patches,
     check_recorded,
     check_softmax,
     run_unknown,
@@ -60,27 +63,14 @@ from relprop.operations import (
     whole,
     writes_in_place,
 )
-
-
-@dataclass
-class Recording:
-    """What a recorder saw."""
-
-    batch_size: int
-    backward: Backward = field(default_factory=Backward)
-    attention: list[Tensor] = field(default_factory=list)  # [B, H, N, N] a block, or [B*H, N, N]
-    stream: Tensor | None = None  # [B, N, D]: tokens after the last block
-    source: Tensor | None = None  # pixels [B, C, H, W] or embeddings [B, N, D]
-    grid: tuple[int, int] | None = None  # patches: rows, columns
-    patches: Tensor | None = None  # [B, D, rows, columns], until it is known where they went
-    values: Tensor | None = None  # V of the first block, [B, H, N, d] or [B*H, N, d]
+from relprop.recording import Embedding, Recording
 
 
 class _Active(threading.local):
     """The recorders of this thread, innermost last: an outer one pauses for an inner one."""
 
     def __init__(self) -> None:
-        self.stack: list[Recorder] = []
+        self.stack: list[Recorder | None] = []
 
 
 class Recorder(TorchFunctionMode):
@@ -97,7 +87,7 @@ class Recorder(TorchFunctionMode):
         self._device = device
         self.recording = Recording(batch_size)
         self._largest = largest
-        self._embedded = False
+        self._embedded = self._patches = False
         self._rewritten: dict[int, tuple[Tensor, Tensor]] = {}
         self._stale_storages: set[int] = set()
 
@@ -108,6 +98,16 @@ class Recorder(TorchFunctionMode):
     def __exit__(self, *exception):
         self._active.stack.pop()
         return super().__exit__(*exception)
+
+    @classmethod
+    @contextmanager
+    def paused(cls) -> Iterator[None]:
+        """What is done within is no part of a recording, such as that of a model that explains."""
+        cls._active.stack.append(None)
+        try:
+            yield
+        finally:
+            cls._active.stack.pop()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -143,6 +143,8 @@ class Recorder(TorchFunctionMode):
         if operation in ("add", "mul") and (x := common_origin(path)) is not None and len(path) > 1:
             operation, path = UNCHANGED, [x]  # an activation written out by hand
         recorded = self._record(operation, rule_args, rule_kwargs, output, path)
+        if operation in ("patch_embedding", "linear"):
+            self._note_embedding(operation, rule_args, rule_kwargs, recorded)
         if operation == UNCHANGED and function in ELEMENTWISE and recorded is not path[0]:
             set_origin(recorded, path[0])
         if function in SOFTMAX and role(path[0]) == SCORES:
@@ -151,15 +153,21 @@ class Recorder(TorchFunctionMode):
         return recorded
 
     def _run_off_path(self, function, args, kwargs):
-        output = function(*args, **kwargs)
-        if function is F.embedding and self.recording.source is None and role(args[0]) == IDS:
+        output, recording = function(*args, **kwargs), self.recording
+        first = next(iter((*args, *kwargs.values())), None)
+        if not isinstance(first, Tensor) or role(first) != IDS:
+            return output
+        if function is F.embedding and recording.input is None:
             # The first look-up of the model's ids. Later ones (positions, types) are constants.
-            self.recording.source = set_role(output.requires_grad_(), None)
-        elif args and isinstance(args[0], Tensor) and role(args[0]) == IDS:
-            if function is F.embedding and self.recording.attention:
-                check_one_pass(output, self.recording.source)
-            for moved in tensors_in(output):
-                set_role(moved, IDS)
+            recording.input = recording.source = set_role(output.requires_grad_(), None)
+            recording.is_text = True
+            return output
+        if function is F.embedding and not recording.is_text:
+            recording.has_others = True
+        elif function is F.embedding and recording.attention:
+            check_one_pass(output, recording.input)
+        for moved in tensors_in(output):
+            set_role(moved, IDS)
         return output
 
     def _record(self, operation, args, kwargs, output, path) -> Tensor:
@@ -179,34 +187,40 @@ class Recorder(TorchFunctionMode):
         recorded = Recorded.apply(
             self.recording.backward, operation, args, kwargs, output, *tensors
         )
+        set_role(recorded, role(path[0]) if operation == UNCHANGED else None)
+        self._follow(recorded, path, all_of_it=operation == UNCHANGED)
         self._note(operation, path, recorded)
         return recorded
 
     def _note(self, operation: str, path: list[Tensor], output: Tensor) -> None:
-        recording = self.recording
-        set_role(output, role(path[0]) if operation == UNCHANGED else None)
-        self._follow(output, path, all_of_it=operation == UNCHANGED)
-        if operation == "patch_embedding":
-            if recording.grid is not None:
-                raise UnsupportedModel(
-                    "a second patch embedding: the model sees the image twice, and relevance "
-                    "follows one pass; explain the passes one by one"
-                )
-            recording.source, recording.patches = path[0], output
-            recording.grid, self._embedded = tuple(output.shape[-2:]), True
-        elif operation == "linear" and not self._embedded:
-            # The relevance of a text ends where its embeddings are complete: at the first layer.
-            recording.source, self._embedded = whole(path[0]), True
-        elif operation == "add":
+        if operation == "add":
             if role(path[0]) == SCORES:
                 set_role(output, SCORES)
             elif output.ndim == 3:
-                recording.stream = output
+                self.recording.sums[-1].append(output)
         elif operation in ("matmul", "einsum"):
             if role(path[0]) == ATTENTION:
                 self._note_attention(path[0], path[1:], output)
             else:
                 set_role(output, SCORES)
+
+    def _note_embedding(self, operation: str, args, kwargs, output: Tensor) -> None:
+        """Of the first layer on the input: there its tokens begin, and a text's are complete."""
+        if operation == "linear" and self._embedded:
+            return
+        recording, convolved = self.recording, args[1].ndim == 4
+        if operation == "patch_embedding":
+            if self._patches:
+                raise UnsupportedModel(
+                    "a second patch embedding: the model sees the image twice, and relevance "
+                    "follows one pass; explain the passes one by one"
+                )
+            check_patches(args[0], recording.batch_size)
+            self._patches = True
+        options = dict(zip(("stride", "padding", "dilation"), args[3:6], strict=False)) | kwargs
+        kernel = tuple(args[1].shape[2:]) if convolved else None
+        recording.embedding = Embedding(args[0], output, kernel, options)
+        recording.source, self._embedded = args[0] if convolved else whole(args[0]), True
 
     def _note_attention(self, attention: Tensor, others: list[Tensor], output: Tensor) -> None:
         """``others``: V, and whatever else an einsum may multiply them by."""
@@ -214,11 +228,13 @@ class Recorder(TorchFunctionMode):
         block = next((b for b, known in enumerate(seen) if attention is known), len(seen))
         check_block(max(map(height, others)), block)
         if block == len(seen):
-            check_attention(attention, self.recording.batch_size)
-            if block == 0:
-                self.recording.values = others[0]
+            check_attention(attention, self.recording.batch_size, seen)
             seen.append(attention)
+            self.recording.values.append(others[0])
+            self.recording.products.append([])
+            self.recording.sums.append([])
             self.recording.backward.blocks += 1
+        self.recording.products[block].append(get_gradient_edge(output))
         set_height(output, block + 1)
 
     def _follow(self, output: Tensor, path: list[Tensor], all_of_it: bool) -> None:
@@ -242,7 +258,7 @@ class Recorder(TorchFunctionMode):
             kwargs = kwargs | {"inplace": False}
         if function is Tensor.__setitem__:
             check_recorded(path)
-            output = set_role(target.clone(), role(target))
+            output = set_role(target.clone(), role(path[0]))
             self._follow(output, path, all_of_it=False)
             function(output, *args[1:])
         else:

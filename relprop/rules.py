@@ -148,21 +148,45 @@ def conv2d_z_box(
     z = x W - l W+ - h W-  with l and h the lowest and the highest value of the image itself.
     Shapes: ``input`` [B, C, H, W]; ``weight`` [D, C, h, w]; ``relevance`` [B, D, rows, columns].
     """
-    low = input.amin(dim=(1, 2, 3), keepdim=True)
-    high = input.amax(dim=(1, 2, 3), keepdim=True)
+
+    def convolve(x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, None, *args, **kwargs)
+
+    return _z_box(convolve, relevance, input, weight, eps)
+
+
+def linear_z_box(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
+) -> Tensor:
+    """:func:`conv2d_z_box` of patches that were cut by reshaping and embedded by a linear layer.
+
+    Shapes: ``input`` [B, ..., in]; ``weight`` [D, in]; ``relevance`` [B, ..., D].
+    """
+    return _z_box(F.linear, relevance, input, weight, eps)
+
+
+def _z_box(layer: Callable, relevance: Tensor, input: Tensor, weight: Tensor, eps: float) -> Tensor:
+    bounds = input.flatten(1).aminmax(dim=1)
+    low, high = (bound.view(-1, *[1] * (input.ndim - 1)) for bound in bounds)
     corners = [x.expand_as(input) for x in (input, low, high)]
     weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
 
     def z(*corners: Tensor) -> Tensor:
-        pairs = zip(corners, weights, strict=True)
-        return sum(F.conv2d(x, w, None, *args, **kwargs) for x, w in pairs)
+        return sum(layer(x, w) for x, w in zip(corners, weights, strict=True))
 
     Z, transposed = torch.func.vjp(z, *corners)
-    magnitude = (
-        torch.maximum(low.abs(), high.abs()) * weight.abs().sum(dim=(1, 2, 3))[:, None, None]
-    )
+    of_channel = weight.abs().flatten(1).sum(dim=1).view(-1, *[1] * (weight.ndim - 2))
+    magnitude = torch.maximum(low.abs(), high.abs()) * of_channel
     S = divide(relevance, Z.masked_fill(Z <= _rounding(magnitude), 0), eps)
     return sum(x * c for x, c in zip(corners, transposed(S), strict=True))
+
+
+def z_box(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, *args, eps: float, **kwargs
+) -> Tensor:
+    """The z-box rule of a patch embedding, a convolution or a linear layer."""
+    rule = conv2d_z_box if weight.ndim == 4 else linear_z_box
+    return rule(relevance, output, input, weight, *args, eps=eps, **kwargs)
 
 
 # ------------------------------------------------------------------------ sums and products
@@ -236,9 +260,14 @@ def proportional(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
+def nothing(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
+    """The rule of what no relevance passes through."""
+    return ()
+
+
 PAPER: RuleSet = {
     "linear": linear_z_plus,
-    "patch_embedding": conv2d_z_box,
+    "patch_embedding": z_box,
     "add": add_keeping_shares,
     "matmul": matmul_halves,
     "einsum": proportional(torch.einsum),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError
 
+from relprop.chain import chain_of, settle_source
 from relprop.checks import check_recorded
+from relprop.contexts import as_if_alone, evaluating, walking
 from relprop.errors import UnsupportedModel
 from relprop.inputs import leaves, logits_of
-from relprop.layout import check_batch_first, check_patch_order
-from relprop.recorder import Recorder, Recording
+from relprop.layout import check_batch_first, prefix_of
+from relprop.places import Places, places_of
+from relprop.recorder import Recorder
+from relprop.recording import Recording
 from relprop.rules import RuleSet, rule_set
 
 DEFAULT_EPS = 1e-9
@@ -25,13 +27,19 @@ _RECORDING = threading.RLock()  # recordings change the model's train/eval flags
 class Trace:
     """One recorded forward pass: ask it for as many classes and rule sets as you like.
 
-    ``logits`` [B, C]; ``attention`` one map a block, [B, H, N, N]; ``grid`` the rows and columns of
-    a convolutional patch embedding, or None; ``prefix`` the number of tokens before the patches
-    (class token, distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps
-    are 0 on padding. The recorded graph lives as long as the trace, unless it is ``single_use``.
+    ``logits`` [B, C]; ``attention`` one map a block, [B, H, N, N]; ``places`` what tokens are
+    parts of the input, and where in it they lie; ``grid`` the rows and columns of its patches, None
+    where it is no picture; ``prefix`` the number of tokens before the patches (class token,
+    distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps are 0 on
+    padding. The recorded graph lives as long as the trace, unless it is ``single_use``.
     """
 
     def __init__(self, logits: Tensor, recording: Recording, valid: Tensor | None = None) -> None:
+        if recording.input is None:
+            raise UnsupportedModel(
+                "no embedding of the ids was seen; accepted: ids that go through "
+                "torch.nn.Embedding or torch.nn.functional.embedding, or an input of floats"
+            )
         if not recording.attention or not logits.requires_grad:
             raise UnsupportedModel(
                 "no attention map was seen between the input and the logits: the model has no "
@@ -43,14 +51,19 @@ class Trace:
         # need not hand out anew. Walks after it are autograd's RuntimeError.
         self.single_use = False
         self._walking = threading.RLock()  # the recording knows of one walk back at a time
-        self.grid = recording.grid
-        with _walk(logits.device):
+        with walking(logits.device):
             check_batch_first(recording, logits)
-            if self.grid is not None:
-                check_patch_order(recording)
-        recording.values = recording.patches = None
-        tokens = recording.attention[-1].shape[-1]
-        self.prefix = tokens - self.grid[0] * self.grid[1] if self.grid else 0
+            settle_source(recording, logits)
+            places = places_of(recording)
+            self.prefix = 0 if places is None else prefix_of(recording, places)
+            self._chain = chain_of(recording, logits)
+        recording.forget_tokens()
+        if places is None:
+            source = recording.source
+            places = Places(
+                self.tokens, channels=-1 if source is not None and source.ndim > 2 else None
+            )
+        self.places = places
         self.valid = valid if valid is not None and self._is_padding(valid) else None
         self._has_padding = self.valid is not None and not bool(self.valid.all())
 
@@ -62,6 +75,16 @@ class Trace:
     def attention(self) -> tuple[Tensor, ...]:
         """A^b of every block, [B, H, N, N]."""
         return tuple(self._finished(a.detach()) for a in self._recording.attention)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a block, those that are no part of the input among them."""
+        return self._recording.attention[-1].shape[-1]
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        sides = self.places.sides
+        return sides and tuple(side.count for side in sides)
 
     @property
     def depth(self) -> int:
@@ -76,7 +99,7 @@ class Trace:
     @property
     def stream_nbytes(self) -> int:
         """Bytes of the tokens after the last block, [B, N, D]; 0 where they were not seen."""
-        return 0 if self._recording.stream is None else self._recording.stream.nbytes
+        return 0 if self._chain.stream is None else self._chain.stream.nbytes
 
     def gradient(
         self, target: Tensor, start_layer: int = 0, *, last: bool = False
@@ -135,7 +158,7 @@ class Trace:
         *,
         last: bool = False,
     ) -> Tensor:
-        """Relevance of the pixels [B, C, H, W] or of the embeddings [B, N, D].
+        """Relevance of the pixels [B, C, H, W], of the embeddings [B, N, D] or of other numbers.
 
         ``last`` as in :meth:`gradient`.
         """
@@ -152,14 +175,20 @@ class Trace:
         alone, the two halves of a distilled model, spread out where tokens are averaged. Costs no
         more than the head: the walk stops at the last block's output.
         """
-        stream, tokens = self._recording.stream, self._recording.attention[-1].shape[-1]
-        if stream is None or stream.shape[1] != tokens:
-            raise UnsupportedModel(
-                f"the tokens after the last block ([B, {tokens}, D], the sum of a residual stream) "
-                "were not seen, so it is not known which of them the head reads"
-            )
-        held = self._walk_back([stream], target, rules, eps)[0].sum(dim=-1).abs()
+        if self._chain.stream is None:
+            raise UnsupportedModel(self._chain.no_stream)
+        held = self._walk_back([self._chain.stream], target, rules, eps)[0].sum(dim=-1).abs()
         return torch.nan_to_num(held / held.sum(dim=-1, keepdim=True))
+
+    def check_tokens(self) -> None:
+        """Raises UnsupportedModel where the tokens of a block are not those of the first."""
+        if self._chain.no_tokens:
+            raise UnsupportedModel(self._chain.no_tokens)
+
+    def check_chain(self) -> None:
+        """Raises UnsupportedModel where the maps of blocks may not be multiplied."""
+        if self._chain.no_chain:
+            raise UnsupportedModel(self._chain.no_chain)
 
     def _is_padding(self, valid: Tensor) -> bool:
         """Other masks, such as [N, N], say which token may attend to which.
@@ -191,7 +220,7 @@ class Trace:
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
         backward = self._recording.backward
-        with self._walking, _walk(self._logits.device):  # a rule may need a graph of its own
+        with self._walking, walking(self._logits.device):  # a rule may need a graph of its own
             backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
             classes = torch.arange(self._logits.shape[1], device=target.device)
             start = (classes == target[:, None]).to(self._logits.dtype)
@@ -217,7 +246,8 @@ def record(
 ) -> Trace:
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
-    ``inputs``: a tensor (pixels [B, C, H, W] or ids [B, N]) or a mapping of keyword tensors; an
+    ``inputs``: a tensor (pixels [B, C, H, W], ids [B, N], or numbers of another shape, such as
+    vectors [B, N] and sequences of vectors [B, N, F]) or a mapping of keyword tensors; an
     ``attention_mask`` [B, N] among them says which tokens are padding. The model returns logits
     [B, C], alone, as ``.logits``, or as the only [B, C] of a tuple. Its parameters, gradients and
     train/eval state are left as they were. It runs in the parameters' own precision: autocast is
@@ -227,12 +257,15 @@ def record(
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
-        keywords, batch_size = leaves(keywords)
+        keywords, numbers, batch_size = leaves(keywords)
         with (
-            _evaluating(model),
+            evaluating(model),
             torch.compiler.set_stance("force_eager"),
             Recorder(batch_size, largest, torch.device(device).type) as recorder,
         ):
+            recording = recorder.recording
+            recording.input = numbers[0] if numbers else None
+            recording.has_others = len(numbers) > 1
             output = model(keywords[""]) if "" in keywords else model(**keywords)
         logits = recorder.current(logits_of(output))
         if logits.requires_grad:
@@ -245,45 +278,4 @@ def record(
         )
     mask = keywords.get("attention_mask")
     valid = mask.bool() if mask is not None and mask.ndim == 2 else None
-    return Trace(logits, recorder.recording, valid)
-
-
-@contextmanager
-def as_if_alone(device: torch.device | str) -> Iterator[None]:
-    """Outside of the inference mode and autocast that a caller may be in."""
-    with torch.inference_mode(False), torch.autocast(torch.device(device).type, enabled=False):
-        yield
-
-
-@contextmanager
-def _walk(device: torch.device) -> Iterator[None]:
-    try:
-        with as_if_alone(device):
-            yield
-    except CheckpointError:
-        raise UnsupportedModel(
-            "the model checkpoints its activations, and not by a switch of its modules "
-            "(grad_checkpointing, gradient_checkpointing): blocks would run a second time, unseen"
-        ) from None
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation and without gradient checkpointing; as it was afterwards.
-
-    Checkpointing would run blocks a second time, outside the recording.
-    """
-    switches = ("training", "grad_checkpointing", "gradient_checkpointing")
-    before = [
-        (module, switch, value)
-        for module in model.modules()
-        for switch in switches
-        if (value := module.__dict__.get(switch)) is not None
-    ]
-    try:
-        for module, switch, _ in before:
-            module.__dict__[switch] = False
-        yield
-    finally:
-        for module, switch, value in before:
-            module.__dict__[switch] = value
+    return Trace(logits, recording, valid)

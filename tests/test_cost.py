@@ -39,6 +39,12 @@ def test_cost(method, passes, priced):
     assert forward <= cost <= passes * forward
 
 
+def test_a_recording_costs_a_forward_pass(priced):
+    """To find out where tokens went costs no matrix product."""
+    model, images, forward = priced
+    assert products(lambda: relprop.record(model, images)) == forward
+
+
 def test_cost_of_further_classes(priced):
     """Gradient 1 + relevance 2: the denominators of the z+ rule are the same for all classes."""
     model, images, forward = priced

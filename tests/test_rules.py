@@ -183,6 +183,36 @@ def test_linear_bf16(make, B, inputs, outputs, eps):
         assert (error <= 2**-6 * slow_linear_z_plus(r.abs(), v, W, eps) + 1e-12).all()
 
 
+def slow_linear_z_box(R: Tensor, x: Tensor, W: Tensor, eps: float) -> Tensor:
+    """One image: R [patches, out], x [patches, in], W [out, in]."""
+    low, high = x.min().item(), x.max().item()
+    relevance = torch.zeros_like(x)
+    for p, d in indices(R):
+        parts = [
+            (x[p, i] * w - low * max(w, 0) - high * min(w, 0)).item()
+            for i, w in enumerate(W[d].tolist())
+        ]
+        for i, part in enumerate(parts):
+            relevance[p, i] += part * s(R[p, d].item(), sum(parts), eps)
+    return relevance
+
+
+@check(
+    make=tensor_makers(),
+    **dict.fromkeys(("B", "P", "inputs", "outputs"), SIZE),
+    biased=st.booleans(),
+    eps=EPS,
+)
+def test_linear_z_box(make, B, P, inputs, outputs, biased, eps):
+    x, W, bias = make(B, P, inputs), make(outputs, inputs), make(outputs) if biased else None
+    y = F.linear(x, W, bias)
+    R = make(*y.shape)
+    expected = [slow_linear_z_box(r, v, W, eps) for r, v in zip(R, x, strict=True)]
+    found = rules.linear_z_box(R, y, x, W, bias, eps=eps)
+    assert_equal(found, stack(expected))
+    assert torch.equal(rules.PAPER["patch_embedding"](R, y, x, W, bias, eps=eps), found)
+
+
 @pytest.mark.parametrize(
     "kernel, stride, padding", [(2, 2, 0), (3, 2, 0), (1, 2, 0), (2, 1, 1)],
     ids=["patches", "overlapping", "with gaps", "padded"],

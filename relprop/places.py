@@ -1,0 +1,279 @@
+"""Where in the input the patches and tokens of a recording come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.backward import Backward
+from relprop.errors import UnsupportedModel
+from relprop.recording import Recording
+from relprop.rules import PAPER
+from relprop.sides import Side
+
+DIGIT = 128  # coordinates are followed in two digits: numbers that bfloat16 holds exactly
+NONE = torch.iinfo(torch.long).max
+
+
+@dataclass(frozen=True)
+class Places:
+    """The ``count`` patches of a picture, words of a text or entries of a sequence, as embedded.
+
+    ``order``: those that look at the input, in its own order (of a picture: row by row); None is
+    all of them as they come. ``sides``: where they lie along height and width of a picture; None
+    of other inputs. Relevance of the source is summed over its dimension ``channels`` (None: over
+    none), or over the places in a sample that each patch takes, ``entries`` [count, k].
+    """
+
+    count: int
+    order: Tensor | None = None
+    sides: tuple[Side, Side] | None = None
+    channels: int | None = -1
+    entries: Tensor | None = None
+
+    def of_source(self, relevance: Tensor) -> Tensor:
+        """The relevance of the source by pixels, [B, H, W], or by tokens, [B, count]."""
+        if self.entries is not None:  # -1 is a constant, such as padding
+            return F.pad(relevance.flatten(1), (0, 1))[:, self.entries].sum(dim=-1)
+        return relevance if self.channels is None else relevance.sum(dim=self.channels)
+
+
+def places_of(recording: Recording) -> Places | None:
+    """Where the patches of the recorded input lie; None where nobody knows what its tokens are.
+
+    From here on the source of a picture's relevance is the picture itself. Raises UnsupportedModel
+    where its patches are no regular grid.
+    """
+    embedding, given = recording.embedding, recording.input
+    if embedding is None or given is None:
+        return None
+    if recording.is_text:
+        return Places(count=given[0, ..., 0].numel())
+    convolved = embedding.kernel is not None
+    if not convolved and given.ndim < 4 and recording.has_others:
+        return None  # tokens may be of other inputs
+    if convolved and given.ndim == 2:
+        given = embedding.input  # of a vector: the picture that the model makes of it
+    seen = _seen(recording, given)
+    if seen is None:
+        if convolved or given.ndim > 3:
+            raise _unknown("values are mixed (averaged, resized) before patches are cut")
+        return _as_they_come(recording)
+    looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
+    # low + high: distinct also of patches that the input's edge clips
+    position = seen.amax(dim=-1) + seen.masked_fill(seen < 0, NONE).amin(dim=-1)
+    position = position.masked_fill(~looking, -1)
+    varying = [d for d, p in enumerate(position) if len(p[looking].unique()) > 1]
+    axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
+    if axes is None:
+        return _sequence(recording, position[varying[0] if varying else 0], looking)
+    recording.source = given
+    order = _raster(*position[list(axes)], looking)  # [rows, columns]
+    by_side = (seen[axes[0], order], seen[axes[1], order.T])  # [rows, columns, k], [columns, ...]
+    return Places(
+        count=len(looking),
+        order=_unless_as_they_come(order.flatten(), len(looking)),
+        sides=tuple(
+            _side(given.shape[1 + d], x.flatten(1)) for d, x in zip(axes, by_side, strict=True)
+        ),
+        channels=next((1 + d for d in range(len(seen)) if d not in axes), None),
+    )
+
+
+def _sequence(recording: Recording, position: Tensor, looking: Tensor) -> Places:
+    """Of tokens or patches [P] at these positions along a sequence."""
+    order = position.argsort(stable=True)[(~looking).sum() :]
+    taken = _seen(recording, recording.source)
+    if taken is None:
+        raise _unknown("values are mixed before the first layer")
+    entries = _flat(taken, recording.source.shape[1:])
+    return Places(len(looking), _unless_as_they_come(order, len(looking)), entries=entries)
+
+
+def _as_they_come(recording: Recording) -> Places:
+    """Of a sequence whose entries are mixed first, as by their mean: one token for each entry."""
+    if recording.input.shape[:2] != recording.embedding.input.shape[:2]:
+        recording.embedding = None  # a side branch
+    channels = -1 if recording.source.ndim > 2 else None
+    return Places(count=recording.input.shape[1], channels=channels)
+
+
+def _unknown(why: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"where in the input each patch lies is not known: {why}; accepted: a picture [B, C, H, W] "
+        "cut into a regular grid by a convolution, or by rearranging it for a linear layer, before "
+        "which pixels are shifted, scaled and padded alone; vectors [B, N] and sequences [B, N, F]"
+    )
+
+
+def _unless_as_they_come(order: Tensor, count: int) -> Tensor | None:
+    return None if torch.equal(order, torch.arange(count)) else order
+
+
+def _axes_of_picture(
+    varying: list[int], shape: tuple[int, ...], convolved: bool
+) -> tuple[int, int] | None:
+    """Which dimensions of a sample are height and width; None of a sequence.
+
+    ``varying``: those along which patches lie at different places.
+    """
+    if not convolved and len(varying) < 2 and (len(shape) != 3 or varying == [0]):
+        return None
+    if len(shape) == 2:
+        return 0, 1
+    if len(shape) == 3 and 0 not in varying:
+        return 1, 2  # [C, H, W]
+    if len(shape) == 3 and 2 not in varying and shape[2] < shape[0]:
+        return 0, 1  # [H, W, C]
+    raise _unknown(f"they lie along {len(varying)} dimensions of the input's {list(shape)}")
+
+
+def _raster(vertical: Tensor, horizontal: Tensor, looking: Tensor) -> Tensor:
+    """The patches at these positions [P] as they lie in the picture: [rows, columns]."""
+    row, column = (x[looking].unique(return_inverse=True)[1] for x in (vertical, horizontal))
+    shape = int(row.max()) + 1, int(column.max()) + 1
+    place = row * shape[1] + column
+    if not torch.equal(place.sort().values, torch.arange(shape[0] * shape[1])):
+        raise _unknown("they are no grid of rows and columns")
+    return looking.nonzero()[:, 0][place.argsort()].view(shape)
+
+
+def _side(size: int, seen: Tensor) -> Side:
+    """Of the coordinates that each of the patches along a side sees: [patches, k], -1 is none.
+
+    Patches are cut alike: entry j of patch i is coordinate i * stride + a constant of j. But where
+    that is outside, in padding, it may be a pixel of the same patch (reflected, or replicated).
+    """
+    known, index = seen >= 0, torch.arange(len(seen))[:, None]
+    steps = seen.diff(dim=0)[known[1:] & known[:-1]]
+    if len(seen) > 1 and not len(steps):
+        raise _unknown("no two of them are cut alike")
+    stride = int(steps.median()) if len(seen) > 1 else 0
+    seen, known = seen[:, known.any(dim=0)], known[:, known.any(dim=0)]
+    constants = (seen - index * stride).double().masked_fill(~known, torch.nan)
+
+    def fits(constant: Tensor) -> Tensor:
+        place = constant + index * stride
+        outside = (place < 0) | (place >= size)
+        own = (seen >= place.amin(dim=1, keepdim=True)) & (seen <= place.amax(dim=1, keepdim=True))
+        return (~known | (seen == place) | outside & own).all(dim=0)
+
+    # Of two patches, one of which sees padding, the median may be that one's.
+    lower, upper = constants.nanmedian(dim=0).values, -(-constants).nanmedian(dim=0).values
+    constant = torch.where(fits(lower), lower, upper)
+    if not fits(constant).all():
+        raise _unknown("they are cut at unequal distances")
+    first, length = int(constant.min()), int(constant.max() - constant.min()) + 1
+    return Side(size, len(seen), first, stride or length, length)
+
+
+# ------------------------------------------------------------------------------- coordinates
+
+
+def _seen(recording: Recording, origin: Tensor) -> Tensor | None:
+    """What each patch sees of ``origin``: coordinates in a sample, [dims, P, k]; -1 is none."""
+    embedding, backward = recording.embedding, recording.backward
+    if embedding.kernel is not None:
+        if embedding.input is origin:  # one channel tells for all
+            sizes = map(torch.arange, (1, *origin.shape[2:]))
+            found = torch.stack(torch.meshgrid(*sizes, indexing="ij"))
+        else:
+            found = coordinates(embedding.input, origin, backward)
+        return None if found is None else _windows(found, embedding.kernel, **embedding.options)
+    for arranged in by_sample(embedding.input, len(origin)):
+        found = coordinates(arranged, origin, backward)
+        if found is not None:
+            return found
+    return None
+
+
+def _windows(places: Tensor, kernel, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """The coordinates [dims, C, H, W] that a convolution sees: [dims, rows * columns, k]."""
+    if isinstance(padding, str):
+        dilations = dilation if isinstance(dilation, tuple) else (dilation, dilation)
+        h, w = (d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilations, strict=True))
+        places = F.pad(places, (w // 2, w - w // 2, h // 2, h - h // 2), value=-1)
+        padding = 0
+    # What is padded is 0: coordinates are counted from 1.
+    found = F.unfold(places.double() + 1, kernel, dilation, padding, stride)
+    return found.mT.long() - 1
+
+
+def by_sample(embedded: Tensor, batch: int) -> Iterator[Tensor]:
+    """What a linear layer takes as [B, P, k], one reading after the other."""
+    if embedded.shape[0] % batch == 0:  # [B, ..., k] or [B * P, k]
+        yield embedded.reshape(batch, -1, embedded.shape[-1])
+    if embedded.ndim == 3 and embedded.shape[1] == batch:  # [P, B, k]
+        yield embedded.transpose(0, 1)
+
+
+def coordinates(x: Tensor, origin: Tensor, backward: Backward) -> Tensor | None:
+    """Where in its sample of ``origin`` each entry of ``x`` comes from: [dims, *x.shape[1:]].
+
+    -1 for a constant, such as padding. None where entries are mixed, or samples not alike.
+    """
+    moved = _mover(x, origin, backward)
+    if moved is None:
+        return None
+    known = moved(torch.ones_like(origin))
+    if not ((known == 0) | (known == 1)).all():
+        return None
+    found = []
+    for dim, size in enumerate(origin.shape):
+        index = torch.arange(size, device=origin.device)
+        index = index.view(-1, *[1] * (origin.ndim - 1 - dim)).expand(origin.shape)
+        high, low = (moved(digit.to(origin)).double() for digit in (index // DIGIT, index % DIGIT))
+        place = (high * DIGIT + low).long().masked_fill(known == 0, -1).cpu()
+        sample = torch.arange(len(x)).view(-1, *[1] * (x.ndim - 1))
+        expected = sample if dim == 0 else place[:1]
+        if not ((place == expected) | (place < 0) & (dim == 0)).all():
+            return None
+        found.append(place[0])
+    return torch.stack(found[1:])
+
+
+def _mover(x: Tensor, origin: Tensor, backward: Backward):
+    """The linear map from values of ``origin`` to those of ``x``: 1 where it is moved, 0 else.
+
+    The transpose of how relevance moves from ``x`` to ``origin``; what is mixed on the way, by
+    other operations than a sum with a constant, is NaN.
+    """
+    rules = {operation: _mixed for operation in PAPER} | {"add": spread}
+    arriving = torch.zeros_like(x, requires_grad=True)
+    backward.rules, backward.eps = rules, 0.0
+    with torch.enable_grad():
+        (leaving,) = torch.autograd.grad(
+            x, origin, arriving, create_graph=True, retain_graph=True, allow_unused=True
+        )
+    if leaving is None or not leaving.requires_grad:
+        return None
+
+    def moved(values: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(leaving, arriving, values, retain_graph=True)
+        return found
+
+    return moved
+
+
+def spread(relevance: Tensor, output: Tensor, *streams, eps: float, **options) -> tuple:
+    """A rule by which all that is added or multiplied gets all that arrives."""
+    return tuple(relevance.sum_to_size(x.shape) if torch.is_tensor(x) else None for x in streams)
+
+
+def _mixed(relevance: Tensor, output: Tensor, *inputs, eps: float, **options) -> tuple:
+    return tuple(
+        torch.full_like(x, torch.nan) * relevance.sum() if torch.is_tensor(x) else None
+        for x in inputs
+    )
+
+
+def _flat(places: Tensor, shape: torch.Size) -> Tensor:
+    """Coordinates [dims, P, k] as places in a flat sample, [P, k]; -1 is none."""
+    flat = torch.zeros_like(places[0])
+    for place, size in zip(places, shape, strict=True):
+        flat = flat * size + place
+    return flat.masked_fill(places[0] < 0, -1)
