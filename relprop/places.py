@@ -38,7 +38,8 @@ class Places:
     def of_source(self, relevance: Tensor) -> Tensor:
         """The relevance of the source by pixels, [B, H, W], or by tokens, [B, count]."""
         if self.entries is not None:  # -1 is a constant, such as padding
-            return F.pad(relevance.flatten(1), (0, 1))[:, self.entries].sum(dim=-1)
+            entries = self.entries.to(relevance.device)
+            return F.pad(relevance.flatten(1), (0, 1))[:, entries].sum(dim=-1)
         return relevance if self.channels is None else relevance.sum(dim=self.channels)
 
 

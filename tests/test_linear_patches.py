@@ -144,6 +144,24 @@ def test_patches_that_overlap(method):
     torch.testing.assert_close(found.relevance, expected.relevance)
 
 
+@METHODS
+def test_within_a_model_that_explains_another(method):
+    """To find out where the patches lie is no part of the outer recording."""
+    inner, outer, x = linear("reshape"), Plain(), pixels()
+
+    class Masking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = inner, outer
+
+        def forward(self, x: Tensor) -> Tensor:
+            heat = relprop.explain(inner, x, TARGET, method).heatmap(12)[:, None]
+            return outer(x * (1 + heat))
+
+    expected = relprop.explain(inner, x, TARGET, method).heatmap(12)[:, None]
+    assert_same(everything(Masking(), x), everything(outer, x * (1 + expected)))
+
+
 class AsVitPytorchHasIt(nn.Module):
     """Rearranged, normalised, embedded and normalised again; class token and registers."""
 

@@ -103,6 +103,20 @@ def test_tensors_by_name(name):
         assert torch.equal(f, e)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: F.linear(WEIGHT, x),
+        lambda x: F.linear(x, x),
+        lambda x: F.conv2d(torch.ones(2, 5, 8, 8).double(), x[..., None, None]),
+    ],
+)
+def test_a_layer_whose_weights_are_made_of_the_input_is_refused(layer):
+    """Its weight would get no relevance, and nobody would see."""
+    with pytest.raises(UnsupportedModel, match="no relevance rule for .* as called here"):
+        walk_back(layer, torch.ones(4, 3).double(), torch.randn(3, 5, dtype=torch.float64))
+
+
 def test_tensor_by_a_name_that_no_rule_knows():
     a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
     with pytest.raises(UnsupportedModel, match="mul"):

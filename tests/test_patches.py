@@ -151,6 +151,21 @@ def test_a_timm_model_that_pads(method, tiny_vit):
 
 
 @METHODS
+@pytest.mark.parametrize("sides", [(3, 0, 0, 2), (0, 3, 2, 0), (0, 3, 0, 2)])
+def test_two_patches_a_side_one_of_which_sees_copies_of_the_edge(method, sides, tiny_vit):
+    """Where a patch lies is told by the pixels that both see."""
+    model, pad = tiny_vit(img_size=16), torch.nn.ReplicationPad2d(sides)
+    x = picture(3, 14, 13)
+    found = relprop.explain(torch.nn.Sequential(pad, model), x, TARGET, method)
+    if method == "lrp":
+        assert found.grid == (14, 13)
+        return
+    expected = relprop.explain(model, pad(x), TARGET, method).heatmap((16, 16))
+    expected = expected[:, sides[2] : sides[2] + 14, sides[0] : sides[0] + 13]
+    torch.testing.assert_close(found.heatmap((14, 13)), expected)
+
+
+@METHODS
 def test_patches_of_padding_alone_are_none_of_the_picture(method):
     """As registers, they are cut from the map."""
     x = picture(3, 7, 4)

@@ -12,7 +12,7 @@ from tests.plain import B, C, D, N, Plain, ids
 
 METHODS = pytest.mark.parametrize("method", relprop.METHODS)
 TARGET = torch.arange(B)
-ENTRIES, F_ = N - 1, 5  # as many as patches of Plain, which has a class token; numbers of each
+ENTRIES, F_ = N - 1, 20  # as many as Plain has patches beside its class token; numbers of each
 
 
 def numbers(*shape: int) -> Tensor:
@@ -48,7 +48,7 @@ VECTORS = {
     "[B, N], indexed": (numbers(ENTRIES), lambda x: x[:, :, None]),
     "[B, N], scaled": (numbers(ENTRIES) * 4 + 1, lambda x: ((x - 1) / 4).view(-1, ENTRIES, 1)),
 }
-# Of the same numbers: an input, and how a model reads from it [B, 9, 5].
+# Of the same numbers: an input, and how a model reads from it [B, 9, 20].
 SEQUENCES = {
     "[B, N, F]": (numbers(ENTRIES, F_), lambda x: x),
     "[B, F, N]": (numbers(ENTRIES, F_).mT.contiguous(), lambda x: x.transpose(1, 2)),
