@@ -9,6 +9,7 @@ A config is data: it runs no code, reads no environment, and does not grow when 
 
 import difflib
 import inspect
+import itertools
 import json
 import os
 import re
@@ -50,6 +51,8 @@ TOP_LEVEL = dict(
 TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop")
 MAX_LENGTH = 65536  # characters of a file
 MAX_DEPTH = 20  # mappings and lists within each other
+# Numbers of base 8 and 60: what nobody means who writes 010 or 12:00:00:00.
+NOT_DECIMAL = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 INTERPOLATION = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
 TYPE_NAMES = {cls: cls.__name__ for cls in (bool, int, float, str, list)}
 TYPE_NAMES |= {NoneType: "null", dict: "mapping", Any: "anything"}
@@ -145,10 +148,30 @@ def read_override(override: str) -> dict[str, Any]:
     names = key.split(".")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key) or len(names) > MAX_DEPTH:
         raise ConfigError(f"override {show(override)} is not accepted; accepted: key.sub=value")
+    check_written_whole(text, key)
     value = parse_yaml(text, f"override {show(override)}")
     for name in reversed(names):
         value = {name: value}
     return value
+
+
+def check_written_whole(text: str, key: str) -> None:
+    """Refuse a value of which YAML would leave something out: a comment, a line break."""
+    try:
+        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError:
+        return  # parse_yaml says what is wrong
+    for before, after in itertools.pairwise(tokens):
+        between = text[before.end_mark.index : after.start_mark.index]
+        lines = after.end_mark.line - after.start_mark.line
+        if "#" in between:
+            left_out = f"{show(between[between.index('#') :].strip())} for a comment"
+        elif isinstance(after, yaml.ScalarToken) and lines:
+            left_out = "a line break for a space"
+        else:
+            continue
+        quoted = f"the value in quotes of its own, '{key}={json.dumps(text, ensure_ascii=False)}'"
+        raise ConfigError(f"{key}: YAML takes {left_out}; accepted: {quoted}")
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -167,13 +190,17 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Refuses what would run code, or grow or recurse when it is read, before any of it is."""
-    depth = 0
+    """Refuse what would run code, grow or recurse when it is read, or be read as something else."""
+    flow: list[bool] = []  # of each collection that is open: if it is written in brackets
+    key = ""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.CollectionStartEvent):
+            flow.append(bool(event.flow_style))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            flow.pop()
         scalar = getattr(event, "value", "")
-        if depth > MAX_DEPTH:
+        plain = isinstance(event, yaml.ScalarEvent) and event.style is None
+        if len(flow) > MAX_DEPTH:
             problem = f"nested too deeply; accepted: {MAX_DEPTH} levels"
         elif isinstance(event, yaml.AliasEvent):
             problem = f"the alias *{event.anchor} is not accepted; write the value out"
@@ -181,7 +208,13 @@ def check_yaml(text: str) -> None:
             problem = f"the tag {event.tag} is not accepted; leave it out"
         elif "${" in scalar and "$" in INTERPOLATION.sub("", scalar):
             problem = f"{show(scalar)} is not accepted; accepted: plain ${{key}}"
+        elif plain and not scalar and flow and flow[-1]:
+            problem = f"the key {show(key)} has no value; accepted: {{key: value}}, with the space"
+        elif plain and NOT_DECIMAL.fullmatch(scalar):
+            number = yaml.safe_load(scalar)
+            problem = f"YAML takes {scalar} for the number {number}; accepted: {number}, or quotes"
         else:
+            key = scalar
             continue
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
