@@ -26,11 +26,14 @@ from rich.console import Console
 
 import relprop
 from configs.schema import check_options, load_data_config, read_override
-from lightning_modules.checkpoints import find_checkpoint, load_classifier, run_of
+from lightning_modules import class_names
+from lightning_modules.checkpoint_files import find_checkpoint, run_of
+from lightning_modules.checkpoints import load_classifier
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.errors import InputError
 from lightning_modules.explain_inputs import Failure, explain_inputs
+from lightning_modules.fit_checks import check_inputs
 from lightning_modules.inputs import find_inputs
 from lightning_modules.names import one_line
 from lightning_modules.outputs import FORMATS, write_all, write_png
@@ -38,7 +41,7 @@ from lightning_modules.protocols import METHODS, PROTOCOLS, torchrun_share
 from lightning_modules.published_models import hf_classifier, timm_classifier
 from lightning_modules.render_result import heading, terminal_text
 from lightning_modules.results import Result
-from lightning_modules.scoring import progress_bar, score
+from lightning_modules.scoring import fingerprint, progress_bar, score
 from lightning_modules.targets import Targets
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
@@ -251,11 +254,13 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     data = DATAMODULES[data_options["kind"]](
         **{name: value for name, value in data_options.items() if name != "kind"}
     )
-    check_fit(module, data)
+    named = arguments.checkpoint is not None or class_names.are_names(module.hparams.class_names)
+    check_fit(module, data, named)
     module.to(chosen_device(arguments.device))
     protocol = PROTOCOLS[arguments.protocol](module, data)
     about = {
         "model": arguments.checkpoint or arguments.timm or arguments.hf,
+        "weights": fingerprint(module),
         "protocol": protocol.name,
         "data": data_options,
         "methods": methods,
@@ -270,21 +275,28 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         print(f"{one_line(folder)}: scores.csv, scores.json, scores.png")
 
 
-def check_fit(module: Classifier, data: DataModule) -> None:
-    """Whether the data bring inputs as the model was trained on, each of one class."""
+def check_fit(module: Classifier, data: DataModule, named: bool) -> None:
+    """Whether the data bring the classes and inputs that the model was trained on.
+
+    Where the model's classes are not ``named`` (weights of timm's or Hugging Face's without names),
+    the data's names are taken in their order, which is told.
+    """
     if module.activation != "softmax":
         raise InputError(
             "the model gives labels that go together, or numbers, and the protocols score "
             "decisions for one class; accepted: a classifier of classes that exclude each other"
         )
-    classes, of_data = len(module.hparams.class_names), len(data.class_names)
-    if classes != of_data:
-        raise InputError(f"the data have {of_data} classes; accepted: the model's {classes}")
-    ours, theirs = module.hparams.input_config, data.input_config
-    for key in ours:
-        if ours[key] != theirs.get(key):
-            said = f"{theirs.get(key)!r:.60}", f"{ours[key]!r:.60}"
-            raise InputError(f"the data's {key} is {said[0]}; accepted: the model's, {said[1]}")
+    ours, theirs = module.hparams.class_names, data.class_names
+    if not class_names.are_same(ours, theirs):
+        if named or len(ours) != len(theirs):
+            raise InputError(
+                f"the data's classes are not the model's: {class_names.difference(theirs, ours)}; "
+                "accepted: data of the model's classes, in their order"
+            )
+        listed = ", ".join(theirs[:5]) + ", ..." * (len(theirs) > 5)
+        text = f"the model does not name its classes; the data's are taken in their order: {listed}"
+        print(f"explain.py: {one_line(text)}", file=sys.stderr)
+    check_inputs(data.input_config, module.hparams.input_config, "accepted: the model's")
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:

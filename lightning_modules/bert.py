@@ -19,6 +19,7 @@ from lightning_modules.data.text_tokenizers import tokenizer_from_config, vocabu
 from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.hf_checks import check_keys, check_vocabulary
+from lightning_modules.initial_weights import load_into, read_weights, with_head_for
 from lightning_modules.pretrained import locate
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -40,6 +41,8 @@ class BertClassifier(Classifier):
             ``package:NAME/FOLDER`` for a folder of an installed Python package.
         config: or a Hugging Face configuration to train from scratch, with its ``model_type``
             (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
+        weights: begin with those of a run's folder or of one of its checkpoints; a head of other
+            classes is left out.
         attention: ``sdpa`` or ``eager``; explanations are the same.
         freeze_backbone: train the classification head alone.
         compile: ``torch.compile`` the backbone for training.
@@ -55,7 +58,7 @@ class BertClassifier(Classifier):
     """
 
     kind = "bert"
-    no_sources = {"name": None}
+    no_sources = {"name": None, "weights": None}
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class BertClassifier(Classifier):
         input_config: dict[str, Any],
         name: str | None = None,
         config: dict[str, Any] | None = None,
+        weights: str | None = None,
         attention: str = "sdpa",
         freeze_backbone: bool = False,
         compile: bool = False,
@@ -76,6 +80,8 @@ class BertClassifier(Classifier):
         super().__init__(len(class_names))
         self.save_hyperparameters(logger=False)  # config.yaml has them
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
+        if weights is not None:
+            load_weights(self.backbone, weights, class_names, input_config)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         if freeze_backbone:
             self.backbone.base_model.requires_grad_(False)
@@ -259,6 +265,29 @@ def create_backbone(
     with blamed_on(in_words(name, config), accepted):
         built = AutoConfig.for_model(kind, **sizes)
         return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
+
+
+def load_weights(
+    backbone: nn.Module, path: str, class_names: list[str], input_config: Mapping[str, Any]
+) -> None:
+    """Load weights of a run on texts, which its tokenizer has to be the same for.
+
+    Raises:
+        InputError: its tokenizer is another, so that an embedding would be of another word.
+        ValueError: the weights do not fit.
+    """
+    weights = read_weights(path, "bert")
+    ours, theirs = input_config, (weights.hyper_parameters or {}).get("input_config")
+    if theirs is not None and theirs["tokenizer"] != ours["tokenizer"]:
+        raise InputError(
+            f"model.weights {path}: the run has another tokenizer than the data; accepted: "
+            f"data.tokenizer={path}, which takes the run's"
+        )
+    trunk = f"{backbone.base_model_prefix}."
+    own = backbone.state_dict()
+    head = tuple(name for name in own if not name.startswith(trunk))
+    output = head[-1].rpartition(".")[0] + "."  # its last layer has a row for each class
+    load_into(backbone, path, with_head_for(weights, own, (output,), class_names), head)
 
 
 def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:

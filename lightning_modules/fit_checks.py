@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from lightning_modules.checkpoints import WRITTEN_BY_TRAIN
+from lightning_modules import class_names
+from lightning_modules.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.base import check_option
 from lightning_modules.errors import InputError, blamed_on
@@ -47,9 +48,11 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
     """Whether a model, as its options make it, can go on from what is in a checkpoint.
 
     Raises:
-        InputError: weights are missing, unknown or of another shape; or the optimizer's groups are
-            others, whose learning rates and decays a resume takes from the checkpoint.
+        InputError: the data's classes or inputs are others; weights are missing, unknown or of
+            another shape; or the optimizer's groups are others, whose learning rates and decays a
+            resume takes from the checkpoint.
     """
+    check_same_data(model, state["hyper_parameters"], checkpoint)
     ours, theirs = model.state_dict(), state["state_dict"]
     differ = [
         f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"
@@ -76,6 +79,30 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
             "rates and decays; accepted with --resume: lr, layer_decay, weight_decay and "
             f"freeze_backbone as they were for {checkpoint}"
         )
+
+
+def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: Path) -> None:
+    """Whether the data bring the classes and the inputs that a checkpoint was trained on."""
+    with blamed_on(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
+        theirs, inputs = list(trained["class_names"]), dict(trained["input_config"])
+    ours = model.hparams.class_names
+    if not class_names.are_same(ours, theirs):
+        raise InputError(
+            f"data: the classes are not those of {checkpoint}: "
+            f"{class_names.difference(ours, theirs)}; accepted with --resume: the classes that the "
+            "run began with, in their order"
+        )
+    check_inputs(
+        model.hparams.input_config, inputs, f"accepted with --resume: that of {checkpoint}"
+    )
+
+
+def check_inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any], accepted: str) -> None:
+    """Whether data make inputs as a model was trained on, each an ``input_config``."""
+    for key in theirs:
+        if theirs[key] != ours.get(key):
+            said = f"{ours.get(key)!r:.60}", f"{theirs[key]!r:.60}"
+            raise InputError(f"the data's {key} is {said[0]}; {accepted}, {said[1]}")
 
 
 def shape_of(weight: object) -> str:

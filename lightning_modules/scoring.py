@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from lightning_modules import render_scores
-from lightning_modules.checkpoints import load_data
+from lightning_modules.checkpoint_files import load_data
 from lightning_modules.errors import InputError
 from lightning_modules.files import replace_file
 from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
@@ -70,6 +71,15 @@ def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], fol
     return Group(table, *refused)
 
 
+def fingerprint(module: torch.nn.Module) -> str:
+    """A number that other weights do not have, wherever their file lies."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
 def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:
     rows = {
         method: {name: metric.rows for name, metric in metrics.items()}
@@ -98,9 +108,11 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     accepted = "accepted: what explain.py has left there; or start anew, without --resume"
     state = load_data(folder / KEPT, accepted)
     try:
-        differs = [key for key in about if about[key] != state["about"].get(key)]
+        began = state["about"]
+        compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
+        differs = sorted(key for key in compared if about[key] != began.get(key))
         if differs:
-            was = state["about"].get(differs[0])
+            was = began.get(differs[0])
             raise InputError(
                 f"--resume: the evaluation in {folder} has another {differs[0]}, {was!r}; "
                 "accepted: the same, or a new --output"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup
-from timm.models import get_deprecated_models, load_state_dict
+from timm.models import get_deprecated_models
 from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.image_transforms import make_eval_transform
 from lightning_modules.errors import InputError, blamed_on
+from lightning_modules.initial_weights import load_into, read_weights, with_head_for
 
 
 class ViTClassifier(Classifier):
@@ -32,8 +33,8 @@ class ViTClassifier(Classifier):
             ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``); kept with the checkpoint.
         name: a timm model, e.g. ``deit_small_patch16_224``.
         pretrained: start from timm's weights for it, from the model hub.
-        weights: or from a file of weights (``.safetensors``, ``.pth``); a head of another number
-            of classes is left out.
+        weights: or from a file of weights (``.safetensors``, ``.pth``), a run's folder or one of
+            its checkpoints; a head of other classes is left out.
         model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
         freeze_backbone: train the head alone.
         compile: ``torch.compile`` the backbone for training.
@@ -77,7 +78,7 @@ class ViTClassifier(Classifier):
             name, len(class_names), pretrained, model_options or {}, size
         )
         if weights is not None:
-            load_weights(self.backbone, weights)
+            load_weights(self.backbone, weights, class_names)
         if freeze_backbone:
             self.backbone.requires_grad_(False)
             for head in heads_of(self.backbone).values():
@@ -207,30 +208,15 @@ def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in backbone.named_modules() if any(m is head for head in heads)}
 
 
-def load_weights(backbone: nn.Module, path: str) -> None:
-    """Load a file of weights, position embeddings resized, a head of another size left out."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"model.weights is {path}: no such file")
+def load_weights(backbone: nn.Module, path: str, class_names: Sequence[str]) -> None:
+    """Load weights of a run or a file, position embeddings resized; see `with_head_for`."""
+    weights = read_weights(path, "vit")
+    head = tuple(f"{name}." for name in heads_of(backbone))
     try:
-        state = checkpoint_filter_fn(load_state_dict(path, weights_only=True), backbone)
-    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+        state = checkpoint_filter_fn(weights.state, backbone)
+    except Exception as error:  # whatever weights of another model make timm raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
-    own = backbone.state_dict()
-    head = tuple(f"{name}." for name in heads_of(backbone))
-    state = {
-        name: value
-        for name, value in state.items()
-        if not (name.startswith(head) and name in own and own[name].shape != value.shape)
-    }
-    try:
-        missing, unexpected = backbone.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"model.weights {path} do not fit the model: {reason}") from error
-    missing = [name for name in missing if not name.startswith(head)]
-    if missing or unexpected:
-        raise ValueError(
-            f"model.weights {path} do not fit the model: {len(missing)} of its parameters are "
-            f"missing and {len(unexpected)} are unknown, e.g. {(missing + unexpected)[0]}"
-        )
+    weights = replace(weights, state=state)
+    state = with_head_for(weights, backbone.state_dict(), head, class_names)
+    load_into(backbone, path, state, head)

@@ -19,7 +19,8 @@ from PIL import Image
 import train
 from configs.schema import ConfigError, load_config
 from lightning_modules import CLASSIFIERS
-from lightning_modules.checkpoints import find_checkpoint, load_classifier, read_checkpoint
+from lightning_modules.checkpoint_files import find_checkpoint
+from lightning_modules.checkpoints import load_classifier, read_checkpoint
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.eraser import read_annotations
 from lightning_modules.data.image_files import read_image, read_mask

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 import explain
 import relprop
-from lightning_modules.checkpoints import find_checkpoint, load_classifier
+from lightning_modules.checkpoint_files import find_checkpoint
+from lightning_modules.checkpoints import load_classifier
 from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
 from lightning_modules.metrics import Segmentation as SegmentationMetric
