@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,12 +29,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import load_config
 from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import FiniteSteps, MetricsTable, Patience, RelevanceTracker
+from lightning_modules.callbacks import (
+    EpochCheckpoint,
+    FiniteSteps,
+    MetricsTable,
+    Patience,
+    RelevanceTracker,
+    SaveConfig,
+    Stopped,
+    Stops,
+    UnfinishedEpoch,
+)
 from lightning_modules.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.checkpoints import PARTS_TO_RESUME, read_checkpoint
-from lightning_modules.data import DATAMODULES
+from lightning_modules.classifier import Classifier, schedule
+from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.data.base import check_option
-from lightning_modules.errors import InputError, blamed_on
+from lightning_modules.errors import InputError, blamed_on, said
 from lightning_modules.files import replace_file
 from lightning_modules.fit_checks import (
     MODEL_RANGES,
@@ -53,10 +64,26 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     try:
         config = read_config(arguments)
+        config.run_dir = os.path.expanduser(config.run_dir)
         if arguments.print_config:
             print(OmegaConf.to_yaml(config), end="")
             return
         checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
+    except (InputError, ValueError, OSError) as error:
+        fail(error)
+    try:
+        if not config.trainer.get("fast_dev_run"):
+            run(config, checkpoint)
+            return
+        with tempfile.TemporaryDirectory() as folder:  # a trial leaves nothing
+            run(OmegaConf.merge(config, {"run_dir": folder}), checkpoint)
+    except KeyboardInterrupt:  # before or after training
+        stopped(config)
+
+
+def run(config: DictConfig, checkpoint: Path | None) -> None:
+    """Fit and test an experiment, from a checkpoint or from its beginning."""
+    try:
         wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
         check_writable(config.run_dir)
@@ -64,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         fail(error)
     try:
         with sigterm_as_ctrl_c():
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            reason = fit(data, model, trainer, checkpoint)
             test(config, data, model, trainer)
     except (InputError, UnsupportedModel, MisconfigurationException) as error:
         fail(error)
@@ -76,13 +103,54 @@ def main(argv: list[str] | None = None) -> None:
         reason = str(error).splitlines()[0]
         fail(f"a checkpoint could not be written ({reason}){how_to_carry_on(config)}")
     except SystemExit:  # Lightning's, at Ctrl-C
-        print(f"train.py: stopped{one_line(how_to_carry_on(config))}", file=sys.stderr)
-        raise SystemExit(130) from None
+        stopped(config)
+    if reason is not None:
+        print_early_end(config, model, reason)
+
+
+def fit(
+    data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
+) -> str | None:
+    """Train; the option that has ended training before its schedule did, if one has."""
+    reason = "patience"
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Stopped as stop:
+        reason = stop.reason
+    except ValueError as error:
+        if "val_check_interval" not in str(error):
+            raise
+        raise InputError(f"trainer.val_check_interval: {said(error)}") from error
+    if reason == "signal":
+        raise SystemExit(130)
+    return reason if model.progress() < 1 else None
+
+
+def stopped(config: DictConfig) -> None:
+    print(f"train.py: stopped{one_line(how_to_carry_on(config))}", file=sys.stderr)
+    raise SystemExit(130) from None
+
+
+@rank_zero_only
+def print_early_end(config: DictConfig, model: Classifier, reason: str) -> None:
+    """The last line of a run whose learning rate has not fallen to its end."""
+    option = f"{reason}={OmegaConf.select(config, reason)}"
+    more = {"trainer.max_steps": " trainer.max_steps=MORE", "patience": " patience=MORE"}
+    progress = model.progress()
+    print(
+        one_line(
+            f"{option} ended the run at {progress:.0%} of its training, with the learning rate at "
+            f"{schedule(progress, model.hparams.warmup):.0%} of its peak"
+            f"{how_to_carry_on(config)}{more.get(reason, '')}"
+        )
+    )
 
 
 def how_to_carry_on(config: DictConfig) -> str:
     """To be added to why a run has ended, if there is one by now."""
-    begun = (Path(config.run_dir) / "config.yaml").is_file()
+    begun = (Path(config.run_dir) / "config.yaml").is_file() and not config.trainer.get(
+        "fast_dev_run"
+    )
     return f"; to carry on: python train.py --resume {config.run_dir}" if begun else ""
 
 
@@ -138,13 +206,20 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
         load_config(run_dir / "config.yaml", [*overrides, f"run_dir={run_dir}"])
         for overrides in ([], arguments.overrides)
     )
-    for option in ("name", "config", "pretrained", "weights"):
-        was, now = begun.model.get(option), config.model.get(option)
+    for option in ("name", "config", "pretrained", "weights", "model_options"):
+        was, now = (without_dropout(x.model.get(option)) for x in (begun, config))
         if was != now:
             raise InputError(
                 f"model.{option} is {now}; accepted with --resume: what the run began with, {was}"
             )
     return config
+
+
+def without_dropout(option: Any) -> Any:
+    """An option of the model, less the rates of dropout within it, which a resume may change."""
+    if not isinstance(option, Mapping):
+        return option
+    return {name: value for name, value in option.items() if not name.endswith("drop_rate")}
 
 
 def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
@@ -153,6 +228,8 @@ def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
     last = run_dir / "checkpoints" / "last.ckpt"
     if resume:
         return last if last.is_file() else None  # stopped before its first checkpoint: from scratch
+    if config.trainer.get("fast_dev_run"):  # which does not write there
+        return None
     if (run_dir / "config.yaml").exists() and rank_zero_only.rank == 0:
         raise FileExistsError(
             f"run_dir {run_dir} holds a run; carry on with --resume {run_dir}, or choose another "
@@ -197,6 +274,7 @@ def build(config: DictConfig, checkpoint: Path | None):
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is not None:
         state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
+        data.take_inputs(state["hyper_parameters"].get("input_config", {}))
     model_options |= state["without_sources"]
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
@@ -209,6 +287,11 @@ def build(config: DictConfig, checkpoint: Path | None):
 
 def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trainer:
     """Lightning's, for a run that begins at a step."""
+    limits = {name: options.pop(name) for name in ("max_steps", "max_time") if name in options}
+    stops = Stops(Path(config.run_dir) / "checkpoints", **limits)
+    limited = stops.max_steps != -1 or limits.get("max_time") is not None
+    if limited and options.get("max_epochs") is None:
+        options["max_epochs"] = -1  # as Lightning has it
     logger = TensorBoardLogger(
         config.run_dir,
         name="",
@@ -217,7 +300,7 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
         purge_step=step,  # TensorBoard forgets what came after
     )
     plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
-    chosen = [SaveConfig(config), *callbacks(config)]
+    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch(), stops]
     with blamed_on("trainer", "options of lightning.Trainer that go together"):
         return Trainer(
             default_root_dir=config.run_dir,
@@ -229,46 +312,18 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
 
 
 def callbacks(config: DictConfig) -> list[Callback]:
-    keep = {
-        "dirpath": Path(config.run_dir) / "checkpoints",
-        "save_on_train_epoch_end": True,  # when every callback has seen the epoch
-        "enable_version_counter": False,
-    }
+    folder = Path(config.run_dir) / "checkpoints"
     chosen = [
         FiniteSteps(config.run_dir, config.on_nonfinite),
         MetricsTable(config.run_dir),
-        ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", **keep),
-        ModelCheckpoint(filename="last", **keep),  # after it, so that it knows the best one
+        EpochCheckpoint(folder, "best", monitor="val/accuracy"),
+        EpochCheckpoint(folder, "last"),  # after it, so that it knows the best one
     ]
     if config.patience is not None:
         chosen.append(Patience(config.patience))
     if config.tracker is not None:
         chosen.insert(0, RelevanceTracker(run_dir=config.run_dir, **config.tracker))
     return chosen
-
-
-class SaveConfig(Callback):
-    """``config.yaml``, once nothing has been found wrong with it and training begins.
-
-    Before, a new run has left nothing that has to be resumed, and a resumed one is as it was.
-    """
-
-    def __init__(self, config: DictConfig) -> None:
-        self.config = config
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.save()
-
-    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not (Path(self.config.run_dir) / "config.yaml").is_file():
-            self.save()  # of a run of no steps
-
-    @rank_zero_only
-    def save(self) -> None:
-        run_dir = Path(self.config.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(self.config)
-        replace_file(run_dir / "config.yaml", lambda file: file.write(text.encode()))
 
 
 def test(config: DictConfig, data, model, trainer: Trainer) -> None:

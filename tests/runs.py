@@ -1,6 +1,7 @@
 """Small experiments for tests, and what they leave behind."""
 
 import csv
+import json
 from pathlib import Path
 
 import torch
@@ -81,3 +82,19 @@ def assert_identical(a, b, path="") -> None:
         assert torch.equal(a, b), path
     else:
         assert a == b, path
+
+
+def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
+    """Weights, optimiser, schedule, table, pictures, curves and test metrics, to the bit."""
+    for name in ("last", "best"):
+        ours, theirs = load(run_dir, name), load(undisturbed, name)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+            assert_identical(ours[part], theirs[part], part)
+    assert rows(run_dir) == rows(undisturbed)
+    for picture in (undisturbed / "explanations").iterdir():
+        resumed = run_dir / "explanations" / picture.name
+        assert resumed.read_bytes() == picture.read_bytes(), picture.name
+    for tag in ("val/accuracy", "relevance/drift", "train/loss"):
+        assert curve(run_dir, tag) == curve(undisturbed, tag), tag
+    a, b = (json.loads((d / "metrics.json").read_text()) for d in (run_dir, undisturbed))
+    assert a == b

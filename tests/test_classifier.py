@@ -85,7 +85,7 @@ def test_warm_up_then_cosine_to_zero():
     model.on_train_batch_end = lambda *_: seen.append(model.optimizers().param_groups[0]["lr"])
     fit(model, max_epochs=2)  # 8 steps; what is seen is the rate of the next one
     cosine = [(1 + math.cos(math.pi * (step - 2) / 6)) / 2 for step in range(2, 9)]
-    assert seen == pytest.approx([2 / 3, *cosine])
+    assert seen == pytest.approx([(0.01 + 1) / 2, *cosine])
 
 
 def test_label_smoothing_is_in_the_training_loss():

@@ -154,8 +154,15 @@ def run_dir(trained, tmp_path) -> Path:
     ("option", "named"),
     [
         ("run_dir=elsewhere", "run_dir=elsewhere | own folder | accepted"),
-        ("model.model_options.depth=3", "model: | backbone.blocks.2 | accepted with --resume"),
-        ("model.model_options.embed_dim=48", "model: | [1, 1, 32] there, [1, 1, 48] here"),
+        (
+            "model.model_options.depth=3",
+            "model.model_options | 'depth': 3 | accepted with --resume",
+        ),
+        (
+            "model.model_options.num_heads=4",
+            "model.model_options | 'num_heads': 4 | 'num_heads': 2",
+        ),
+        ("model.model_options.mlp_ratio=2.0", "model.model_options | 'mlp_ratio': 2.0 | accepted"),
         ("model.name=deit_tiny_patch16_224", "model.name is deit | began with, vit_tiny_patch16"),
         ("model.lr=0.5", "model: | learning rates | accepted with --resume: lr"),
         ("model.weight_decay=0.5", "model: | decays | accepted with --resume"),

@@ -1,6 +1,5 @@
 """Resume: a run that was stopped ends as one that never was, to the bit, on images and on texts."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,17 @@ import torch
 from lightning import Callback
 
 import train
-from tests.runs import DIGITS, EPOCHS, EXPERIMENTS, assert_identical, curve, load, rows, run
+from tests.runs import (
+    DIGITS,
+    EPOCHS,
+    EXPERIMENTS,
+    assert_identical,
+    assert_same_end,
+    curve,
+    load,
+    rows,
+    run,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,22 +54,6 @@ def stop_in_epoch(monkeypatch):
         return lambda: monkeypatch.setattr(train, "callbacks", original)
 
     return stop
-
-
-def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
-    """Weights, optimiser, schedule, table, pictures, curves and test metrics, to the bit."""
-    for name in ("last", "best"):
-        ours, theirs = load(run_dir, name), load(undisturbed, name)
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-            assert_identical(ours[part], theirs[part], part)
-    assert rows(run_dir) == rows(undisturbed)
-    for picture in (undisturbed / "explanations").iterdir():
-        resumed = run_dir / "explanations" / picture.name
-        assert resumed.read_bytes() == picture.read_bytes(), picture.name
-    for tag in ("val/accuracy", "relevance/drift", "train/loss"):
-        assert curve(run_dir, tag) == curve(undisturbed, tag), tag
-    a, b = (json.loads((d / "metrics.json").read_text()) for d in (run_dir, undisturbed))
-    assert a == b
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

@@ -153,3 +153,23 @@ def test_any_precision_is_tracked(tmp_path, precision):
     (row,) = rows(run_dir)
     assert 0 < float(row["relevance/pixel_accuracy"]) < 1
     assert 0 <= float(row["protocols/perturbation/positive_target_auc"]) <= 1
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_trial_leaves_nothing_and_needs_no_place_of_its_own(tmp_path, capsys, resumed):
+    run_dir = tmp_path / "run"
+    run(run_dir, "trainer.fast_dev_run=true")
+    assert not run_dir.exists()
+    run(run_dir, "trainer.max_epochs=1", "tracker=null")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    trial = ["--resume", str(run_dir)] if resumed else [*DIGITS, f"run_dir={run_dir}"]
+    train.main([*trial, "trainer.fast_dev_run=2"])
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    """A shell leaves run_dir=~/run as it is, or not, as it likes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train.main([*DIGITS, "run_dir=~/run", "trainer.max_epochs=0", "tracker=null"])
+    assert (tmp_path / "run" / "config.yaml").is_file()

@@ -12,7 +12,7 @@ from lightning_modules.files import replace_file
 
 
 class MetricsTable(Callback):
-    """One row an epoch in ``run_dir/metrics.csv``.
+    """One row an epoch in ``run_dir/metrics.csv``; a cell is empty if its epoch did not measure it.
 
     Lightning's CSVLogger deletes the table of a run that is resumed. Here the rows are part of the
     checkpoint: a resumed run rewinds to it and carries on.
@@ -21,6 +21,9 @@ class MetricsTable(Callback):
     def __init__(self, run_dir: str | Path) -> None:
         self.path = Path(run_dir) / "metrics.csv"
         self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.callback_metrics.clear()  # what earlier epochs measured
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

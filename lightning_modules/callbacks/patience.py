@@ -19,7 +19,6 @@ class Patience(EarlyStopping):
         if epochs < 1:
             raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
         super().__init__("val/accuracy", mode="max", patience=epochs, check_on_train_epoch_end=True)
-        self.validated = False
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.limit_val_batches == 0:
@@ -32,13 +31,9 @@ class Patience(EarlyStopping):
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.validated = not trainer.sanity_checking
-
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if self.validated:
+        if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, module)
-        self.validated = False
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state | {"patience": self.patience})  # a resume may ask for more

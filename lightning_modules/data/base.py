@@ -33,6 +33,10 @@ class EpochSampler(DistributedSampler):
     Of several processes each gets an equal share; where the data set does not divide evenly, the
     first samples of the order are repeated to fill up.
 
+    Attributes:
+        start: (epoch, samples). In that epoch the first samples of the order are left out: a run
+            that was stopped within it has seen them.
+
     Args:
         dataset: the training set; only its length is used.
         seed: of the order.
@@ -50,10 +54,42 @@ class EpochSampler(DistributedSampler):
         if rank is None:
             rank = torch.distributed.get_rank() if distributed else 0
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.start = (0, 0)
+
+    def order(self) -> list[int]:
+        """Indices of this process's samples in the epoch, in their order."""
+        return list(super().__iter__())
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch  # workers fetch ahead: a later set_epoch must not change pairs under way
-        return ((epoch, index) for index in super().__iter__())
+        started_in, seen = self.start
+        order = self.order()[seen if epoch == started_in else 0 :]
+        return ((epoch, index) for index in order)
+
+
+class TrainLoader(DataLoader):
+    """A loader that goes on within an epoch. Lightning keeps its state in every checkpoint.
+
+    The state is the epoch and the batches of it that the loader has given.
+    """
+
+    batches = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if isinstance(self.sampler, EpochSampler):  # not so with Lightning's `overfit_batches`
+            self.sampler.start = (state["epoch"], state["batches"] * self.batch_size)
+
+    def __iter__(self) -> Iterator:
+        # Begins at the first batch that is asked for, when the sampler knows its epoch.
+        started_in, seen = getattr(self.sampler, "start", (0, 0))
+        resumed = seen > 0 and self.sampler.epoch == started_in
+        self.batches = seen // self.batch_size if resumed else 0
+        for batch in super().__iter__():
+            self.batches += 1
+            yield batch
 
 
 class DataModule(lightning.LightningDataModule):
@@ -95,11 +131,14 @@ class DataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
 
-    def train_dataloader(self) -> DataLoader:
+    def take_inputs(self, input_config: dict) -> None:
+        """Take over what of a resumed run's ``input_config`` this one's data decided anew."""
+
+    def train_dataloader(self) -> TrainLoader:
         """Shuffled anew every epoch. Drops the last, partial batch unless it is the only one."""
         sampler = self.train_sampler()
         drop_last = len(sampler) >= self.batch_size
-        return self._loader(self.train_dataset, sampler=sampler, drop_last=drop_last)
+        return self._loader(self.train_dataset, TrainLoader, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
         """All of val, in order."""
@@ -113,8 +152,10 @@ class DataModule(lightning.LightningDataModule):
         """The order of the training samples."""
         return EpochSampler(self.train_dataset, self.seed)
 
-    def _loader(self, dataset: Dataset, **options) -> DataLoader:
-        return DataLoader(
+    def _loader(
+        self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options
+    ) -> DataLoader:
+        return kind(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,

@@ -1,7 +1,6 @@
 """What the text data sets share: their items, the order of their batches, their tokenizer."""
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -63,17 +62,17 @@ class LengthSampler(EpochSampler):
         self.batch_size = batch_size
         self.lengths = [len(item["text"].split()) for item in dataset.items]
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(super().__iter__())
+    def order(self) -> list[int]:
+        order = super().order()
         partial = len(order) - len(order) % self.batch_size
         batches = []
         for pool in _chunks(order[:partial], POOL * self.batch_size):
-            pool.sort(key=lambda key: self.lengths[key[1]])
+            pool.sort(key=lambda index: self.lengths[index])
             batches += _chunks(pool, self.batch_size)
         # The same for all ranks: their batches of one step are then about equally long, and no
         # rank waits for another.
         np.random.default_rng((self.seed, self.epoch)).shuffle(batches)
-        return itertools.chain(*batches, order[partial:])
+        return [*itertools.chain(*batches), *order[partial:]]
 
 
 def _chunks(values: list, size: int) -> list[list]:
@@ -120,6 +119,7 @@ class TextDataModule(DataModule):
         Raises:
             ValueError: an argument is out of its range, or there is no such tokenizer.
         """
+        self.tokenizer_is_trained = tokenizer is None
         if tokenizer is None:
             texts = (item["text"] for item in self.train_dataset.items)
             chosen = train_tokenizer(texts, vocab_size)
@@ -133,7 +133,23 @@ class TextDataModule(DataModule):
         fits = overlap is None or 0 <= overlap <= room
         check_option("overlap", overlap, fits, f"null, or 0 to {room} with this max_length")
         self.input_config = input_config_of(chosen, max_length, overlap)
-        self.collate = TextCollator(tokenizer_from_config(self.input_config), max_length, overlap)
+        self._make_collator()
+
+    def _make_collator(self) -> None:
+        config = self.input_config
+        tokenizer = tokenizer_from_config(config)
+        self.collate = TextCollator(tokenizer, config["max_length"], config["overlap"])
+
+    def take_inputs(self, input_config: dict) -> None:
+        """Keep the tokenizer of a run that is resumed where this one was trained on the texts.
+
+        Texts that were added since would make it another, and every embedding that of another
+        piece.
+        """
+        if self.tokenizer_is_trained:
+            mine = ("tokenizer", "special_tokens")
+            self.input_config = self.input_config | {name: input_config[name] for name in mine}
+            self._make_collator()
 
     def train_sampler(self) -> LengthSampler:
         """The order of the training texts: in batches of similar length."""
