@@ -12,7 +12,7 @@ def are_names(names: Sequence[str]) -> bool:
 
 
 def are_same(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """True if the names are equal, in their order; upper and lower case are the same."""
+    """True if the names are equal, in their order; case and space around them do not count."""
     return _folded(ours) == _folded(theirs)
 
 
@@ -37,8 +37,8 @@ def difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
 
 
 def _folded(names: Sequence[str]) -> list[str]:
-    """Names in lower case, unless two of them would then be one."""
-    folded = [name.casefold() for name in names]
+    """Names in lower case, without space around them, unless two of them would then be one."""
+    folded = [name.strip().casefold() for name in names]
     return folded if len(set(folded)) == len(folded) else list(names)
 
 

@@ -11,7 +11,11 @@ from torch.utils.data import DataLoader
 import explain
 import train
 from lightning_modules.callbacks import EpochCheckpoint, MetricsTable
-from lightning_modules.protocols import Progress
+from lightning_modules.checkpoint_files import find_checkpoint
+from lightning_modules.checkpoints import load_classifier
+from lightning_modules.data import DigitsDataModule
+from lightning_modules.errors import InputError
+from lightning_modules.protocols import PROTOCOLS, Progress, evaluate
 from tests.runs import assert_same_end, load, run
 
 ACCURACIES = [0.5, 0.9, 0.7, 0.8, None, 0.95]  # of the epochs; None: without validation
@@ -126,3 +130,14 @@ def test_an_evaluation_does_not_go_on_with_other_weights(tmp_path, monkeypatch, 
         explain.main([*command, "--resume"])
     assert exit_.value.code == 2
     assert "has another weights" in capsys.readouterr().err
+
+
+def test_an_evaluation_does_not_go_on_with_other_data(tmp_path, capsys):
+    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+    module, data = load_classifier(find_checkpoint(run_dir)), DigitsDataModule(test_size=8)
+    protocol = PROTOCOLS["segmentation"](module, data)
+    cut_off = Progress(4, 8, {}, {})
+    next(evaluate(protocol, [], {}, progress=cut_off))
+    data.test_dataset = DigitsDataModule(test_size=6).test_dataset
+    with pytest.raises(InputError, match="has 8 samples, the data now have 6; accepted"):
+        next(evaluate(protocol, [], {}, progress=cut_off))

@@ -39,7 +39,7 @@ class RelevanceTracker(Callback):
       ``explanations/pairs``: scenes with two objects, the map for the class of each.
     - ``relevance/drift``: 1 - cosine similarity to the last epoch's map, 0 (same reasons) to 1;
       ``relevance/concentration``: 1 - entropy / log(tokens), 0 (even) to 1 (one token).
-    - ``relevance/pixel_accuracy``, ``mIoU``, ``mAP`` where the data has masks;
+    - ``relevance/pixel_accuracy``, ``mIoU``, ``mAP`` of the probes that have a mask;
       ``relevance/class_specificity`` where it has pairs (0.5: class-blind);
       ``relevance/token_f1`` where it has rationales; ``relevance/contrast``, how often the word
       that flips the label carries the most relevance, where that word is known.

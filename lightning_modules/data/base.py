@@ -176,6 +176,7 @@ class ImageDataModule(DataModule):
         image: float32 [3, H, W], normalised
         label: int, an index into `class_names`
         mask: bool [H, W], True on the object; only where the data set has masks
+        has_mask: bool, only where some samples may have no mask; theirs is False everywhere
 
     Attributes:
         input_config: how a picture becomes an input, in timm's words: `input_size` [3, H, W],

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 import relprop
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import DataModule
+from lightning_modules.errors import InputError
 from lightning_modules.explained_text import Explained, ExplainedTexts
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.protocols.peers import PEERS, explain_by_peer
@@ -195,6 +196,11 @@ def evaluate(
     if progress is None:
         metrics = {method: protocol.metrics(sync_on_compute=False) for method in methods}
         progress = Progress(0, total, metrics, {})
+    if progress.total != total:
+        raise InputError(
+            f"--resume: the evaluation has {progress.total} samples, the data now have {total}; "
+            "accepted: the same data, or a new --output"
+        )
     batches = [
         range(start, min(start + data.batch_size, total))
         for start in range(progress.done, total, data.batch_size)
