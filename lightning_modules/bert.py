@@ -8,19 +8,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from torch import Tensor
 
 import relprop
+from lightning_modules.bert_backbone import create_backbone, in_words, load_weights
 from lightning_modules.classifier import Classifier
-from lightning_modules.data.base import check_option
 from lightning_modules.data.text_batches import TextCollator, find_words
 from lightning_modules.data.text_tokenizers import tokenizer_from_config, vocabulary_size
-from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.explained_text import ExplainedTexts
-from lightning_modules.hf_checks import check_keys, check_vocabulary
-from lightning_modules.initial_weights import load_into, read_weights, with_head_for
-from lightning_modules.pretrained import locate
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PRODUCT_METHODS = (
@@ -213,84 +208,3 @@ def level_of(name: str, depth: int) -> int:
     if block:
         return int(block[1]) + 1
     return 0 if "embedding" in name else depth + 1
-
-
-def in_words(name: str | None, config: Mapping[str, Any] | None) -> str:
-    """What a backbone is made of, in the words of a config."""
-    return f"model.name {name}" if name else f"model.config {dict(config)}"
-
-
-def create_backbone(
-    name: str | None,
-    config: Mapping[str, Any] | None,
-    class_names: list[str],
-    input_config: Mapping[str, Any],
-    attention: str,
-) -> nn.Module:
-    """Hugging Face's model in float32, with a head for the classes.
-
-    Raises:
-        InputError: there is none, or its configuration is not one that can be.
-    """
-    if (name is None) == (config is None):
-        raise ValueError(
-            "model.name and model.config: give one of them, a pretrained model or sizes"
-        )
-    check_option("model.attention", attention, attention in ("sdpa", "eager"), "sdpa or eager")
-    labels = dict(enumerate(class_names))
-    head = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}}
-    if name is not None:
-        try:
-            folder = locate(name)
-        except ValueError as error:
-            raise InputError(f"model.name: {error}") from error
-        accepted = "the hub id or folder of a BERT-family model, in reach, with a model.attention "
-        accepted += "(sdpa or eager) that it has"
-        with blamed_on(in_words(name, config), accepted):
-            backbone = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                attn_implementation=attention,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,  # whatever it was saved in: trainer.precision decides
-                **head,
-            )
-        check_vocabulary(in_words(name, config), backbone, tokenizer_from_config(input_config))
-        return backbone
-    sizes = vocabulary(input_config) | config | head
-    kind = sizes.pop("model_type", "bert")
-    accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
-    with blamed_on(in_words(name, config), accepted):
-        default = AutoConfig.for_model(kind)
-    check_keys(config, default)
-    with blamed_on(in_words(name, config), accepted):
-        built = AutoConfig.for_model(kind, **sizes)
-        return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
-
-
-def load_weights(
-    backbone: nn.Module, path: str, class_names: list[str], input_config: Mapping[str, Any]
-) -> None:
-    """Load weights of a run on texts, which its tokenizer has to be the same for.
-
-    Raises:
-        InputError: its tokenizer is another, so that an embedding would be of another word.
-        ValueError: the weights do not fit.
-    """
-    weights = read_weights(path, "bert")
-    ours, theirs = input_config, (weights.hyper_parameters or {}).get("input_config")
-    if theirs is not None and theirs["tokenizer"] != ours["tokenizer"]:
-        raise InputError(
-            f"model.weights {path}: the run has another tokenizer than the data; accepted: "
-            f"data.tokenizer={path}, which takes the run's"
-        )
-    trunk = f"{backbone.base_model_prefix}."
-    own = backbone.state_dict()
-    head = tuple(name for name in own if not name.startswith(trunk))
-    output = head[-1].rpartition(".")[0] + "."  # its last layer has a row for each class
-    load_into(backbone, path, with_head_for(weights, own, (output,), class_names), head)
-
-
-def vocabulary(input_config: Mapping[str, Any]) -> dict[str, int]:
-    """Vocabulary size and padding id of the tokenizer that the data brings."""
-    tokenizer = tokenizer_from_config(input_config)
-    return {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}

@@ -67,7 +67,11 @@ def read_weights(path: str, kind: str) -> Weights:
 
 
 def with_head_for(
-    weights: Weights, own: Mapping[str, Tensor], head: tuple[str, ...], names: Sequence[str]
+    weights: Weights,
+    own: Mapping[str, Tensor],
+    head: tuple[str, ...],
+    names: Sequence[str],
+    given: str = OPTION,
 ) -> dict[str, Tensor]:
     """The state dict with its head's rows in the order of ``names``, or without its head.
 
@@ -79,6 +83,7 @@ def with_head_for(
         own: state dict that they are to be loaded into.
         head: prefixes of the names of the head's parameters.
         names: the classes of the new run.
+        given: where the weights are from, in the words of a config.
     """
     of_head = {name for name in weights.state if name.startswith(head) and name in own}
     if not of_head:
@@ -90,11 +95,11 @@ def with_head_for(
             return weights.state | {name: weights.state[name][order] for name in of_head}
         why = f"its classes are others ({classes.difference(names, theirs)})"
     elif all(weights.state[name].shape == own[name].shape for name in of_head):
-        tell(f"the head is kept; the file does not name its {len(names)} classes")
+        tell(f"{given}: the head is kept; its {len(names)} classes have no names there")
         return weights.state
     else:
         why = "it has another number of classes"
-    tell(f"the head is left out, {why}")
+    tell(f"{given}: the head is left out, {why}")
     return {name: value for name, value in weights.state.items() if name not in of_head}
 
 
@@ -120,4 +125,4 @@ def load_into(
 
 
 def tell(message: str) -> None:
-    rank_zero_info(one_line(f"{OPTION}: {message}"))
+    rank_zero_info(one_line(message))

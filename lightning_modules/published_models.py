@@ -21,12 +21,11 @@ from transformers import (
 
 from lightning_modules.bert import BertClassifier
 from lightning_modules.classifier import Classifier
-from lightning_modules.data.imagenet import imagenet_names
 from lightning_modules.data.text_tokenizers import input_config_of, read_tokenizer
 from lightning_modules.errors import InputError, blamed_on, said
 from lightning_modules.hf_checks import check_vocabulary, positions_of
 from lightning_modules.pretrained import locate
-from lightning_modules.vit import ViTClassifier, create_backbone, heads_of
+from lightning_modules.vit import ViTClassifier, class_names_of, create_backbone, heads_of
 
 MOST_TOKENS = 512  # of a text: attention maps grow with their square
 ACTIVATIONS = {  # of Hugging Face's problem_type
@@ -148,13 +147,6 @@ def size_of_pictures(model: nn.Module, state: Mapping[str, Tensor], size: int) -
     if side**2 != patches:
         raise ValueError(f"its pos_embed is of {patches} patches, which make no square")
     return side * model.patch_embed.patch_size[0]
-
-
-def class_names_of(classes: int) -> list[str]:
-    """ImageNet's names for a thousand classes; else numbers, or what a single number is called."""
-    if classes == 1:
-        return ["output"]
-    return imagenet_names() if classes == 1000 else [str(label) for label in range(classes)]
 
 
 def hf_classifier(name: str) -> BertClassifier:

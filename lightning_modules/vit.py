@@ -18,8 +18,10 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 import relprop
+from lightning_modules.class_names import are_same
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.image_transforms import make_eval_transform
+from lightning_modules.data.imagenet import imagenet_names
 from lightning_modules.errors import InputError, blamed_on
 from lightning_modules.initial_weights import load_into, read_weights, with_head_for
 
@@ -77,6 +79,8 @@ class ViTClassifier(Classifier):
         self.backbone = create_backbone(
             name, len(class_names), pretrained, model_options or {}, size
         )
+        if pretrained and has_head_of_others(self.backbone, class_names):
+            self.backbone.reset_classifier(len(class_names))
         if weights is not None:
             load_weights(self.backbone, weights, class_names)
         if freeze_backbone:
@@ -199,6 +203,19 @@ def is_of_one_size(name: str) -> bool:
     """
     config = timm.get_pretrained_cfg(get_deprecated_models().get(name) or name)
     return config is None or config.fixed_input_size
+
+
+def class_names_of(classes: int) -> list[str]:
+    """ImageNet's names for a thousand classes; else numbers, or what a single number is called."""
+    if classes == 1:
+        return ["output"]
+    return imagenet_names() if classes == 1000 else [str(label) for label in range(classes)]
+
+
+def has_head_of_others(backbone: nn.Module, class_names: Sequence[str]) -> bool:
+    """True if timm's weights brought a head of as many classes, with other names."""
+    classes = backbone.pretrained_cfg["num_classes"]
+    return classes == len(class_names) and not are_same(class_names, class_names_of(classes))
 
 
 def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:

@@ -3,10 +3,15 @@
 import logging
 
 import pytest
+import timm
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 import explain
 import train
+from lightning_modules import ViTClassifier
+from lightning_modules.data.imagenet import imagenet_names
+from lightning_modules.data.text_tokenizers import train_tokenizer
 from tests.runs import TRAINER, load, run
 from tests.test_edges import image_folder, text_table
 from tests.test_options import assert_says, told
@@ -103,3 +108,65 @@ def test_embeddings_are_of_the_tokens_they_were_trained_on(tmp_path, capsys):
     new = run(tmp_path / "new", *other[:2], other[4], f"data.tokenizer={old}", experiment="reviews")
     ours, theirs = (load(x)["hyper_parameters"]["input_config"] for x in (new, old))
     assert ours["tokenizer"] == theirs["tokenizer"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes a folder of a trained Hugging Face model, with a tokenizer, and its head."""
+
+    def make(labels: list[str] | None):
+        texts = [f"a {name} film {n}" for name in CLASSES for n in range(2)]
+        tokenizer = train_tokenizer(texts, 60)
+        tokenizer.save_pretrained(tmp_path / "model")
+        sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+        names = {} if labels is None else {"id2label": dict(enumerate(labels))}
+        config = BertConfig(vocab_size=60, intermediate_size=16, num_labels=3, **sizes, **names)
+        model = BertForSequenceClassification(config)
+        model.save_pretrained(tmp_path / "model")
+        return tmp_path / "model", model.classifier.weight.detach()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "told"),
+    [
+        (["Cat", "Dog", "Emu"], [0, 1, 2], None),
+        (["emu", "cat", "dog"], [1, 2, 0], None),
+        (["fox", "cat", "dog"], None, "the head is left out, its classes are others"),
+        (None, [0, 1, 2], "the head is kept; its 3 classes have no names there"),  # LABEL_0, ...
+    ],
+)
+def test_the_head_of_a_pretrained_text_model_follows_its_names(
+    tmp_path, folder, labels, order, told, caplog
+):
+    model, head = folder(labels)
+    (tmp_path / "data").mkdir()
+    options = text_table(tmp_path / "data", train=CLASSES, val=CLASSES)
+    options = [option for option in options if "model.config" not in option]
+    options += ["model.config=null", f"model.name={model}", f"data.tokenizer={model}"]
+    with caplog.at_level(logging.INFO):
+        found = fit(tmp_path / "new", options)["backbone.classifier.weight"]
+    if order is None:
+        assert not any(torch.equal(row, other) for row in found for other in head)
+    else:
+        assert torch.equal(found, head[order])
+    lines = [r.getMessage() for r in caplog.records if "the head is" in r.getMessage()]
+    assert len(lines) == (told is not None) and all(told in line for line in lines)
+
+
+def test_a_pretrained_head_of_a_thousand_others_is_left_out(tmp_path):
+    """timm's weights are of ImageNet's classes, whose number proves nothing."""
+    sizes = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    torch.manual_seed(3)
+    trained = timm.create_model("vit_tiny_patch16_224", img_size=32, **sizes)
+    torch.save(trained.state_dict(), tmp_path / "weights.pth")
+    overlay = {"file": str(tmp_path / "weights.pth"), "num_classes": 1000}
+    inputs = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    for names, same in ((imagenet_names(), True), ([f"mine {n}" for n in range(1000)], False)):
+        options = sizes | {"pretrained_cfg_overlay": overlay}
+        model = ViTClassifier(
+            names, inputs, "vit_tiny_patch16_224", pretrained=True, model_options=options
+        )
+        assert torch.equal(model.backbone.head.weight, trained.head.weight) == same
+        assert torch.equal(model.backbone.cls_token, trained.cls_token)

@@ -13,8 +13,9 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
+from lightning_modules.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.data.base import check_option
-from lightning_modules.errors import InputError, said
+from lightning_modules.errors import InputError, blamed_on, said
 from lightning_modules.pretrained import locate
 
 SPECIAL_TOKENS = {
@@ -68,9 +69,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The tokenizer that ``data.tokenizer`` names: a hub id, a folder or ``package:NAME/FOLDER``.
 
+    Or that of a run of train.py, by its folder or one of its checkpoints.
+
     Raises:
         ValueError: there is none, or it is not one that :func:`read_tokenizer` takes.
     """
+    if (Path(name) / "checkpoints").is_dir() or Path(name).suffix == ".ckpt":
+        accepted = "a run of train.py on texts"
+        trained = load_data(find_checkpoint(name, "data.tokenizer"), f"accepted: {accepted}")
+        with blamed_on(f"data.tokenizer {name}: it has no tokenizer", accepted):
+            return tokenizer_from_config(trained["hyper_parameters"]["input_config"])
     try:
         return read_tokenizer(locate(name))
     except ValueError as error:
