@@ -110,10 +110,15 @@ def rows_not_finite(explanations: Sequence[Explained], logits: Tensor) -> set[in
 
 
 def as_array(explained: Explained) -> np.ndarray:
-    """Relevance as of :class:`Result`: [B, rows, columns], or [B, W] with NaN on unseen words."""
+    """Relevance as of :class:`Result`: [B, rows, columns], or [B, W] with NaN on unseen words.
+
+    Of patches that do not tile the input it is a heatmap, [B, H, W] of the input.
+    """
     if isinstance(explained, ExplainedTexts):
         scores = explained.word_scores.masked_fill(~explained.seen, torch.nan)
         return scores.float().cpu().numpy()
+    if explained.sides is not None:
+        return explained.heatmap(tuple(side.size for side in explained.sides)).float().cpu().numpy()
     return explained.relevance.unflatten(-1, explained.grid).float().cpu().numpy()
 
 

@@ -1,8 +1,11 @@
 """What is made of model.name, model.model_options and model.config: nothing is dropped unsaid."""
 
+import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from transformers import AutoConfig, BertConfig
 
 import train
@@ -10,6 +13,7 @@ from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.checkpoints import load_classifier
 from lightning_modules.data.text_tokenizers import input_config_of
 from lightning_modules.errors import InputError
+from lightning_modules.explain_inputs import as_array
 from lightning_modules.hf_checks import check_keys
 from lightning_modules.vit import create_backbone, is_of_one_size
 from tests.published import SIZES, save_text_classifier, tokenizer_of
@@ -179,3 +183,20 @@ def test_training_is_in_the_trainers_precision_whatever_the_weights_were_saved_i
         ["a", "b"], input_config_of(tokenizer_of(), 20, None), name=str(tmp_path)
     )
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_what_the_model_pads_is_no_part_of_the_picture():
+    """A picture of 36 x 36 is padded to 40 x 40 by the model: five patches of 8 pixels a side."""
+    torch.manual_seed(0)
+    options = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
+    inputs = {"input_size": [3, 36, 36], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
+    module = ViTClassifier(["a", "b"], inputs, "vit_tiny_patch16_224", model_options=options).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 36, 3), dtype=np.uint8)
+    explanation = module.explain(module.prepare([Image.fromarray(pixels)]))
+    drawn = as_array(explanation)
+    assert drawn.shape == (1, 36, 36)
+    # Between the centres of patches, at 4, 12, ..., 36 of 40 pixels; the last is at the edge.
+    padded = explanation.relevance.unflatten(-1, (5, 5))[:, None]
+    whole = F.interpolate(padded, (40, 40), mode="bilinear")[:, 0, :36, :36]
+    np.testing.assert_allclose(drawn, whole.numpy(), atol=1e-6)
