@@ -51,6 +51,7 @@ from lightning_modules.fit_checks import (
     MODEL_RANGES,
     TRAINER_RANGES,
     check_goes_on,
+    check_model_options,
     check_ranges,
 )
 from lightning_modules.names import one_line
@@ -272,7 +273,9 @@ def build(config: DictConfig, checkpoint: Path | None):
     model_options = OmegaConf.to_container(config.model)
     check_ranges("model", model_options, MODEL_RANGES)
     state = {"global_step": 0, "without_sources": {}}
-    if checkpoint is not None:
+    if checkpoint is None:
+        check_model_options(model_options.get("model_options"))
+    else:
         state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
         data.take_inputs(state["hyper_parameters"].get("input_config", {}))
     model_options |= state["without_sources"]

@@ -44,6 +44,18 @@ def check_ranges(section: str, options: Mapping[str, Any], ranges: Mapping[str, 
             check_option(f"{section}.{name}", value, valid(value), accepted)
 
 
+def check_model_options(options: Mapping[str, Any] | None) -> None:
+    """Raises an InputError that names the first null of a new run's ``model.model_options``.
+
+    timm would drop it without a word.
+    """
+    for option, value in (options or {}).items():
+        if value is None:
+            raise InputError(
+                f"model.model_options.{option} is null; accepted: a value, or without {option}"
+            )
+
+
 def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path) -> None:
     """Whether a model, as its options make it, can go on from what is in a checkpoint.
 

@@ -173,8 +173,7 @@ def create_backbone(
     """timm's model of that name; None: with as many classes, of such pictures, as it comes with.
 
     Raises:
-        InputError: there is none, and says the nearest names; or an option is null, which timm
-            would drop without a word; or the options do not go together.
+        InputError: there is none, and says the nearest names; or the options do not go together.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
@@ -182,11 +181,6 @@ def create_backbone(
             f"model.name is {name!r}; accepted: a timm model"
             + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
         )
-    for option, value in options.items():
-        if value is None:
-            raise InputError(
-                f"model.model_options.{option} is null; accepted: a value, or without {option}"
-            )
     head = {} if classes is None else {"num_classes": classes}
     accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
     if pretrained:

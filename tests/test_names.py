@@ -28,7 +28,7 @@ from tests.runs import TRAINER, run
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
-    "path": "../../evil",
+    "path": "x/../../../evil",  # a name that begins with a dot is hidden
     "newline": "a\nb",
     "direction": "\u202egnp.exe",
     "long": "x" * 10_000,

@@ -121,7 +121,9 @@ class RelevanceTracker(Callback):
         try:
             module.explain_trace(module.record(first), first, **self.options)
         except ValueError as error:
-            raise MisconfigurationException(f"tracker: {error}") from error
+            raise MisconfigurationException(
+                f"tracker: {error}; accepted: a model that can be explained so, or tracker=null"
+            ) from error
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
