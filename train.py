@@ -13,9 +13,8 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,12 @@ from lightning_modules.fit_checks import (
     check_ranges,
 )
 from lightning_modules.names import one_line
+from lightning_modules.run_folder import (
+    check_same_model,
+    check_writable,
+    last_checkpoint,
+    wait_for_a_later_name,
+)
 from relprop import UnsupportedModel
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
@@ -69,11 +74,12 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.print_config:
             print(OmegaConf.to_yaml(config), end="")
             return
-        checkpoint = last_checkpoint(config, resume=arguments.resume is not None)
+        trial = bool(config.trainer.get("fast_dev_run"))
+        checkpoint = last_checkpoint(Path(config.run_dir), arguments.resume is not None, trial)
     except (InputError, ValueError, OSError) as error:
         fail(error)
     try:
-        if not config.trainer.get("fast_dev_run"):
+        if not trial:
             run(config, checkpoint)
             return
         with tempfile.TemporaryDirectory() as folder:  # a trial leaves nothing
@@ -207,58 +213,8 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
         load_config(run_dir / "config.yaml", [*overrides, f"run_dir={run_dir}"])
         for overrides in ([], arguments.overrides)
     )
-    for option in ("name", "config", "pretrained", "weights", "model_options"):
-        was, now = (without_dropout(x.model.get(option)) for x in (begun, config))
-        if was != now:
-            raise InputError(
-                f"model.{option} is {now}; accepted with --resume: what the run began with, {was}"
-            )
+    check_same_model(begun.model, config.model)
     return config
-
-
-def without_dropout(option: Any) -> Any:
-    """An option of the model, less the rates of dropout within it, which a resume may change."""
-    if not isinstance(option, Mapping):
-        return option
-    return {name: value for name, value in option.items() if not name.endswith("drop_rate")}
-
-
-def last_checkpoint(config: DictConfig, resume: bool) -> Path | None:
-    """The checkpoint to carry on from; None for a new run, which must not write into an old one."""
-    run_dir = Path(config.run_dir)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if resume:
-        return last if last.is_file() else None  # stopped before its first checkpoint: from scratch
-    if config.trainer.get("fast_dev_run"):  # which does not write there
-        return None
-    if (run_dir / "config.yaml").exists() and rank_zero_only.rank == 0:
-        raise FileExistsError(
-            f"run_dir {run_dir} holds a run; carry on with --resume {run_dir}, or choose another "
-            "with run_dir=..."
-        )
-    return None
-
-
-def wait_for_a_later_name(run_dir: str) -> None:
-    """TensorBoard reads a run's event files by name: the second they were made in, then the host.
-
-    One that is made within the second of the last one might be read before it.
-    """
-    if any(Path(run_dir).glob("events.out.tfevents.*")):
-        time.sleep(1)
-
-
-@rank_zero_only
-def check_writable(run_dir: str) -> None:
-    """Known here, it is one line; in the thread that writes for TensorBoard, a traceback."""
-    try:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run_dir):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"run_dir {run_dir}: {error.strerror}; accepted: a folder that can be written to"
-        ) from error
 
 
 def build(config: DictConfig, checkpoint: Path | None):

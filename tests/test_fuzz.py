@@ -32,6 +32,7 @@ from lightning_modules.names import one_line, slug
 from lightning_modules.protocols import Progress
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.render_text import escape, shares
+from lightning_modules.run_folder import last_checkpoint
 from lightning_modules.scoring import KEPT, load_progress, save_progress
 from tests.runs import run
 
@@ -134,7 +135,7 @@ def test_run_folders(whole_run, tmp_path, data):
 
     def resume():
         config = train.read_config(train.parse(["--resume", str(folder)]))
-        last = train.last_checkpoint(config, resume=True)
+        last = last_checkpoint(Path(config.run_dir), resume=True, trial=False)
         step = 0 if last is None else read_checkpoint(last)["global_step"]
         logger = TensorBoardLogger(folder, name="", version="", purge_step=step)
         logger.experiment.add_scalar("train/loss", 1.0, step)
