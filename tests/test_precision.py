@@ -14,18 +14,20 @@ needs_photographs = pytest.mark.skipif(
 
 
 def check_bf16(images: Tensor) -> None:
-    """Maps of bf16 are those of float32, and as near to float64's where float32's are."""
+    """Maps of bf16 are those of float32, and as near to float64's as those are.
+
+    How near float32 is itself depends on the processor, whose products round in another order.
+    """
     model = trained()
     float32 = maps(model, images, "float32")
     bf16 = maps(model, images, "bf16", precision="bf16")
     assert not torch.equal(float32, bf16)
     assert correlations(bf16, float32).min() > 0.99
-    # From the first block on, the maps of float32 themselves are less sure: at worst 0.984.
     exact = copy.deepcopy(model).double()
-    float64 = maps(exact, images.double(), "float64", start_layer=1)
-    bf16 = maps(model, images, "bf16", precision="bf16", start_layer=1)
-    assert correlations(bf16, float64).median() > 0.998
-    assert correlations(bf16, float64).min() > 0.99
+    float64 = maps(exact, images.double(), "float64")
+    of_bf16, of_float32 = correlations(bf16, float64), correlations(float32, float64)
+    assert (of_bf16 > of_float32 - 0.01).all()
+    assert of_bf16.median() > 0.998
 
 
 @needs_photographs
