@@ -32,11 +32,11 @@ from relprop.trace import Trace, record
 class Explanation:
     """The relevance of each token for one class a sample.
 
-    ``relevance`` [B, tokens], without class, distillation and register tokens (for ``lrp`` on
-    images: of each pixel); ``target`` [B]; ``logits`` [B, C]; ``grid`` rows and columns of
-    ``relevance``, as they lie in the picture that the model was given, None for texts and vectors;
-    ``sides`` where the patches lie along its height and width, None where they tile it: the grid
-    is the picture.
+    ``relevance`` [B, tokens] of what the model was given, in its order: without class, distillation
+    and register tokens, and without patches of padding alone (for ``lrp`` on images: of each
+    pixel). ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the
+    picture, None for texts and vectors. ``sides``: where the patches lie along its height and its
+    width; None where they tile it, so that rows and columns divide it evenly.
     """
 
     relevance: Tensor
@@ -46,11 +46,13 @@ class Explanation:
     sides: tuple[Side, Side] | None = None
 
     def heatmap(self, size: int | tuple[int, int]) -> Tensor:
-        """The map over the picture drawn as ``size`` (H, W), interpolated bilinearly: [B, H, W].
+        """The map over the picture drawn as ``size`` (H, W): [B, H, W].
 
-        0 where no patch looks: at the end of a picture that is no multiple of a patch, say, or
-        between patches that are further apart than they are wide. Of patches that lie partly
-        outside, in the padding of the model, it is the part inside.
+        Linear between the centres of patches, and beyond the outermost the nearest patch's. It is 0
+        where no patch looks: at the end of a picture whose side is no multiple of a patch's, say,
+        or between patches that are further apart than they are wide. Of a patch that lies partly
+        in the padding of the model the map has the part in the picture. ValueError where the input
+        is no picture.
         """
         if self.grid is None:
             raise ValueError(

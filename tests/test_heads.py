@@ -6,6 +6,7 @@ And what is no chain of blocks, whose maps may be multiplied, is refused in word
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import ParallelScalingBlock
 from torch import Tensor, nn
 
 import relprop
@@ -258,8 +259,6 @@ def test_what_is_a_chain_is_not_refused(attend, add):
 
 def test_blocks_side_by_side_with_their_mlp_are_a_chain(tiny_vit, images):
     """(mlp(x) + attention(x)) + x, and scores that a block hands on to the next."""
-    from timm.models.vision_transformer import ParallelScalingBlock
-
     model = tiny_vit(block_fn=ParallelScalingBlock)
     assert relprop.explain(model, images, 1).relevance.std() > 0
     kept = []
