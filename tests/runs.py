@@ -2,12 +2,16 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from lightning_modules.protocols import Progress
 
 EPOCHS = 3
 TRAINER = [
@@ -98,3 +102,20 @@ def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
         assert curve(run_dir, tag) == curve(undisturbed, tag), tag
     a, b = (json.loads((d / "metrics.json").read_text()) for d in (run_dir, undisturbed))
     assert a == b
+
+
+@contextmanager
+def cut_off(monkeypatch, done: int) -> Iterator[None]:
+    """Breaks an evaluation off when so many samples are done."""
+
+    class Cut(Exception):
+        pass
+
+    def add(self, found, add=Progress.add):
+        if self.done == done:
+            raise Cut
+        add(self, found)
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(Progress, "add", add)
+        yield

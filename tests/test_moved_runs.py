@@ -16,7 +16,7 @@ from lightning_modules.checkpoints import load_classifier
 from lightning_modules.data import DigitsDataModule
 from lightning_modules.errors import InputError
 from lightning_modules.protocols import PROTOCOLS, Progress, evaluate
-from tests.runs import assert_same_end, load, run
+from tests.runs import assert_same_end, cut_off, load, run
 
 ACCURACIES = [0.5, 0.9, 0.7, 0.8, None, 0.95]  # of the epochs; None: without validation
 
@@ -90,16 +90,7 @@ def test_an_evaluation_goes_on_after_the_run_has_moved(tmp_path, monkeypatch):
     explain.main(["evaluate", "--checkpoint", str(run_dir), *command])
     whole = (run_dir / "scores" / "segmentation" / "scores.csv").read_text()
 
-    class Cut(Exception):
-        pass
-
-    def cut_off(self, found, add=Progress.add):
-        if self.done == 8:
-            raise Cut
-        add(self, found)
-
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(Progress, "add", cut_off)
+    with cut_off(monkeypatch, done=8):
         explain.main(["evaluate", "--checkpoint", str(run_dir), *command])
     moved = run_dir.rename(tmp_path / "moved")
     explain.main(["evaluate", "--checkpoint", str(moved), *command, "--resume"])
@@ -111,16 +102,7 @@ def test_an_evaluation_does_not_go_on_with_other_weights(tmp_path, monkeypatch, 
     command = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
     command += ["--method", "rollout", "--limit", "8", "data.batch_size=4"]
 
-    class Cut(Exception):
-        pass
-
-    def cut_off(self, found, add=Progress.add):
-        if self.done == 4:
-            raise Cut
-        add(self, found)
-
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(Progress, "add", cut_off)
+    with cut_off(monkeypatch, done=4):
         explain.main(command)
     best = run_dir / "checkpoints" / "best.ckpt"
     state = torch.load(best, weights_only=True)

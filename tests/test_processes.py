@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import explain
-from lightning_modules.protocols import Progress
-from tests.runs import DIGITS, EPOCHS, curve, rows, run
+from tests.runs import DIGITS, EPOCHS, curve, cut_off, rows, run
 
 ROOT = Path(__file__).parents[1]
 # Without what is random, and so precise that no rounding changes the order of two pixels.
@@ -161,16 +160,7 @@ def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol)
     code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "two"))
     assert code == 0, errors[-2000:]
 
-    class Cut(Exception):
-        pass
-
-    def cut_off(self, found, add=Progress.add):
-        if self.done == 8:
-            raise Cut
-        add(self, found)
-
-    monkeypatch.setattr(Progress, "add", cut_off)
-    with pytest.raises(Cut):
+    with cut_off(monkeypatch, done=8):
         explain.main([*arguments, str(tmp_path / "cut")])
     code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "cut"), "--resume")
     assert code == 0, errors[-2000:]
