@@ -26,23 +26,23 @@ from rich.console import Console
 
 import relprop
 from configs.schema import check_options, load_data_config, read_override
-from lightning_modules import class_names
-from lightning_modules.checkpoint_files import find_checkpoint, run_of
-from lightning_modules.checkpoints import load_classifier
-from lightning_modules.classifier import Classifier
 from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.errors import InputError
-from lightning_modules.explain_inputs import Failure, explain_inputs
-from lightning_modules.fit_checks import check_inputs
-from lightning_modules.inputs import find_inputs
-from lightning_modules.names import one_line
-from lightning_modules.outputs import FORMATS, write_all, write_png
+from lightning_modules.explanations.batches import Failure, explain_inputs
+from lightning_modules.explanations.files import FORMATS, write_all, write_png
+from lightning_modules.explanations.inputs import find_inputs
+from lightning_modules.explanations.render_result import heading, terminal_text
+from lightning_modules.explanations.results import Result
+from lightning_modules.explanations.targets import Targets
+from lightning_modules.models import class_names
+from lightning_modules.models.checkpoint_files import find_checkpoint, run_of
+from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.fit_checks import check_inputs
+from lightning_modules.models.published import hf_classifier, timm_classifier
 from lightning_modules.protocols import METHODS, PROTOCOLS, torchrun_share
-from lightning_modules.published_models import hf_classifier, timm_classifier
-from lightning_modules.render_result import heading, terminal_text
-from lightning_modules.results import Result
-from lightning_modules.scoring import fingerprint, progress_bar, score
-from lightning_modules.targets import Targets
+from lightning_modules.protocols.scoring import fingerprint, progress_bar, score
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.names import one_line
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
 BATCH_SIZE = 8

@@ -39,27 +39,27 @@ from lightning_modules.callbacks import (
     Stops,
     UnfinishedEpoch,
 )
-from lightning_modules.checkpoint_io import AtomicCheckpointIO
-from lightning_modules.checkpoints import PARTS_TO_RESUME, read_checkpoint
-from lightning_modules.classifier import Classifier, schedule
 from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.data.base import check_option
-from lightning_modules.errors import InputError, blamed_on, said
-from lightning_modules.files import replace_file
-from lightning_modules.fit_checks import (
+from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
+from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
+from lightning_modules.models.classifier import Classifier, schedule
+from lightning_modules.models.fit_checks import (
     MODEL_RANGES,
     TRAINER_RANGES,
     check_goes_on,
     check_model_options,
     check_ranges,
 )
-from lightning_modules.names import one_line
-from lightning_modules.run_folder import (
+from lightning_modules.models.run_folder import (
     check_same_model,
     check_writable,
     last_checkpoint,
     wait_for_a_later_name,
 )
+from lightning_modules.utils.errors import InputError, blamed_on, said
+from lightning_modules.utils.files import replace_file
+from lightning_modules.utils.names import one_line
 from relprop import UnsupportedModel
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES
-from lightning_modules.names import one_line
+from lightning_modules.utils.names import one_line
 
 # Constructor arguments that train.py fills in, and which a config therefore must not set.
 SUPPLIED_BY_TRAIN = (

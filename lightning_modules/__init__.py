@@ -1,7 +1,7 @@
 """Training side: classifiers, data, callbacks, metrics and pictures; uses relprop."""
 
-from lightning_modules.bert import BertClassifier
-from lightning_modules.vit import ViTClassifier
+from lightning_modules.models.bert import BertClassifier
+from lightning_modules.models.vit import ViTClassifier
 
 CLASSIFIERS = {"vit": ViTClassifier, "bert": BertClassifier}
 

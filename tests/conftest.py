@@ -3,7 +3,7 @@ import torch
 from hypothesis import settings
 from timm.models.vision_transformer import VisionTransformer
 
-pytest.register_assert_rewrite("tests.plain", "tests.runs")
+pytest.register_assert_rewrite("tests.helpers.plain", "tests.helpers.runs")
 torch.set_num_threads(1)
 # The same cases in every run; others with pytest --hypothesis-profile=default.
 settings.register_profile("reproducible", derandomize=True)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from lightning_modules.errors import InputError
+from lightning_modules.utils.errors import InputError
 
 
 class FiniteSteps(Callback):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from lightning_modules.files import replace_file
+from lightning_modules.utils.files import replace_file
 
 
 class MetricsTable(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lightning_modules.errors import InputError
+from lightning_modules.utils.errors import InputError
 
 
 class Patience(EarlyStopping):

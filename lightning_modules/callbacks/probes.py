@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 import relprop
-from lightning_modules import render, render_text
-from lightning_modules.classifier import Classifier
-from lightning_modules.explained_text import Explained
 from lightning_modules.metrics import ClassSpecificity, Segmentation, TokenF1
+from lightning_modules.modalities.images import draw as render
+from lightning_modules.modalities.texts import draw as render_text
+from lightning_modules.modalities.texts.explained import Explained
+from lightning_modules.models.classifier import Classifier
 
 
 @dataclass

@@ -20,10 +20,10 @@ from torch.utils.data import Subset
 import relprop
 from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
 from lightning_modules.data.base import check_option
-from lightning_modules.data.text import TextItems
-from lightning_modules.errors import InputError
-from lightning_modules.files import replace_file
+from lightning_modules.data.texts.base import TextItems
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.files import replace_file
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PROBES = {"vit": ImageProbes, "bert": TextProbes}

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_modules.files import replace_file
+from lightning_modules.utils.files import replace_file
 
 
 class SaveConfig(Callback):

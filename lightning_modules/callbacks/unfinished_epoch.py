@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_modules.errors import InputError
+from lightning_modules.utils.errors import InputError
 
 KEY = "unfinished_epoch"
 

@@ -1,17 +1,20 @@
 """The data sets, by the name that a config gives them."""
 
 from lightning_modules.data.base import DataModule, EpochSampler, ImageDataModule
-from lightning_modules.data.digits import DigitsDataModule
-from lightning_modules.data.eraser import EraserDataModule
-from lightning_modules.data.image_folder import ImageFolderDataModule
-from lightning_modules.data.imagenet import ImageNetDataModule, ImageNetSegmentationDataModule
-from lightning_modules.data.pets import PetsDataModule
-from lightning_modules.data.reviews import ReviewsDataModule
-from lightning_modules.data.sst import SSTDataModule
-from lightning_modules.data.text import TextDataModule
-from lightning_modules.data.text_batches import TextCollator
-from lightning_modules.data.text_table import TextTableDataModule
-from lightning_modules.data.text_tokenizers import tokenizer_from_config
+from lightning_modules.data.images.digits import DigitsDataModule
+from lightning_modules.data.images.folder import ImageFolderDataModule
+from lightning_modules.data.images.imagenet import (
+    ImageNetDataModule,
+    ImageNetSegmentationDataModule,
+)
+from lightning_modules.data.images.pets import PetsDataModule
+from lightning_modules.data.texts.base import TextDataModule
+from lightning_modules.data.texts.batches import TextCollator
+from lightning_modules.data.texts.eraser import EraserDataModule
+from lightning_modules.data.texts.reviews import ReviewsDataModule
+from lightning_modules.data.texts.sst import SSTDataModule
+from lightning_modules.data.texts.table import TextTableDataModule
+from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 
 DATAMODULES: dict[str, type[DataModule]] = {
     "digits": DigitsDataModule,

@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_modules.errors import InputError
-from lightning_modules.names import one_line
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.names import one_line
 
 # Of macOS, Windows, and the file servers of Synology and QNAP, in lower case.
 LEFT_BY_SYSTEMS = {

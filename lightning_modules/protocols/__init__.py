@@ -13,7 +13,7 @@ from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
 from lightning_modules.protocols.sanity import Sanity
-from lightning_modules.protocols.share import Share, torchrun_share
+from lightning_modules.protocols.shard import Share, torchrun_share
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     protocol.name: protocol

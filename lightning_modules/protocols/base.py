@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import relprop
-from lightning_modules.classifier import Classifier
 from lightning_modules.data import DataModule
-from lightning_modules.errors import InputError
-from lightning_modules.explained_text import Explained, ExplainedTexts
 from lightning_modules.metrics import SampledMetric
-from lightning_modules.protocols.peers import PEERS, explain_by_peer
-from lightning_modules.protocols.share import ALONE, Share
+from lightning_modules.modalities.texts.explained import Explained, ExplainedTexts
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.protocols.baselines import PEERS, explain_by_peer
+from lightning_modules.protocols.shard import ALONE, Share
+from lightning_modules.utils.errors import InputError
 
 RANDOM = "random"  # relevance by the throw of a die: what a method has to beat
 METHODS = (*relprop.METHODS, *PEERS, RANDOM)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch.utils.data import Dataset, Subset
 
 from lightning_modules.data import ImageDataModule
-from lightning_modules.data.image_folder import with_mask
-from lightning_modules.errors import InputError
+from lightning_modules.data.images.folder import with_mask
 from lightning_modules.metrics import ClassSpecificity, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
+from lightning_modules.utils.errors import InputError
 
 # Percent, ViT-B/16, the paper's table 2.
 PAPER = [

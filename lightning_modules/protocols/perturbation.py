@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_modules.data import ImageDataModule
-from lightning_modules.errors import InputError
 from lightning_modules.metrics import PerturbationAccuracy, SampledMetric, perturb
 from lightning_modules.metrics.perturbation import STEPS
 from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
+from lightning_modules.utils.errors import InputError
 
 IMAGES = 256  # classified at a time
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_modules.data import TextDataModule
-from lightning_modules.data.text import TextItems
-from lightning_modules.errors import InputError
-from lightning_modules.explained_text import ExplainedTexts
+from lightning_modules.data.texts.base import TextItems
 from lightning_modules.metrics import Faithfulness, RationaleAUPRC, SampledMetric, TokenF1
+from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.protocols.base import Column, Explainer, Protocol
+from lightning_modules.utils.errors import InputError
 
 KS = (5, 10, 20, 30, 40, 50, 60, 70, 80)
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's

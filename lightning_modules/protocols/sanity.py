@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from lightning_modules.explained_text import ExplainedTexts
 from lightning_modules.metrics import RankCorrelation, SampledMetric
+from lightning_modules.modalities.texts.explained import ExplainedTexts
+from lightning_modules.models.vit import heads_of
 from lightning_modules.protocols.base import Column, Explained, Explainer, Protocol
-from lightning_modules.vit import heads_of
 
 
 class Sanity(Protocol):

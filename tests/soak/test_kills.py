@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import train
-from tests.runs import DIGITS, assert_identical, curve, load, rows, run
+from tests.helpers.runs import DIGITS, assert_identical, curve, load, rows, run
 
 ROOT = Path(__file__).parents[2]
 KILLS, EPOCHS = 20, 100

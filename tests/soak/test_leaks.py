@@ -12,7 +12,7 @@ from lightning import Callback
 
 import relprop
 import train
-from tests.runs import run
+from tests.helpers.runs import run
 
 EXPLANATIONS, EPOCHS = 2000, 50
 

@@ -1,7 +1,7 @@
 """The fast mode on all photographs. Minutes where the processor emulates bf16: pytest tests/soak"""
 
 from benchmarks.precision import photographs
-from tests.test_precision import check_bf16, needs_photographs
+from tests.relprop.test_precision import check_bf16, needs_photographs
 
 
 @needs_photographs

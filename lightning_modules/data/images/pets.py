@@ -1,0 +1,111 @@
+"""The Oxford-IIIT Pets: 37 breeds of cats and dogs, each picture with its trimap."""
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+from torch.utils.data import Dataset
+from torchvision.datasets import OxfordIIITPet
+from torchvision.transforms import Compose
+
+from lightning_modules.data.base import ImageDataModule, check_option, epoch_and_index
+from lightning_modules.data.images.transforms import (
+    make_eval_transform,
+    make_input_config,
+    make_mask_transform,
+    make_train_transform,
+    seeded,
+)
+
+BACKGROUND = 2  # of a trimap; 1 is the pet, 3 its outline, which is taken for a part of it
+
+
+class TrainPets(Dataset):
+    """Augmented pictures: `{"image": float [3, H, W], "label": int}`.
+
+    A sample depends on (seed, epoch, index) alone.
+    """
+
+    def __init__(
+        self, pets: OxfordIIITPet, indices: list[int], transform: Compose, seed: int
+    ) -> None:
+        self.pets, self.indices, self.transform, self.seed = pets, indices, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = epoch_and_index(key)
+        image, (label, _) = self.pets[self.indices[index]]
+        with seeded(self.seed, epoch, index):
+            return {"image": self.transform(image), "label": label}
+
+
+class EvalPets(Dataset):
+    """`{"image": float [3, H, W], "label": int, "mask": bool [H, W]}`, True on the pet."""
+
+    def __init__(self, pets: OxfordIIITPet, indices: list[int], transform: Compose) -> None:
+        self.pets, self.indices, self.transform = pets, indices, transform
+        self.mask_transform = make_mask_transform(transform)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict:
+        image, (label, trimap) = self.pets[self.indices[index]]
+        pet = Image.fromarray((np.asarray(trimap) != BACKGROUND).astype(np.uint8) * 255)
+        mask: torch.Tensor = self.mask_transform(pet)[0] > 0
+        return {"image": self.transform(image), "label": label, "mask": mask}
+
+
+class PetsDataModule(ImageDataModule):
+    """torchvision's OxfordIIITPet; a fifth of its trainval split, of every breed, is val.
+
+    Args:
+        root: folder that holds, or with ``download`` will hold, `oxford-iiit-pet/`.
+        download: fetch it if it is not there.
+        batch_size, num_workers, seed: see DataModule.
+        image_size, transforms_of, auto_augment, random_erasing, hflip, scale: see
+            ImageFolderDataModule.
+
+    Raises:
+        ValueError: an argument is out of its range, or the data are not there.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        download: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        seed: int = 0,
+        image_size: int = 224,
+        transforms_of: str | None = None,
+        auto_augment: str | None = "rand-m9-mstd0.5-inc1",
+        random_erasing: float = 0.25,
+        hflip: float = 0.5,
+        scale: list[float] = [0.08, 1.0],  # noqa: B006 - a list in the config too; only read
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.input_config = make_input_config(image_size, transforms_of)
+        train_transform = make_train_transform(
+            self.input_config, auto_augment, random_erasing, hflip, scale
+        )
+        eval_transform = make_eval_transform(self.input_config)
+        try:
+            trainval, test = (
+                OxfordIIITPet(root, split, ["category", "segmentation"], download=download)
+                for split in ("trainval", "test")
+            )
+        except (RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            accepted = f"oxford-iiit-pet/images and annotations in {root}, or data.download=true"
+            raise ValueError(f"data.root {root}: {reason}; accepted: {accepted}") from None
+        check_option("root", root, len(trainval) > 0 and len(test) > 0, "a data set with pictures")
+        self.class_names = trainval.classes
+        train, val = train_test_split(
+            np.arange(len(trainval)), test_size=0.2, stratify=trainval._labels, random_state=seed
+        )
+        self.train_dataset = TrainPets(trainval, train.tolist(), train_transform, seed)
+        self.val_dataset = EvalPets(trainval, sorted(val.tolist()), eval_transform)
+        self.test_dataset = EvalPets(test, list(range(len(test))), eval_transform)

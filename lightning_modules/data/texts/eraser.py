@@ -1,0 +1,108 @@
+"""Data sets in the layout of the ERASER benchmark: documents, and what in them is evidence."""
+
+from pathlib import Path
+
+from lightning_modules.data.texts.base import TextDataModule, TextItems
+from lightning_modules.data.texts.batches import Span, find_words
+from lightning_modules.data.texts.files import read_jsonl, read_text
+from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
+from lightning_modules.utils.errors import InputError
+
+ACCEPTED = (
+    "ERASER's layout: {train,val,test}.jsonl with annotation_id, classification and evidences "
+    "(docid, start_token, end_token, text), and docs/<docid>"
+)
+
+
+def read_annotations(path: Path) -> list[tuple[str, dict]]:
+    """(file and line, item whose label is a name) of every annotation; see EraserDataModule.
+
+    Raises:
+        FileNotFoundError: the file or a document is missing.
+        InputError: the file or a document is not as described.
+    """
+    rows = []
+    for number, annotation in read_jsonl(path, ACCEPTED):
+        where = f"{path}, line {number}"
+        try:
+            rows.append((where, make_item(annotation, path.parent / "docs", where)))
+        except (AttributeError, KeyError, TypeError) as error:
+            problem = f"malformed annotation ({error!r})"
+            raise InputError(f"{where}: {problem}; accepted: {ACCEPTED}") from None
+    return rows
+
+
+def make_item(annotation: dict, docs: Path, where: str) -> dict:
+    """The item of an annotation, its label a name; `docs` is the documents' folder."""
+    evidences = [evidence for group in annotation["evidences"] for evidence in group]
+    listed = annotation.get("docids") or []
+    docids = dict.fromkeys([*listed, *(evidence["docid"] for evidence in evidences)])
+    text, words_of = "", {}
+    for docid in docids or [annotation["annotation_id"]]:
+        document = read_text(docs / docid, f"the document that {where} names")
+        words_of[docid] = [
+            (len(text) + start, len(text) + end) for start, end in find_words(document)
+        ]
+        text += document + "\n"
+    rationale = [
+        locate(evidence, text, words_of[evidence["docid"]], where) for evidence in evidences
+    ]
+    label = read_label(annotation["classification"], f"{where}: classification")
+    return {"text": text, "label": label, "rationale": rationale}
+
+
+def locate(evidence: dict, text: str, words: list[Span], where: str) -> Span:
+    """The characters of an evidence, given the spans of its document's words in the text."""
+    start, end = evidence["start_token"], evidence["end_token"]
+    found = " ".join(text[slice(*word)] for word in words[start:end])
+    if not 0 <= start < end <= len(words) or found != " ".join(evidence["text"].split()):
+        raise InputError(
+            f"{where}: tokens {start} to {end} of {evidence['docid']} are {found[:80]!r}; "
+            f"accepted: the evidence's text, {evidence['text'][:80]!r}"
+        )
+    return words[start][0], words[end - 1][1]
+
+
+class EraserDataModule(TextDataModule):
+    """Documents with evidence for their class, in ERASER's layout:
+
+        root/{train,val,test}.jsonl   annotation_id, classification, evidences: groups of docid,
+                                      start_token, end_token (exclusive), text; optionally docids
+        root/docs/<docid>             a document; its tokens are what stands between white space
+
+    A text is all documents of an annotation, or else the one that has its id for a name; a query is
+    no part of it. Its rationale is all of its evidences. Classes are those of train, sorted.
+
+    Args:
+        root: folder of the data set.
+        batch_size, num_workers, seed: see DataModule.
+        tokenizer, vocab_size, max_length, overlap: see TextDataModule.make_inputs.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: an argument is out of its range.
+        InputError: a file is not as described, a class is not in train, or an evidence's text is
+            not what its document has there; names file and line.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 10,
+        num_workers: int = 0,
+        seed: int = 0,
+        tokenizer: str | None = None,
+        vocab_size: int = 8000,
+        max_length: int = 512,
+        overlap: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        folder = Path(root).expanduser()
+        train, val, test = (
+            read_annotations(folder / f"{split}.jsonl") for split in ("train", "val", "test")
+        )
+        self.class_names = name_classes(train)
+        self.train_dataset = TextItems(number_labels(train, self.class_names))
+        self.val_dataset = TextItems(number_labels(val, self.class_names))
+        self.test_dataset = TextItems(number_labels(test, self.class_names))
+        self.make_inputs(tokenizer, vocab_size, max_length, overlap)

@@ -1,0 +1,243 @@
+"""Film reviews from a small grammar, with the words that decide the label as ground truth.
+
+A review is one opinion, among sentences that have none. An opinion is a word with a sentiment,
+which a negation turns into its opposite ("hardly a masterpiece") and an intensifier does not
+("truly a masterpiece"). It may come with a concession of the opposite sentiment ("although the plot
+was dull, I was never bored by the cast"), which does not count: the main clause decides. Offline,
+and a review depends on (seed, split, index) alone.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from lightning_modules.data.base import check_option
+from lightning_modules.data.texts.base import TextDataModule, TextItems
+
+SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "contrast": 3}
+CLASS_NAMES = ["negative", "positive"]
+
+# What opinions are made of: templates, and the words for their {sentiment}, by label. The words at
+# the same place are each other's opposites.
+OPINIONS = [
+    (
+        [
+            "the {part} of this film was {modifier} {sentiment}",
+            "I found the {part} {modifier} {sentiment}",
+            "to me its {part} seemed {modifier} {sentiment}",
+        ],
+        (
+            "dull weak awful boring clumsy tedious lifeless forgettable".split(),
+            "vivid strong superb gripping graceful thrilling lively memorable".split(),
+        ),
+    ),
+    (
+        [
+            "this film is {modifier} a {sentiment}",
+            "for me it was {modifier} a {sentiment}",
+            "the {part} makes it {modifier} a {sentiment}",
+        ],
+        (
+            "mess bore failure flop disaster disgrace".split(),
+            "gem treat triumph hit masterpiece delight".split(),
+        ),
+    ),
+    (
+        [
+            "I was {modifier} {sentiment} by the {part}",
+            "we left {modifier} {sentiment} by its {part}",
+        ],
+        (
+            "bored annoyed disappointed irritated".split(),
+            "charmed amused delighted impressed".split(),
+        ),
+    ),
+]
+OPPOSITES = {
+    word: opposite
+    for _, (negative, positive) in OPINIONS
+    for pair in zip(negative, positive, strict=True)
+    for word, opposite in (pair, pair[::-1])
+}
+MODIFIERS = {
+    "negation": "not never hardly scarcely".split(),
+    "intensifier": "really truly simply clearly".split(),
+    "none": [""],
+}
+MODIFIER_SHARES = {"negation": 0.25, "intensifier": 0.55, "none": 0.2}
+CONCESSION_SHARE = 0.25
+CONCESSIONS = [
+    "although {concession} , {main}",
+    "{main} , although {concession}",
+    "{concession} , but {main}",
+]
+# Sentences without an opinion, of 4 to 9 words; some have a negation or an intensifier still.
+FILLERS = [
+    "we saw it {time}",
+    "we saw it {time} with {people}",
+    "I watched it {place} {time}",
+    "the story takes place {place}",
+    "it was filmed {place} by {people}",
+    "it was not filmed {place}",
+    "the {part} was recorded {place}",
+    "the {part} is the work of {people}",
+    "{people} heard about it {time}",
+    "{people} had never been {place}",
+    "it was really cold {place}",
+    "it runs for two hours",
+    "the screening began {time}",
+]
+SLOTS = {
+    "part": "plot cast score script ending camera acting dialogue editing setting".split(),
+    "time": ["on a Tuesday", "last week", "in March", "after dinner", "two days ago"],
+    "place": ["in Lisbon", "at home", "near the sea", "in a village", "on a train"],
+    "people": ["two friends", "my sister", "a student", "our neighbours", "his brother"],
+}
+LENGTHS = (5, 40)  # words a review has, at least and at most
+LONGEST_FILLER = 9
+
+Choice = TypeVar("Choice")
+
+
+class Word(NamedTuple):
+    """A word or a punctuation mark, and its part in the opinion that decides."""
+
+    text: str
+    role: str = ""  # "sentiment", "negation", "intensifier"; "": none
+
+
+def choose(rng: np.random.Generator, options: Sequence[Choice]) -> Choice:
+    return options[rng.integers(len(options))]
+
+
+def fill(rng: np.random.Generator, template: str, **clauses: list[Word]) -> list[Word]:
+    """The words of a template, its slots filled with the clauses given, or else from SLOTS."""
+    words = []
+    for part in template.split():
+        name = part.strip("{}")
+        if part == name:
+            words.append(Word(part))
+        elif name in clauses:
+            words += clauses[name]
+        else:
+            words += map(Word, choose(rng, SLOTS[name]).split())
+    return words
+
+
+def make_opinion(rng: np.random.Generator, label: int) -> list[Word]:
+    """A clause that says what the label says."""
+    templates, sentiments = choose(rng, OPINIONS)
+    role = rng.choice(list(MODIFIER_SHARES), p=list(MODIFIER_SHARES.values()))
+    modifier = choose(rng, MODIFIERS[role])
+    sentiment = choose(rng, sentiments[1 - label if role == "negation" else label])
+    return fill(
+        rng,
+        choose(rng, templates),
+        modifier=[Word(modifier, str(role))] if modifier else [],
+        sentiment=[Word(sentiment, "sentiment")],
+    )
+
+
+def make_words(rng: np.random.Generator, label: int) -> list[Word]:
+    """A review of that label, as words."""
+    opinion = make_opinion(rng, label)
+    if rng.random() < CONCESSION_SHARE:
+        concession = [Word(word.text) for word in make_opinion(rng, 1 - label)]
+        opinion = fill(rng, choose(rng, CONCESSIONS), main=opinion, concession=concession)
+    sentences = [opinion]
+    least, most = LENGTHS
+    length = rng.integers(least, most - LONGEST_FILLER + 2, size=2).min()  # more short ones
+    while sum(map(len, sentences)) < length:
+        filler = fill(rng, choose(rng, FILLERS))
+        sentences.insert(rng.integers(len(sentences) + 1), filler)
+    return [word for sentence in sentences for word in [*sentence, Word(".")]]
+
+
+def flip(rng: np.random.Generator, words: list[Word]) -> tuple[list[Word], int]:
+    """The review with one word exchanged, so that its label is the other; and which word."""
+    index = choose(rng, [index for index, word in enumerate(words) if word.role])
+    text, role = words[index]
+    if role == "sentiment":
+        exchanged = Word(OPPOSITES[text], role)
+    else:
+        role = "intensifier" if role == "negation" else "negation"
+        exchanged = Word(choose(rng, MODIFIERS[role]), role)
+    return [*words[:index], exchanged, *words[index + 1 :]], index
+
+
+def make_item(words: list[Word], label: int, flipped: int | None = None) -> dict:
+    """The words as an item (see TextDataModule); `flipped` is the number of a contrast's word."""
+    item = {"text": "", "label": label, "rationale": []}
+    for index, (word, role) in enumerate(words):
+        text = item["text"]
+        if not text or text.endswith("."):
+            word = word[0].upper() + word[1:]
+        if text and word not in {".", ","}:
+            text += " "
+        span = (len(text), len(text) + len(word))
+        if role in {"sentiment", "negation"}:
+            item["rationale"].append(span)
+        if index == flipped:
+            item["flipped"] = span
+        item["text"] = text + word
+    return item
+
+
+def make_review(seed: int, split: str, index: int) -> dict:
+    """The item of one review."""
+    rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
+    label = int(rng.integers(2))
+    return make_item(make_words(rng, label), label)
+
+
+def make_contrast(seed: int, index: int) -> list[dict]:
+    """The items of two reviews that differ in one word, their `flipped`."""
+    rng = np.random.default_rng((seed, SPLIT_NUMBERS["contrast"], index))
+    label = int(rng.integers(2))
+    words = make_words(rng, label)
+    other, flipped = flip(rng, words)
+    return [make_item(words, label, flipped), make_item(other, 1 - label, flipped)]
+
+
+class ReviewsDataModule(TextDataModule):
+    """Reviews from a grammar, negative or positive; the rationale is the word with the sentiment
+    that decides and its negation, if any.
+
+    Args:
+        batch_size, num_workers, seed: see DataModule.
+        tokenizer, vocab_size, max_length: see TextDataModule.make_inputs.
+        train_size: reviews in train, the same in every epoch.
+        val_size: reviews in val.
+        test_size: reviews in test.
+        contrast_size: pairs of reviews in the contrast set, which has twice as many items.
+
+    Raises:
+        ValueError: an argument is out of its range, or there is no such tokenizer.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        tokenizer: str | None = None,
+        vocab_size: int = 1000,
+        max_length: int = 64,
+        train_size: int = 4000,
+        val_size: int = 500,
+        test_size: int = 500,
+        contrast_size: int = 200,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.class_names = CLASS_NAMES
+        sizes = {"train": train_size, "val": val_size, "test": test_size}
+        for split, size in {**sizes, "contrast": contrast_size}.items():
+            check_option(f"{split}_size", size, size >= 1, "at least 1")
+        self.train_dataset, self.val_dataset, self.test_dataset = (
+            TextItems([make_review(seed, split, index) for index in range(size)])
+            for split, size in sizes.items()
+        )
+        pairs = (make_contrast(seed, index) for index in range(contrast_size))
+        self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
+        self.make_inputs(tokenizer, vocab_size, max_length)

@@ -1,0 +1,1 @@
+"""What explain.py does between reading inputs and writing files."""

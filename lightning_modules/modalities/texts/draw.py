@@ -1,0 +1,168 @@
+"""Relevance of words as pictures, and as text that can be selected."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lightning_modules.modalities.images.draw import WRONG, font, short
+from lightning_modules.modalities.texts.explained import ExplainedTexts
+from lightning_modules.utils.names import printable
+
+COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
+DIVERGING = matplotlib.colormaps["PuOr_r"]  # purple: against the class; its orange half is alike
+SHOWN = 6  # probe texts in a picture
+MOST_WORDS = 120  # of a probe text
+WIDTH, MARGIN, LINE, SIZE = 720, 16, 24, 14  # pixels
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A text under a caption, each word with its share of the highest relevance.
+
+    ``words``: 0..1, or -1..1 if ``signed``; NaN on words that the model has not seen. ``wrong``:
+    the model is mistaken, the caption is set apart.
+    """
+
+    caption: str
+    words: list[tuple[str, float]]
+    wrong: bool = False
+    signed: bool = False
+
+
+def probe_paragraphs(
+    explanations: Sequence[ExplainedTexts],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    labels: Tensor | None = None,
+) -> list[list[Paragraph]]:
+    """The first texts of a batch, each once for each explanation.
+
+    ``titles``, one an explanation, have ``{}`` for the class; where the class is not the one of
+    ``labels`` [B], the model is mistaken.
+    """
+    return [
+        [
+            Paragraph(
+                caption(explanation, i, title, class_names),
+                shortened(shares(explanation.words_of(i))),
+                wrong=labels is not None and bool(explanation.target[i] != labels[i]),
+            )
+            for explanation, title in zip(explanations, titles, strict=True)
+        ]
+        for i in range(min(SHOWN, len(explanations[0].text)))
+    ]
+
+
+def caption(
+    explanation: ExplainedTexts, sample: int, title: str, class_names: Sequence[str]
+) -> str:
+    """The class explained and its probability."""
+    target = explanation.target[sample]
+    probability = explanation.logits[sample].softmax(dim=-1)[target]
+    return f"{title.format(short(class_names[target]))}, p = {probability:.2f}"
+
+
+def shares(words: Sequence[tuple[str, float]], signed: bool = False) -> list[tuple[str, float]]:
+    """Words with their relevance as a share of the highest: 0..1, or of the greatest, -1..1."""
+    most = max((abs(score) if signed else score for _, score in words if score == score), default=0)
+    if most <= 0:
+        return [(word, 0 * score) for word, score in words]
+    return [
+        (word, score / most if signed else max(score / most, 0 * score)) for word, score in words
+    ]
+
+
+def shortened(words: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    return words[:MOST_WORDS] + ([("…", 0.0)] if len(words) > MOST_WORDS else [])
+
+
+def word_colors(share: float, signed: bool) -> tuple[tuple[int, int, int], str] | None:
+    """Background and text colour of a word; None for one that the model has not seen."""
+    if math.isnan(share):
+        return None
+    color = DIVERGING((0.9 * share + 1) / 2) if signed else COLORMAP(0.85 * share)
+    red, green, blue = (round(255 * c) for c in color[:3])
+    return (red, green, blue), "white" if abs(share) > 0.75 else "black"
+
+
+def text_picture(texts: Sequence[Sequence[Paragraph]], heading: str) -> np.ndarray:
+    """The paragraphs of each text one under another: [H, W, 3], uint8."""
+    plain, bold = font(SIZE), font(SIZE, "DejaVuSans-Bold")
+    boxes = [(MARGIN, MARGIN, heading, bold, "black", None)]  # x, y, text, font, color, background
+    y = MARGIN + 2 * LINE
+    for paragraphs in texts:
+        for paragraph in paragraphs:
+            color = WRONG if paragraph.wrong else "black"
+            boxes.append((MARGIN, y, paragraph.caption, plain, color, None))
+            laid_out, y = _lay_out(paragraph, plain, y + LINE)
+            boxes += laid_out
+            y += LINE // 2
+        y += LINE // 2
+    signs = {paragraph.signed for paragraphs in texts for paragraph in paragraphs}
+    picture = Image.new("RGB", (WIDTH, y + 2 * LINE * len(signs)), "white")
+    draw = ImageDraw.Draw(picture)
+    for x, top, text, face, color, background in boxes:
+        if background is not None:
+            area = (x - 2, top - 2, x + face.getlength(text) + 2, top + LINE - 5)
+            draw.rectangle(area, fill=background)
+        draw.text((x, top), text, font=face, fill=color)
+    for signed in sorted(signs):
+        _draw_scale(draw, plain, y, signed)
+        y += LINE
+    return np.asarray(picture)
+
+
+def _lay_out(paragraph: Paragraph, face, y: int) -> tuple[list, int]:
+    """Words in lines from ``y`` on; the y below them."""
+    boxes, x = [], MARGIN
+    for word, share in paragraph.words:
+        word = short(word, 60)
+        length = face.getlength(word)
+        if x > MARGIN and x + length > WIDTH - MARGIN:
+            x, y = MARGIN, y + LINE
+        background, color = word_colors(share, paragraph.signed) or (None, "#aaaaaa")
+        boxes.append((x, y, word, face, color, background))
+        x += length + face.getlength(" ") + 3
+    return boxes, y + LINE
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, face, y: int, signed: bool) -> None:
+    low, high = ("against", "for it") if signed else ("least", "most relevant of its text")
+    left = MARGIN + face.getlength(f"{low} ") + 4
+    draw.text((MARGIN, y), low, font=face, fill="black")
+    for step in range(100):
+        share = step / 99
+        color, _ = word_colors(2 * share - 1 if signed else share, signed)
+        draw.line((left + step, y, left + step, y + SIZE), fill=color)
+    draw.text((left + 108, y), high, font=face, fill="black")
+
+
+def markdown(texts: Sequence[Sequence[Paragraph]]) -> str:
+    """The same as text for TensorBoard: words of at least half the highest score in bold,
+    of at least a quarter in italics, everything escaped."""
+    return "\n".join(
+        f"{escape(paragraph.caption)}:\n\n> "
+        + " ".join(_emphasised(word, share) for word, share in paragraph.words)
+        + "\n"
+        for paragraphs in texts
+        for paragraph in paragraphs
+    )
+
+
+def _emphasised(word: str, share: float) -> str:
+    mark = "**" if share >= 0.5 else "*" if share >= 0.25 else ""
+    return f"{mark}{escape(word)}{mark}"
+
+
+def escape(text: str) -> str:
+    """Text that neither Markdown nor HTML takes for more than text."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~])", r"\\\1", html.escape(printable(text)))

@@ -1,0 +1,1 @@
+"""Classifiers: what they share, their kinds, their weights and checkpoints."""

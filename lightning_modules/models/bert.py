@@ -1,0 +1,210 @@
+"""BERT-family text classifiers: any of Hugging Face's, by id, folder or configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import relprop
+from lightning_modules.data.texts.batches import TextCollator, find_words
+from lightning_modules.data.texts.tokenizers import tokenizer_from_config, vocabulary_size
+from lightning_modules.modalities.texts.explained import ExplainedTexts
+from lightning_modules.models.bert_backbone import create_backbone, in_words, load_weights
+from lightning_modules.models.classifier import Classifier
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PRODUCT_METHODS = (
+    "transformer_attribution",
+    "generic_attention",
+    "without_gradient",
+    "without_relevance",
+)
+
+
+class BertClassifier(Classifier):
+    """A Hugging Face sequence classifier, fine-tuned or trained from scratch.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: tokenizer and ``max_length``, as plain values; kept with the checkpoint.
+        name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``, or
+            ``package:NAME/FOLDER`` for a folder of an installed Python package.
+        config: or a Hugging Face configuration to train from scratch, with its ``model_type``
+            (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
+        weights: begin with those of a run's folder or of one of its checkpoints; a head of other
+            classes is left out.
+        attention: ``sdpa`` or ``eager``; explanations are the same.
+        freeze_backbone: train the classification head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases and norms.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: 0 to 1.
+        seed: of dropout.
+
+    Batches are those of :class:`~lightning_modules.data.texts.batches.TextCollator`. The logits of
+    a text in several windows are the mean of theirs, and all windows are explained for one class.
+    """
+
+    kind = "bert"
+    no_sources = {"name": None, "weights": None}
+
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        weights: str | None = None,
+        attention: str = "sdpa",
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: float = 2e-5,
+        warmup: float = 0.1,
+        weight_decay: float = 0.01,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(len(class_names))
+        self.save_hyperparameters(logger=False)  # config.yaml has them
+        self.backbone = create_backbone(name, config, class_names, input_config, attention)
+        if weights is not None:
+            load_weights(self.backbone, weights, class_names, input_config)
+        self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
+        if freeze_backbone:
+            self.backbone.base_model.requires_grad_(False)
+        if compile:
+            self.backbone.compile()
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C]."""
+        return of_texts(super().forward(batch), batch)
+
+    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
+        return of_texts(trace.logits, batch)
+
+    def explain_trace(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> ExplainedTexts:
+        """As :meth:`explain`, from a recording."""
+        return self.explain_classes(trace, batch, [target], method, **options)[0]
+
+    def explain_classes(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        targets: Sequence[int | Tensor | None],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[ExplainedTexts]:
+        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
+        logits = self.logits(trace, batch)
+        targets = [relprop.resolve_target(target, logits) for target in targets]
+        options = {"normalize_rows": True} | options  # the paper's choice for BERT
+        of_rows = [target[batch["text_of_row"]] for target in targets]
+        explanations = relprop.explain_classes(trace, of_rows, method, **options)
+        # Some tokenizers begin a text with its first word, which is no class token.
+        has_class_token = batch["special"][:, :1]
+        maps = [
+            torch.where(
+                has_class_token,
+                with_class_token_entry(x.relevance, trace.valid, method),
+                x.relevance,
+            )
+            for x in explanations
+        ]
+        return [
+            ExplainedTexts.of(batch, of_class, target, logits)
+            for of_class, target in zip(maps, targets, strict=True)
+        ]
+
+    def parameter_groups(self) -> list[dict]:
+        depth = self.backbone.config.num_hidden_layers
+        groups: dict[tuple[int, bool], dict] = {}
+        for name, parameter in self.backbone.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            level, decays = level_of(name, depth), parameter.ndim > 1
+            group = groups.setdefault(
+                (level, decays),
+                {
+                    "params": [],
+                    "weight_decay": self.hparams.weight_decay if decays else 0.0,
+                    "lr": self.hparams.lr * self.hparams.layer_decay ** (depth + 1 - level),
+                },
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
+
+    def prepare(self, inputs: Sequence[str]) -> dict[str, Any]:
+        """Texts, tokenised and truncated or cut into windows as in training."""
+        config = self.hparams.input_config
+        collate = TextCollator(
+            tokenizer_from_config(config), config["max_length"], config["overlap"]
+        )
+        batch = collate.rows(list(inputs), [find_words(text) for text in inputs])
+        return self.transfer_batch_to_device(batch, self.device, 0)
+
+    def largest_batch(self) -> dict[str, Any]:
+        """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
+        config = self.hparams.input_config
+        batch = self.prepare([" ".join("a" * config["max_length"])])
+        batch["input_ids"][:, 1] = vocabulary_size(tokenizer_from_config(config)) - 1
+        return batch
+
+    def backbone_options(self) -> tuple[str, str]:
+        config = self.hparams.input_config
+        return in_words(self.hparams.name, self.hparams.config), (
+            f"a model with positions for data.max_length={config['max_length']} tokens, and a "
+            f"vocab_size of at least the tokenizer's, "
+            f"{vocabulary_size(tokenizer_from_config(config))}"
+        )
+
+    def without_sources(self) -> dict[str, Any]:
+        built = self.backbone.config
+        config = built.to_diff_dict() | {"model_type": built.model_type}
+        return self.no_sources | {"config": config}
+
+
+def of_texts(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Of each text the mean logits [B, C] of its rows [R, C]."""
+    rows, texts = batch["text_of_row"], len(batch["text"])
+    if len(rows) == texts:
+        return logits
+    of_text = F.one_hot(rows, texts).to(logits)  # [R, B]
+    return of_text.T @ logits / of_text.sum(dim=0)[:, None]
+
+
+def with_class_token_entry(relevance: Tensor, valid: Tensor, method: str) -> Tensor:
+    """Relevance [B, N] with the class token's own score out of the way, as the paper has it.
+
+    The product methods' I puts the token's relevance on itself: it becomes the least of its map.
+    For the others it is 0.
+    """
+    relevance = relevance.clone()
+    lowest = relevance.masked_fill(~valid, torch.inf).amin(dim=1)
+    relevance[:, 0] = lowest if method in PRODUCT_METHODS else 0
+    return relevance
+
+
+def level_of(name: str, depth: int) -> int:
+    """0 for the embeddings, 1 to ``depth`` for the blocks, ``depth`` + 1 for the head."""
+    block = re.search(r"\.layers?\.(\d+)\.", name)
+    if block:
+        return int(block[1]) + 1
+    return 0 if "embedding" in name else depth + 1

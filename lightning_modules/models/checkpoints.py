@@ -1,0 +1,53 @@
+"""Trained classifiers, from their checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_modules import CLASSIFIERS
+from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN, load_data
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.utils.errors import InputError, blamed_on
+
+PARTS = {"state_dict": dict, "hyper_parameters": dict}  # what a classifier is made of
+PARTS_TO_RESUME = PARTS | {
+    "epoch": int,
+    "global_step": int,
+    "without_sources": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+}
+
+
+def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict[str, Any]:
+    """What is in a checkpoint of ours. A checkpoint is data: it runs no code.
+
+    Raises:
+        InputError: the file is broken, of another program, or would run code; or one of the
+            ``parts`` is not there.
+    """
+    accepted = f"accepted: {WRITTEN_BY_TRAIN}"
+    state = load_data(checkpoint, accepted)
+    kind = state.get("kind") if isinstance(state, dict) else None
+    if not isinstance(kind, str) or kind not in CLASSIFIERS:
+        raise InputError(f"{checkpoint}: it is of another program; {accepted}")
+    for name, type_ in parts.items():
+        if not isinstance(state.get(name), type_):
+            problem = f"it is broken ({name} is missing, or no {type_.__name__})"
+            raise InputError(f"{checkpoint}: {problem}; {accepted}")
+    return state
+
+
+def load_classifier(checkpoint: Path) -> Classifier:
+    """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
+    cls = CLASSIFIERS[read_checkpoint(checkpoint)["kind"]]
+    with blamed_on(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
+        module = cls.load_from_checkpoint(
+            checkpoint, map_location="cpu", weights_only=True, **cls.no_sources
+        ).eval()
+        module.check_inputs()
+    return module

@@ -1,0 +1,284 @@
+"""What image and text classifiers share: loss, metrics, optimiser, schedule, explanations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, optim
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+import relprop
+from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.names import tag
+
+WARMUP_START = 0.01  # of the peak learning rate
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """Factor of the peak learning rate, 0 to 1, at a share ``progress`` of the training.
+
+    It rises linearly over the share ``warmup``, then falls along half a cosine to 0.
+    """
+    if progress < warmup:
+        return WARMUP_START + (1 - WARMUP_START) * progress / warmup
+    return (1 + math.cos(math.pi * min(1, (progress - warmup) / max(1 - warmup, 1e-9)))) / 2
+
+
+class Classifier(lightning.LightningModule):
+    """Fine-tunes a backbone and explains its decisions.
+
+    A subclass sets ``self.backbone``, which stays its library's own model, and says what of a
+    batch goes into it (:meth:`inputs`) and how its parameters are grouped
+    (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
+    with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
+    ``label_smoothing``.
+    """
+
+    kind: str  # its name in CLASSIFIERS
+    no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
+    activation: str | None = "softmax"  # a key of results.ACTIVATIONS
+    fewest_classes = 2
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        if classes < self.fewest_classes:
+            raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
+        if classes < 2:  # it was trained elsewhere, and is neither trained nor scored
+            return
+        metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        if classes > 5:
+            metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+        metrics = MetricCollection(metrics)
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.val_confusion = MulticlassConfusionMatrix(classes)
+        self.test_confusion = MulticlassConfusionMatrix(classes)
+
+    # ---------------------------------------------------------------- what a subclass fills in
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """What the backbone is called with."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict]:
+        """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
+        raise NotImplementedError
+
+    def prepare(self, inputs: Sequence) -> dict[str, Any]:
+        """A batch, on the module's device, of what a person has: pictures, or texts."""
+        raise NotImplementedError
+
+    def largest_batch(self) -> dict[str, Any]:
+        """A batch of one sample, as large in everything as one of the data can be."""
+        raise NotImplementedError
+
+    def backbone_options(self) -> tuple[str, str]:
+        """The options that the backbone is made of, and what of them the data take, in words."""
+        raise NotImplementedError
+
+    def without_sources(self) -> dict[str, Any]:
+        """Arguments that build the backbone again without its initial weights.
+
+        A checkpoint keeps them: who loads it needs neither the hub nor the files it came from.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------ options
+
+    def check_inputs(self) -> None:
+        """Whether the backbone takes what the data bring: one sample, once, in evaluation.
+
+        Nothing is changed, and no random number drawn.
+
+        Raises:
+            InputError: it does not, or it gives other logits than one a class.
+        """
+        batch = self.largest_batch()
+        inputs, (given, accepted) = self.inputs(batch), self.backbone_options()
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+                blamed_on(f"{given}: the data do not fit", accepted),
+            ):
+                logits = self.of_backbone(inputs)
+        finally:
+            for module in training:
+                module.training = True
+        expected = (len(logits), len(self.hparams.class_names))
+        if tuple(logits.shape) != expected:
+            raise InputError(
+                f"{given}: of a sample it makes {list(logits.shape[1:])} numbers; accepted: one a "
+                f"class, {list(expected[1:])}"
+            )
+
+    # ---------------------------------------------------------------------------- training
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C]."""
+        return self.of_backbone(self.inputs(batch))
+
+    def of_backbone(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """The backbone's logits."""
+        output = self.backbone(**inputs) if isinstance(inputs, dict) else self.backbone(inputs)
+        return getattr(output, "logits", output)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout, drop path and mixup depend on (seed, epoch, rank) alone, so a resumed run draws
+        # what the undisturbed one drew.
+        key = [self.hparams.seed, self.current_epoch, self.global_rank]
+        lightning.seed_everything(
+            int(np.random.SeedSequence(key).generate_state(1)[0]), verbose=False
+        )
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        logits, labels = self(batch), batch["label"]
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
+        self.train_metrics.update(logits, labels)
+        self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
+        self.log_training(loss)
+        return loss
+
+    def log_training(self, loss: Tensor) -> None:
+        self.log("train/loss", loss, sync_dist=True)
+        # The top layer's: the others are fixed fractions of it.
+        self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_metrics, self.val_confusion)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_metrics, self.test_confusion)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_class_accuracy("val", self.val_confusion)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_class_accuracy("test", self.test_confusion)
+
+    def _evaluate(
+        self, batch: Mapping[str, Tensor], split: str, metrics: MetricCollection, confusion: Metric
+    ) -> None:
+        logits, labels = self(batch), batch["label"]
+        metrics.update(logits, labels)
+        confusion.update(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
+        self.log_dict(metrics, prog_bar=True)
+
+    def _log_class_accuracy(self, split: str, confusion: Metric) -> None:
+        """Accuracy of every class that the split has."""
+        counts = confusion.compute()  # [true, predicted]
+        for name, right, total in zip(
+            self.hparams.class_names, counts.diagonal(), counts.sum(dim=1), strict=True
+        ):
+            if total > 0:
+                self.log(f"{split}_class_accuracy/{tag(name)}", right / total)
+        confusion.reset()
+
+    # ------------------------------------------------------------------------- optimisation
+
+    def configure_optimizers(self):
+        """AdamW, whose learning rates follow :func:`schedule` at :meth:`progress`."""
+        trainer = self.trainer
+        if trainer.max_epochs == -1 and self.schedule_steps == -1:
+            raise InputError(
+                "trainer.max_epochs and trainer.max_steps give the learning rate no end to fall "
+                "to; accepted: one of them, 0 or more"
+            )
+        optimizer = optim.AdamW(self.parameter_groups(), lr=self.hparams.lr)
+        scheduler = optim.lr_scheduler.LambdaLR(
+            optimizer, lambda _: schedule(self.progress(), self.hparams.warmup)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_train_start(self) -> None:
+        # The rates in a checkpoint are of the span that the run had then.
+        for config in self.trainer.lr_scheduler_configs:
+            factor = schedule(self.progress(), self.hparams.warmup)
+            for group in config.scheduler.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def progress(self) -> float:
+        """The share of the training that is done, 0 to 1.
+
+        It is (epochs done + share of the epoch done) / ``trainer.max_epochs``, so that it does not
+        depend on the number of steps that an epoch has. Where ``max_epochs`` is -1 it is the steps
+        done / ``schedule_steps``.
+        """
+        trainer = self.trainer
+        if trainer.max_epochs == -1:
+            return trainer.global_step / max(1, self.schedule_steps)
+        epochs = trainer.fit_loop.epoch_progress.current
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        within = epochs.started > epochs.processed and batches > 0
+        share = batches / trainer.num_training_batches if within else 0
+        return (epochs.processed + share) / max(1, trainer.max_epochs)
+
+    @property
+    def schedule_steps(self) -> int:
+        """Steps that the schedule spans where ``trainer.max_epochs`` is -1; -1 is no end."""
+        stops = (getattr(callback, "max_steps", -1) for callback in self.trainer.callbacks)
+        return max(self.trainer.max_steps, *stops, -1)
+
+    # ------------------------------------------------------------------------- explanations
+
+    def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
+        """One recorded forward pass, for several methods or classes."""
+        return relprop.record(self.backbone, self.inputs(batch))
+
+    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C] of the samples of a recorded batch."""
+        return trace.logits
+
+    def explain_trace(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """As :meth:`explain`, from a recording of the same batch."""
+        return relprop.explain_trace(trace, target, method, **options)
+
+    def explain_classes(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Tensor],
+        targets: Sequence[int | Tensor | None],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[relprop.Explanation]:
+        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
+        return relprop.explain_classes(trace, targets, method, **options)
+
+    def explain(
+        self,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
+        :func:`relprop.explain_trace`."""
+        relprop.check_method(method, options)
+        return self.explain_trace(self.record(batch), batch, target, method, **options)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["kind"] = self.kind
+        checkpoint["without_sources"] = self.without_sources()
+        checkpoint["hyper_parameters"] |= checkpoint["without_sources"]

@@ -1,0 +1,121 @@
+"""What of an experiment does not go together, known before it begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_modules.data.base import check_option
+from lightning_modules.models import class_names
+from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.utils.errors import InputError, blamed_on
+
+MODEL_RANGES = {  # whether a value is in it, and in words
+    "lr": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "warmup": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "label_smoothing": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "mixup": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "cutmix": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
+}
+TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
+    "accumulate_grad_batches": (lambda value: value >= 1, "at least 1"),
+    "check_val_every_n_epoch": (lambda value: value >= 1, "at least 1, or null"),
+    "gradient_clip_val": (lambda value: value >= 0, "at least 0, or null"),
+    "val_check_interval": (
+        lambda value: not isinstance(value, (int, float)) or value > 0,  # or a length of time
+        "above 0, or null",
+    ),
+}
+
+
+def check_ranges(section: str, options: Mapping[str, Any], ranges: Mapping[str, tuple]) -> None:
+    """Raises a ValueError that names the first option that is out of its range."""
+    for name, (valid, accepted) in ranges.items():
+        value = options.get(name)
+        if value is not None:
+            check_option(f"{section}.{name}", value, valid(value), accepted)
+
+
+def check_model_options(options: Mapping[str, Any] | None) -> None:
+    """Raises an InputError that names the first null of a new run's ``model.model_options``.
+
+    timm would drop it without a word.
+    """
+    for option, value in (options or {}).items():
+        if value is None:
+            raise InputError(
+                f"model.model_options.{option} is null; accepted: a value, or without {option}"
+            )
+
+
+def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Whether a model, as its options make it, can go on from what is in a checkpoint.
+
+    Raises:
+        InputError: the data's classes or inputs are others; weights are missing, unknown or of
+            another shape; or the optimizer's groups are others, whose learning rates and decays a
+            resume takes from the checkpoint.
+    """
+    check_same_data(model, state["hyper_parameters"], checkpoint)
+    ours, theirs = model.state_dict(), state["state_dict"]
+    differ = [
+        f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"
+        for name in ours | theirs
+        if shape_of(ours.get(name)) != shape_of(theirs.get(name))
+    ]
+    if differ:
+        raise InputError(
+            f"model: it is not the model of {checkpoint}: {len(differ)} of the weights differ, "
+            f"e.g. {differ[0]}; accepted with --resume: the model options that the run began with"
+        )
+    with blamed_on(f"{checkpoint}: it is broken, its optimizer_states", WRITTEN_BY_TRAIN):
+        (optimizer,) = state["optimizer_states"]
+        trained = [
+            (len(group["params"]), group["initial_lr"], group["weight_decay"])
+            for group in optimizer["param_groups"]
+        ]
+    to_train = [(len(g["params"]), g["lr"], g["weight_decay"]) for g in model.parameter_groups()]
+    if torch.tensor(trained).shape != torch.tensor(to_train).shape or not torch.allclose(
+        torch.tensor(trained), torch.tensor(to_train), rtol=1e-6, atol=0
+    ):
+        raise InputError(
+            "model: a resumed run trains the parameters that it began with, at their learning "
+            "rates and decays; accepted with --resume: lr, layer_decay, weight_decay and "
+            f"freeze_backbone as they were for {checkpoint}"
+        )
+
+
+def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: Path) -> None:
+    """Whether the data bring the classes and the inputs that a checkpoint was trained on."""
+    with blamed_on(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
+        theirs, inputs = list(trained["class_names"]), dict(trained["input_config"])
+    ours = model.hparams.class_names
+    if not class_names.are_same(ours, theirs):
+        raise InputError(
+            f"data: the classes are not those of {checkpoint}: "
+            f"{class_names.difference(ours, theirs)}; accepted with --resume: the classes that the "
+            "run began with, in their order"
+        )
+    check_inputs(
+        model.hparams.input_config, inputs, f"accepted with --resume: that of {checkpoint}"
+    )
+
+
+def check_inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any], accepted: str) -> None:
+    """Whether data make inputs as a model was trained on, each an ``input_config``."""
+    for key in theirs:
+        if theirs[key] != ours.get(key):
+            said = f"{ours.get(key)!r:.60}", f"{theirs[key]!r:.60}"
+            raise InputError(f"the data's {key} is {said[0]}; {accepted}, {said[1]}")
+
+
+def shape_of(weight: object) -> str:
+    return str(list(weight.shape)) if isinstance(weight, torch.Tensor) else "missing"

@@ -1,0 +1,233 @@
+"""ViT and DeiT image classifiers: any of timm's, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data import Mixup
+from timm.models import get_deprecated_models
+from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+import relprop
+from lightning_modules.data.images.imagenet import imagenet_names
+from lightning_modules.data.images.transforms import make_eval_transform
+from lightning_modules.models.class_names import are_same
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
+from lightning_modules.utils.errors import InputError, blamed_on
+
+
+class ViTClassifier(Classifier):
+    """A timm ViT or DeiT, trained from scratch, from timm's weights, or from a file of weights.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: how pictures were made into inputs, in timm's words (``input_size``, ``mean``,
+            ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``); kept with the checkpoint.
+        name: a timm model, e.g. ``deit_small_patch16_224``.
+        pretrained: start from timm's weights for it, from the model hub.
+        weights: or from a file of weights (``.safetensors``, ``.pth``), a run's folder or one of
+            its checkpoints; a head of other classes is left out.
+        model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
+        freeze_backbone: train the head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases, norms, class token and position embeddings.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: 0 to 1.
+        mixup, cutmix: alpha of their Beta distributions; 0 is off.
+        seed: of dropout, drop path and mixup.
+
+    Batches hold ``image`` [B, 3, H, W] and ``label`` [B].
+    """
+
+    kind = "vit"
+    no_sources = {"pretrained": False, "weights": None}
+
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        name: str = "deit_small_patch16_224",
+        pretrained: bool = False,
+        weights: str | None = None,
+        model_options: dict[str, Any] | None = None,
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: float = 1e-3,
+        warmup: float = 0.1,
+        weight_decay: float = 0.05,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(len(class_names))
+        self.save_hyperparameters(logger=False)  # config.yaml has them
+        size = tuple(input_config["input_size"][-2:])
+        self.backbone = create_backbone(
+            name, len(class_names), pretrained, model_options or {}, size
+        )
+        if pretrained and has_head_of_others(self.backbone, class_names):
+            self.backbone.reset_classifier(len(class_names))
+        if weights is not None:
+            load_weights(self.backbone, weights, class_names)
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+            for head in heads_of(self.backbone).values():
+                head.requires_grad_(True)
+        if compile:
+            self.backbone.compile()
+        self.mix = None
+        if mixup > 0 or cutmix > 0:
+            self.mix = Mixup(
+                mixup, cutmix, label_smoothing=label_smoothing, num_classes=len(class_names)
+            )
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["image"].to(self.dtype)  # trainer.precision may be 64-true or bf16-true
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        if self.mix is None:
+            return super().training_step(batch, batch_idx)
+        if len(batch["label"]) % 2:
+            raise InputError(
+                f"a batch of {len(batch['label'])} cannot be mixed in pairs; accepted with mixup "
+                "or cutmix: an even data.batch_size"
+            )
+        images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
+        loss = F.cross_entropy(self.backbone(images), labels)
+        self.log_training(loss)
+        return loss
+
+    def parameter_groups(self) -> list[dict]:
+        groups = param_groups_layer_decay(
+            self.backbone,
+            weight_decay=self.hparams.weight_decay,
+            no_weight_decay_list=getattr(self.backbone, "no_weight_decay", tuple)(),
+            layer_decay=self.hparams.layer_decay,
+        )
+        return [
+            {
+                "params": group["params"],
+                "weight_decay": group["weight_decay"],
+                "lr": self.hparams.lr * group["lr_scale"],
+            }
+            for group in groups
+        ]
+
+    def explain(
+        self,
+        batch: Mapping[str, Tensor],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> relprop.Explanation:
+        """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
+        :func:`relprop.explain`."""
+        return relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
+
+    def prepare(self, inputs: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """RGB pictures of any size, resized, cropped and normalised as in evaluation."""
+        transform = make_eval_transform(self.hparams.input_config)
+        batch = {"image": torch.stack([transform(picture) for picture in inputs])}
+        return self.transfer_batch_to_device(batch, self.device, 0)
+
+    def largest_batch(self) -> dict[str, Tensor]:
+        height, width = self.hparams.input_config["input_size"][-2:]
+        return self.prepare([Image.new("RGB", (width, height))])
+
+    def backbone_options(self) -> tuple[str, str]:
+        height, width = self.hparams.input_config["input_size"][-2:]
+        given = in_words(self.hparams.name, False, self.hparams.model_options or {})
+        return given, f"a model of pictures of 3 x {height} x {width}"
+
+    def without_sources(self) -> dict[str, Any]:
+        return dict(self.no_sources)
+
+
+def in_words(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
+    """What a backbone is made of, in the words of a config."""
+    start = ", model.pretrained=true" if pretrained else ""
+    return f"model.name {name}{start}" + (f", model.model_options {dict(options)}" * bool(options))
+
+
+def create_backbone(
+    name: str,
+    classes: int | None,
+    pretrained: bool,
+    options: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """timm's model of that name; None: with as many classes, of such pictures, as it comes with.
+
+    Raises:
+        InputError: there is none, and says the nearest names; or the options do not go together.
+    """
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
+        raise InputError(
+            f"model.name is {name!r}; accepted: a timm model"
+            + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
+        )
+    head = {} if classes is None else {"num_classes": classes}
+    accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
+    if pretrained:
+        accepted += ", and with weights that can be had from the hub"
+    with blamed_on(in_words(name, pretrained, options), accepted):
+        pictures = {"img_size": size} if size is not None and is_of_one_size(name) else {}
+        return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
+
+
+def is_of_one_size(name: str) -> bool:
+    """Whether timm's model of that name is made for pictures of one size, and takes ``img_size``.
+
+    The others take pictures of any size.
+    """
+    config = timm.get_pretrained_cfg(get_deprecated_models().get(name) or name)
+    return config is None or config.fixed_input_size
+
+
+def class_names_of(classes: int) -> list[str]:
+    """ImageNet's names for a thousand classes; else numbers, or what a single number is called."""
+    if classes == 1:
+        return ["output"]
+    return imagenet_names() if classes == 1000 else [str(label) for label in range(classes)]
+
+
+def has_head_of_others(backbone: nn.Module, class_names: Sequence[str]) -> bool:
+    """True if timm's weights brought a head of as many classes, with other names."""
+    classes = backbone.pretrained_cfg["num_classes"]
+    return classes == len(class_names) and not are_same(class_names, class_names_of(classes))
+
+
+def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
+    """The last layers by name: one, or the two of a distilled DeiT."""
+    heads = backbone.get_classifier()
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    return {name: m for name, m in backbone.named_modules() if any(m is head for head in heads)}
+
+
+def load_weights(backbone: nn.Module, path: str, class_names: Sequence[str]) -> None:
+    """Load weights of a run or a file, position embeddings resized; see `with_head_for`."""
+    weights = read_weights(path, "vit")
+    head = tuple(f"{name}." for name in heads_of(backbone))
+    try:
+        state = checkpoint_filter_fn(weights.state, backbone)
+    except Exception as error:  # whatever weights of another model make timm raise
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
+    weights = replace(weights, state=state)
+    state = with_head_for(weights, backbone.state_dict(), head, class_names)
+    load_into(backbone, path, state, head)

@@ -1,0 +1,142 @@
+"""An evaluation from beginning to end: with its progress shown and kept, and its report written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.progress
+import torch
+from rich.console import Console, Group
+from rich.text import Text
+
+from lightning_modules.models.checkpoint_files import load_data
+from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
+from lightning_modules.protocols import report as render_scores
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.files import replace_file
+
+KEPT = ".progress.pt"
+
+
+def score(
+    protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool, share: Share
+) -> Group | None:
+    """Score the methods that ``about`` names; the table, for a terminal.
+
+    Writes scores.csv, scores.json and scores.png into ``folder``. ``resume``: go on with the
+    evaluation of the same ``about`` that was cut off there, if one was. Of several processes the
+    first alone writes, and has the table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = load_progress(protocol, about, folder) if resume else None
+    share.gather(None)  # before the first writes, all have read
+    steps = evaluate(protocol, about["methods"], about["options"], about["limit"], kept, share)
+    with progress_bar(disable=share.rank > 0) as bar:
+        task = bar.add_task(protocol.name, total=None)
+        for progress in steps:
+            bar.update(task, completed=progress.done, total=progress.total)
+            if share.rank == 0:
+                save_progress(progress, about, folder)
+    return report(protocol, progress, about, folder) if share.rank == 0 else None
+
+
+def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path) -> Group:
+    """The table of a finished evaluation; the same, and its curves, into the folder.
+
+    InputError where none of the methods applies.
+    """
+    if not progress.metrics:
+        (folder / KEPT).unlink(missing_ok=True)
+        method, why = next(iter(progress.refused.items()))
+        raise InputError(f"--method {method}: does not apply, as no other here does: {why}")
+    scores = [
+        number
+        for method in about["methods"]
+        if method in progress.metrics
+        for number in scores_of(method, progress.metrics[method])
+    ]
+    title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples"
+    about = {**about, "samples": progress.total, "does_not_apply": progress.refused}
+    render_scores.write_csv(scores, folder / "scores.csv")
+    render_scores.write_json(scores, about, folder / "scores.json")
+    render_scores.picture(protocol, scores, title, folder / "scores.png")
+    (folder / KEPT).unlink(missing_ok=True)
+    refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
+    table = render_scores.table(protocol, scores, title, about["data"]["kind"])
+    return Group(table, *refused)
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """A number that other weights do not have, wherever their file lies."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:
+    rows = {
+        method: {name: metric.rows for name, metric in metrics.items()}
+        for method, metrics in progress.metrics.items()
+    }
+    state = {
+        "about": dict(about),
+        "done": progress.done,
+        "total": progress.total,
+        "rows": rows,
+        "refused": progress.refused,
+    }
+    content = io.BytesIO()  # torch's own words for a full disk are not for people
+    torch.save(state, content)
+    replace_file(folder / KEPT, lambda file: file.write(content.getbuffer()))
+
+
+def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) -> Progress | None:
+    """What is kept in the folder; None where nothing is.
+
+    Raises:
+        InputError: it is of another evaluation, or broken.
+    """
+    if not (folder / KEPT).is_file():
+        return None
+    accepted = "accepted: what explain.py has left there; or start anew, without --resume"
+    state = load_data(folder / KEPT, accepted)
+    try:
+        began = state["about"]
+        compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
+        differs = sorted(key for key in compared if about[key] != began.get(key))
+        if differs:
+            was = began.get(differs[0])
+            raise InputError(
+                f"--resume: the evaluation in {folder} has another {differs[0]}, {was!r}; "
+                "accepted: the same, or a new --output"
+            )
+        progress = Progress(state["done"], state["total"], {}, state["refused"])
+        for method, of_method in state["rows"].items():
+            progress.metrics[method] = protocol.metrics(sync_on_compute=False)
+            for name, rows in of_method.items():
+                progress.metrics[method][name].rows = list(rows)
+    except (KeyError, TypeError, AttributeError):
+        message = f"{folder / KEPT}: it is of another program; {accepted}"
+        raise InputError(message) from None
+    return progress
+
+
+def progress_bar(disable: bool = False) -> rich.progress.Progress:
+    """On standard error, unless results are shown in the terminal, too: above the bar, then."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+        console=Console(stderr=not sys.stdout.isatty()),
+        disable=disable,
+    )

@@ -1,0 +1,270 @@
+"""The page of all explanations: what is in it, and how it behaves in a browser."""
+
+import json
+import math
+import re
+import shutil
+import struct
+from base64 import b64decode
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_modules.explanations.page import write_page
+from lightning_modules.explanations.results import Result
+
+NAMES = ["cat", "dog", "<script>alert(1)</script>"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def picture(name, probability, label, size=(32, 32), region=None, seed=0) -> Result:
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    maps = random.random((2, 4, 4)).astype(np.float32)
+    signed = random.normal(size=(2, 64, 64)).astype(np.float32)
+    return Result(
+        name=name,
+        class_names=NAMES,
+        logits=np.log(probability),
+        activation="softmax",
+        classes=[int(np.argmax(probability)), 1],
+        label=label,
+        relevance={"transformer_attribution": maps, "lrp": signed},
+        picture=image,
+        region=region or (0, 0, *size),
+        size=size,
+    )
+
+
+RESULTS = [
+    picture("b.png", [0.9, 0.05, 0.05], 0, seed=1),
+    picture("c/<img src=x onerror=alert(2)>.png", [0.2, 0.3, 0.5], 0, seed=2),
+    picture("a.png", [0.1, 0.8, 0.1], None, (400, 300), (50, 0, 350, 300), seed=3),
+    picture("\u202eevil\n" + "x" * 10_000, [0.6, 0.3, 0.1], 1, seed=4),
+]
+SENTENCE = "Never <b>dull</b> again"
+TEXTS = [
+    Result(
+        name="text 1",
+        class_names=NAMES,
+        logits=np.log([0.7, 0.2, 0.1]),
+        activation="softmax",
+        classes=[0],
+        label=None,
+        relevance={"transformer_attribution": np.array([[0.25, 0.5, np.nan]], dtype=np.float32)},
+        text=SENTENCE,
+        words=[(0, 5), (6, 17), (18, 23)],
+    )
+]
+
+
+def data_of(page: str) -> dict:
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1]
+    )
+
+
+def test_the_numbers_are_in_the_page(tmp_path):
+    write_page(RESULTS, tmp_path / "page.html", "Why?")
+    content = data_of((tmp_path / "page.html").read_text())
+    stored = content["inputs"][0]["maps"]["transformer_attribution"]
+    values = struct.unpack("<16f", b64decode(stored["values"][1]))
+    expected = RESULTS[0].relevance["transformer_attribution"][1]
+    np.testing.assert_array_equal(np.reshape(values, (4, 4)), expected)
+    pooled = content["inputs"][0]["maps"]["lrp"]
+    assert pooled["shape"] == [32, 32] and pooled["pixels"] == 2
+    values = np.frombuffer(b64decode(pooled["values"][0]), "<f4").reshape(32, 32)
+    mean = RESULTS[0].relevance["lrp"][0].reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(values, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_of_the_users_is_markup_and_nothing_is_fetched(tmp_path):
+    path = tmp_path / "page.html"
+    for results in (RESULTS, TEXTS):
+        write_page(results, path, "<script>alert(3)</script>")
+        page = path.read_text()
+        for hostile in (
+            "alert(1)</script>",
+            "<img src=x",
+            "<b>dull",
+            "alert(3)</script>",
+            "\u202e",
+        ):
+            assert hostile not in page
+        assert not re.search(r"https?://", page)
+        assert "default-src 'none'" in page
+    assert not list(tmp_path.glob("*.partial"))
+
+
+# --------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Opens the page of some results from disk; no error, no dialog, no request may happen."""
+    troubles, pages = [], []
+
+    def open_(results, width=1300, height=900):
+        path = tmp_path / "page.html"
+        write_page(results, path, "Why?")
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda m: m.type == "error" and troubles.append(m.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:")) or troubles.append(r.url),
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("article")
+        pages.append(page)
+        return page
+
+    yield open_
+    for page in pages:
+        page.close()
+    assert not troubles
+
+
+def shown(page) -> list[str]:
+    return [name.strip()[:5] for name in page.locator("article:visible h2").all_inner_texts()]
+
+
+def test_sorting(open_page):
+    page = open_page(RESULTS)
+    assert shown(page)[:3] == ["b.png", "c/<im", "a.png"]
+    page.select_option("#sort", "name")
+    assert [name for name in shown(page) if ".png" in name] == ["a.png", "b.png"]
+    page.select_option("#sort", "probability, highest first")
+    assert [name[0] for name in shown(page)][:2] == ["b", "a"]
+    page.select_option("#sort", "correctness, wrong first")
+    assert shown(page)[-1] == "a.png"  # nobody knows
+
+
+def test_filtering(open_page):
+    page = open_page(RESULTS)
+    page.select_option("#predicted", "1")
+    assert shown(page) == ["a.png"]
+    assert page.inner_text("#count") == "1 of 4 inputs shown"
+    page.select_option("#correct", "true")
+    assert shown(page) == [] and page.is_visible("#empty")
+    page.click("#reset")
+    assert len(shown(page)) == 4
+    page.select_option("#correct", "false")
+    assert len(shown(page)) == 2
+
+
+def facts_of(page) -> list[str]:
+    return [facts.inner_text() for facts in page.locator(".facts").all()]
+
+
+def captions_of(page) -> list[str]:
+    return page.locator("figcaption").all_inner_texts()
+
+
+def test_labels_that_go_together_are_not_called_predictions(open_page):
+    page = open_page([replace(RESULTS[0], activation="sigmoid", label=None)])
+    assert page.is_hidden("#correct")
+    assert page.inner_text("#predicted-label").lower() == "most probable class"
+    assert "predicted" not in page.inner_text("body").lower()
+    share = 1 / (1 + math.exp(-RESULTS[0].logits[0]))
+    assert facts_of(page) == [f"most probable cat {100 * share:.1f}%"]
+    sorts = page.locator("#sort option").all_inner_texts()
+    assert "most probable class" in sorts and "correctness, wrong first" not in sorts
+
+
+def test_numbers_have_neither_probabilities_nor_predictions(open_page):
+    numbers = [replace(r, activation=None, label=None) for r in (RESULTS[0], RESULTS[2])]
+    numbers[0] = replace(numbers[0], logits=np.array([-1234.5678, 0.25, 0.1]))
+    page = open_page(numbers)
+    assert page.is_hidden("#predicted") and page.is_hidden("#correct")
+    assert facts_of(page) == ["", ""]
+    assert captions_of(page)[:3] == ["input", "cat = -1235", "dog = 0.25"]
+    text = page.inner_text("body").lower()
+    assert "%" not in text and "predicted" not in text
+    page.select_option("#sort", "value, highest first")
+    assert shown(page) == ["a.png", "b.png"]
+    page.select_option("#method", label="lrp")
+    assert page.inner_text("#ends").split("\n")[-1] == "for a higher value"
+
+
+def canvas_of(page) -> list[int]:
+    return page.locator("canvas").first.evaluate(
+        "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+
+
+def test_switching_the_method(open_page):
+    page = open_page(RESULTS)
+    before, legend = canvas_of(page), page.inner_text("#ends")
+    page.select_option("#method", label="lrp")
+    assert canvas_of(page) != before
+    assert "against" in page.inner_text("#ends") and "against" not in legend
+    page.select_option("#method", label="transformer_attribution")
+    assert canvas_of(page) == before
+
+
+@pytest.mark.parametrize(("place", "row", "column"), [(0, 0, 0), (2, 3, 1)])
+def test_the_pointer_tells_a_patchs_value(open_page, place, row, column):
+    """Also of a picture of which the model saw a part: the third."""
+    page = open_page(RESULTS)
+    canvas = page.locator("article").nth(place).locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(
+        box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * (row + 0.5) / 4
+    )
+    tip = page.inner_text("#tip")
+    value = RESULTS[place].relevance["transformer_attribution"][0, row, column]
+    assert float(tip.split()[0]) == pytest.approx(float(value), rel=1e-5)
+    assert f"row {row + 1} of 4, column {column + 1} of 4" in tip
+
+
+def test_a_canvas_lies_on_what_the_model_saw(open_page):
+    page = open_page(RESULTS)
+    frame = page.locator("article").nth(2).locator(".frame.grey").first.bounding_box()
+    canvas = page.locator("article").nth(2).locator("canvas").first.bounding_box()
+    assert canvas["x"] - frame["x"] == pytest.approx(frame["width"] * 50 / 400, abs=1.5)
+    assert canvas["width"] == pytest.approx(frame["width"] * 300 / 400, abs=1.5)
+
+
+def test_words(open_page):
+    page = open_page(TEXTS)
+    words = page.locator(".word")
+    assert words.all_inner_texts() == ["Never", "<b>dull</b>", "again"]
+    words.nth(1).hover()
+    assert page.inner_text("#tip").split()[0] == "0.5"
+    words.nth(2).hover()
+    assert "cut off" in page.inner_text("#tip")
+    colors = [w.evaluate("w => getComputedStyle(w).backgroundColor") for w in words.all()]
+    assert len(set(colors)) == 3
+
+
+@pytest.mark.parametrize("results", [RESULTS, TEXTS], ids=["pictures", "texts"])
+def test_a_phone_need_not_scroll_sideways(open_page, results):
+    page = open_page(results, width=375, height=800)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_arrow_keys_reach_what_the_pointer_does(open_page):
+    page = open_page(RESULTS)
+    page.locator("canvas").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert "row 2 of 4, column 2 of 4" in page.inner_text("#tip")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#tip")

@@ -1,0 +1,62 @@
+"""A recording's gradients are autograd's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+import relprop
+from relprop.operations import PIXELS, set_role
+from relprop.recorder import Recorder
+from tests.helpers.plain import B, C, Plain, autograd_gradients, ids, pixels
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])
+def test_gradient_is_autograds(text):
+    model, x = Plain(text), ids() if text else pixels()
+    expected = autograd_gradients(model, x)
+    trace = relprop.record(model, x)
+    found = trace.gradient(torch.arange(B) % C)
+    for f, e, attention, a in zip(found, expected, trace.attention, model.maps, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(attention, a, rtol=1e-10, atol=1e-12)
+    assert all(f.abs().max() > 1e-6 for f in found)
+
+
+WEIGHT, BIAS = torch.randn(4, 5).double(), torch.randn(4).double()
+OPERATIONS = {
+    "linear": (lambda x: F.linear(x, WEIGHT, BIAS), [(2, 3, 5)]),
+    "x @ W + b": (lambda x: x @ WEIGHT.mT + BIAS, [(2, 3, 5)]),
+    "conv2d": (lambda x: F.conv2d(x, WEIGHT.reshape(5, 1, 2, 2), stride=2), [(2, 1, 4, 4)]),
+    "a + b": (lambda a, b: a + b, [(2, 3, 4), (2, 1, 4)]),
+    "a - 2 b": (lambda a, b: torch.sub(a, b, alpha=2), [(2, 3, 4), (2, 3, 4)]),
+    "1 - x": (lambda x: 1 - x, [(2, 3)]),
+    "a * b": (lambda a, b: a * b, [(2, 3, 4), (2, 3, 1)]),
+    "x * x": (lambda x: x * x, [(2, 3)]),
+    "x / 3": (lambda x: x / 3, [(2, 3)]),
+    "a @ b": (lambda a, b: a @ b, [(2, 3, 4), (2, 4, 3)]),
+    "bmm": (torch.bmm, [(2, 3, 4), (2, 4, 3)]),
+    "einsum": (lambda a, b: torch.einsum("bij,bkj->bik", a, b), [(2, 3, 4), (2, 5, 4)]),
+    "einsum of a list": (lambda *x: torch.einsum("bij,bkj->bik", x), [(2, 3, 4), (2, 5, 4)]),
+    "mean": (lambda x: x.mean(1), [(2, 3, 4)]),
+    "sum": (lambda x: x.sum(dim=1, keepdim=True), [(2, 3, 4)]),
+    "softmax": (lambda x: F.softmax(x, -1), [(2, 3, 4)]),
+    "layer_norm": (lambda x: F.layer_norm(x, (5,), WEIGHT[0]), [(2, 3, 5)]),
+    "gelu": (F.gelu, [(2, 3)]),
+    "x sigmoid(x)": (lambda x: x * x.sigmoid(), [(2, 3)]),
+    "x += y": (lambda x, y: (x * 2).add_(y), [(2, 3), (2, 3)]),
+    "attention": (F.scaled_dot_product_attention, [(2, 1, 3, 4)] * 3),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_gradcheck(name):
+    function, shapes = OPERATIONS[name]
+
+    def recorded(*inputs):
+        with Recorder(2):
+            return function(*(set_role(x, PIXELS) for x in inputs))
+
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert gradcheck(recorded, inputs)

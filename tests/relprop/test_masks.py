@@ -1,0 +1,155 @@
+"""Padding and causal masks, in a model written out by hand and in torch's own modules."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from tests.helpers.plain import (
+    B,
+    C,
+    D,
+    H,
+    N,
+    Plain,
+    additive,
+    assert_same,
+    eager,
+    everything,
+    fused,
+    ids,
+    pixels,
+)  # fmt: skip
+
+PADDED = torch.tensor([0, 3, 6])
+KEPT = (torch.arange(N) < (N - PADDED)[:, None])[:, None, None]  # [B, 1, 1, N], True takes part
+
+
+def masked_in_place(q, k, v, mask):
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    scores.masked_fill_(mask, -math.inf)
+    attention = scores.softmax(-1)
+    return attention @ v, attention
+
+
+@pytest.mark.parametrize(
+    "attend, mask",
+    [
+        (eager, additive(KEPT, torch.finfo(torch.float64).min)),
+        (fused, KEPT),
+        (fused, KEPT.expand(B, H, N, N)),
+        (fused, additive(KEPT)),
+        (masked_in_place, ~KEPT),
+    ],
+    ids=["eager, lowest", "fused, boolean", "fused, expanded", "fused, -inf", "masked_fill_"],
+)
+@pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])
+def test_masks(attend, mask, text):
+    x = ids() if text else pixels()
+    inputs = {"x": x, "mask": mask}
+    usual = {"x": x, "mask": additive(KEPT)}
+    expected = everything(Plain(text), usual)
+    assert_same(everything(Plain(text, attend=attend), inputs), expected)
+    out = ~KEPT.expand(B, H, N, N)
+    assert all(maps[:, out].abs().max() == 0 for n, maps in expected.items() if "relev" in n)
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_padding_changes_nothing(method):
+    model, x = Plain(text=True), ids()
+    model.position.data[:] = model.position[:, :1]  # a shorter text has the same ones
+    padded = relprop.record(model, {"x": x, "attention_mask": KEPT[:, 0, 0].long()})
+    largest = 0
+    for i, length in enumerate(N - PADDED):
+        shorter = Plain(text=True)
+        shorter.load_state_dict(model.state_dict())
+        shorter.position = nn.Parameter(model.position[:, :length])
+        alone = relprop.record(shorter, x[i : i + 1, :length])
+        for target in range(C):
+            found = relprop.explain_trace(padded, target, method).relevance[i]
+            expected = relprop.explain_trace(alone, target, method).relevance[0]
+            torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
+            assert found[length:].eq(0).all()
+            largest = max(largest, found.abs().max())
+    assert largest > 0
+
+
+def test_causal():
+    """The head reads the last token, which sees all."""
+    triangle = additive(torch.ones(N, N, dtype=torch.bool).tril())
+    attends = (lambda *x: fused(*x, is_causal=True), lambda *x: eager(*x, triangle))
+    found, expected = (
+        everything(Plain(attend=attend, read=lambda x: x[:, -1]), pixels()) for attend in attends
+    )
+    assert_same(found, expected)
+
+
+# ---------------------------------------------------------------------- torch's own modules
+
+
+class Encoder(nn.Module):
+    """torch's encoder, or the same weights used by hand."""
+
+    def __init__(self, by_hand: bool, norm_first: bool, text: bool = False) -> None:
+        super().__init__()
+        plain = Plain(text)
+        self.tokens, self.head = plain.tokens, plain.head
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(
+            D, H, 2 * D, dropout=0.1, batch_first=True, norm_first=norm_first
+        )
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not norm_first)
+        self.by_hand, self.norm_first = by_hand, norm_first
+        self.double().eval()
+        for parameter in self.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+
+    def attend(self, layer, x: Tensor, mask) -> Tensor:
+        own = layer.self_attn
+        q, k, v = F.linear(x, own.in_proj_weight, own.in_proj_bias).chunk(3, -1)
+        heads = (y.unflatten(-1, (H, -1)).transpose(1, 2) for y in (q, k, v))
+        return own.out_proj(eager(*heads, mask)[0].transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor, padding_mask=None, attention_mask=None) -> Tensor:
+        x = self.tokens(x)
+        if not self.by_hand:
+            x = self.encoder(x, attention_mask, padding_mask)
+            return self.head(x[:, 0])
+        mask = 0 if padding_mask is None else additive(~padding_mask[:, None, None])
+        mask = mask if attention_mask is None else mask + attention_mask
+        for layer in self.encoder.layers:
+
+            def mlp(x, layer=layer):
+                return layer.linear2(F.relu(layer.linear1(x)))
+
+            if self.norm_first:
+                x = x + self.attend(layer, layer.norm1(x), mask)
+                x = x + mlp(layer.norm2(x))
+            else:
+                x = layer.norm1(x + self.attend(layer, x, mask))
+                x = layer.norm2(x + mlp(x))
+        return self.head(x[:, 0])
+
+
+TRIANGLE = additive(torch.ones(N, N, dtype=torch.bool).tril())
+TRIANGLE[0] = 0  # what the head reads sees all
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {},
+        {"padding_mask": ~KEPT[:, 0, 0]},
+        {"attention_mask": TRIANGLE},
+        {"attention_mask": TRIANGLE, "padding_mask": ~KEPT[:, 0, 0]},
+    ],
+    ids=lambda masks: " and ".join(masks) or "no mask",
+)
+def test_multi_head_attention(norm_first, masks):
+    inputs = {"x": pixels()} | masks
+    found = everything(Encoder(False, norm_first), inputs)
+    assert_same(found, everything(Encoder(True, norm_first), inputs))

@@ -1,0 +1,119 @@
+"""Pictures that the model itself normalises: a shift and a scale change no map."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import Normalize
+
+import relprop
+from relprop import UnsupportedModel
+from tests.helpers.plain import B, Plain, pixels
+from tests.relprop.test_linear_patches import linear
+
+METHODS = pytest.mark.parametrize("method", relprop.METHODS)
+TARGET = torch.arange(B)
+MEAN, STD = (torch.tensor(x).double() for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+M, S = MEAN[:, None, None], STD[:, None, None]
+OF_ALL_PICTURES = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+
+
+class Buffers(nn.Module):
+    """As robustness suites have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", MEAN.view(1, 3, 1, 1))
+        self.register_buffer("std", STD.view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class Batch(nn.BatchNorm2d):
+    def __init__(self) -> None:
+        super().__init__(3, dtype=torch.float64)
+        self.running_mean[:], self.running_var[:] = MEAN, STD**2
+        self.eval()
+
+
+class Function(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def in_place(x: Tensor) -> Tensor:
+    x = x.clone()
+    x -= M
+    x /= S
+    return x
+
+
+def channel_by_channel(x: Tensor) -> Tensor:
+    return torch.stack([(x[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
+
+
+NORMALISED = {
+    "torchvision's": lambda: Normalize(MEAN.tolist(), STD.tolist()),
+    "buffers": Buffers,
+    "a batch norm": Batch,
+    "in place": lambda: Function(in_place),
+    "channel by channel": lambda: Function(channel_by_channel),
+    "to -1 ... 1": lambda: Function(lambda x: x * 2 - 1),
+    "of bytes": lambda: Function(lambda x: (x * 255).div(127.5).sub(1)),
+    "a sum": lambda: Function(lambda x: torch.add(-M / S, x / S)),
+    "by the mean picture": lambda: Function(lambda x: x - OF_ALL_PICTURES),
+    "a negative": lambda: Function(lambda x: M - x),
+    "channels last": lambda: Function(lambda x: ((x.movedim(1, 3) - MEAN) / STD).movedim(3, 1)),
+    "clamped": lambda: Function(lambda x: (x.clamp(0, 1) - M) / S),
+}
+
+
+@METHODS
+@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize("patches", ["convolution", "linear layer"])
+def test_maps_are_those_of_the_model_on_normalised_pictures(name, method, patches):
+    model = Plain() if patches == "convolution" else linear("reshape")
+    normalise, x = NORMALISED[name](), pixels()
+    wrapped = nn.Sequential(normalise, model).eval()
+    found = relprop.explain(wrapped, x, TARGET, method)
+    expected = relprop.explain(model, normalise(x), TARGET, method)
+    assert found.grid == expected.grid and found.sides is None
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-12)
+    assert expected.relevance.std() > 0 or method == "gradcam"
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-7, atol=1e-10)
+
+
+@METHODS
+def test_of_a_picture_that_the_model_pads_as_well(method, tiny_vit):
+    model = tiny_vit(dynamic_img_size=True, dynamic_img_pad=True)
+    x = torch.rand(B, 3, 36, 20, generator=torch.Generator().manual_seed(1)).double()
+    found = relprop.explain(nn.Sequential(Buffers(), model), x, TARGET, method)
+    expected = relprop.explain(model, Buffers()(x), TARGET, method)
+    assert found.sides == expected.sides
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-7, atol=1e-10)
+
+
+REFUSED = {
+    "by a convolution": (
+        nn.Conv2d(3, 3, 1, groups=3).double(),
+        "accepted: one convolution, the patch embedding, of the picture itself",
+    ),
+    "each by its own mean": (
+        Function(lambda x: x - x.mean((1, 2, 3), keepdim=True)),
+        "accepted: one convolution, the patch embedding, of the picture itself",
+    ),
+    "each by its own deviation": (
+        Function(lambda x: x / x.std((1, 2, 3), keepdim=True)), "no relevance rule for .*std"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    normalise, message = REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=message):
+        relprop.explain(nn.Sequential(normalise, Plain()).eval(), pixels())

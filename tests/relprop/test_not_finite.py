@@ -1,0 +1,54 @@
+"""Models whose relevance is no number: told by its operation, and never scored or drawn."""
+
+import pytest
+import torch
+from PIL import Image
+
+import explain
+from tests.helpers.runs import run
+
+PROTOCOLS = {"digits": "perturbation", "reviews": "rationales"}
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def broken(request, tmp_path_factory):
+    """A run whose checkpoint has a weight that is no number, and what to explain by it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    path = run(folder, "trainer.max_epochs=1", "tracker=null", experiment=request.param)
+    file = path / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    name = next(name for name in checkpoint["state_dict"] if name.endswith("norm.weight")
+                or name.endswith("LayerNorm.weight"))  # fmt: skip
+    checkpoint["state_dict"][name][0] = torch.nan
+    torch.save(checkpoint, file)
+    return request.param, path
+
+
+def test_an_input_is_named_and_nothing_is_drawn(broken, tmp_path, capsys):
+    kind, path = broken
+    given = ["--text", "It was good.", "Not bad."]
+    if kind == "digits":
+        pictures = [tmp_path / f"{i}.png" for i in range(2)]
+        for picture in pictures:
+            Image.new("RGB", (40, 40)).save(picture)
+        given = ["--input", *map(str, pictures)]
+    output = ["--output", str(tmp_path / "out"), "--format", "png,html,npz,json"]
+    with pytest.raises(SystemExit) as stop:
+        explain.main(["--checkpoint", str(path), *given, *output])
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("explain.py: ")]
+    assert stop.value.code == 1 and "0 of 2 explained" in printed.out and len(lines) == 2
+    assert all("its relevance is not finite, first in the forward pass" in line for line in lines)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_method_is_not_scored_by_it(broken, tmp_path, capsys):
+    kind, path = broken
+    chosen = ["--protocol", PROTOCOLS[kind], "--method", "lrp", "gradcam", "random"]
+    output = ["--limit", "6", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        explain.main(["evaluate", "--checkpoint", str(path), *chosen, *output])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and "--method lrp: does not apply, as no other here does" in line
+    assert "its relevance is not finite, first in the forward pass: the logits are not" in line
+    assert not list(tmp_path.iterdir())

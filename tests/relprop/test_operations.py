@@ -1,0 +1,262 @@
+"""Relevance through each operation as models spell it, and through those a user registers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import relprop
+from relprop import UnsupportedModel, operations, rules
+from relprop.operations import PIXELS, set_role
+from relprop.recorder import Recorder
+from tests.helpers.plain import Plain, assert_same, everything, ids, pixels
+
+WEIGHT, BIAS = torch.randn(4, 5).double(), torch.randn(4).double()
+
+
+def walk_back(function, relevance: Tensor, *inputs: Tensor, rule_set="paper", eps=0.0):
+    """The relevance of the inputs of a function."""
+    inputs = [set_role(x.clone().requires_grad_(), PIXELS) for x in inputs]
+    with Recorder(len(relevance)) as recorder:
+        y = function(*inputs)
+    backward = recorder.recording.backward
+    backward.rules, backward.eps = rules.RULE_SETS[rule_set], eps
+    return torch.autograd.grad(y, inputs, relevance)
+
+
+CONSTANT = torch.randn(1, 3, 4).double()
+UNCHANGED = {
+    "x + 3": lambda x: x + 3,
+    "3 - x": lambda x: 3 - x,
+    "-x": lambda x: -x,
+    "x / 3": lambda x: x / 3,
+    "3 * x": lambda x: 3 * x,
+    "bias": lambda x: x + CONSTANT[0, 0],
+    "number of as many dimensions": lambda x: x - CONSTANT[:, :1, :1],
+    "layer scale": lambda x: CONSTANT[0, 0] * x,
+    "softmax": lambda x: x.softmax(-1),
+    "layer norm": lambda x: F.layer_norm(x, (4,)),
+    "GELU": F.gelu,
+}
+RULED = {  # spellings of ruled operations, and the rule
+    "a + b": (lambda a, b: a + b, rules.add_keeping_shares, {}),
+    "a - b": (lambda a, b: a - b, rules.add_keeping_shares, {"alpha": -1}),
+    "a - 2 b": (lambda a, b: a.sub(b, alpha=2), rules.add_keeping_shares, {"alpha": -2}),
+    "a + 2 b": (lambda a, b: torch.add(a, b, alpha=2), rules.add_keeping_shares, {"alpha": 2}),
+    "a += b": (lambda a, b: (a * 1).add_(b), rules.add_keeping_shares, {}),
+    "a * b": (lambda a, b: a * b, rules.PAPER["mul"], {}),
+    "a @ b": (lambda a, b: a @ b.mT, lambda *x, eps: transposed(*x, eps=eps), {}),
+    "einsum": (lambda *x: torch.einsum("bij,bkj->bik", *x), lambda *x, eps: transposed(*x), {}),
+    "einsum of a list": (
+        lambda *x: torch.einsum("bij,bkj->bik", x), lambda *x, eps: transposed(*x), {}
+    ),
+}  # fmt: skip
+
+
+def transposed(relevance, output, a, b, eps=0.0):
+    R_a, R_b = rules.matmul_halves(relevance, output, a, b.mT, eps=eps)
+    return R_a, R_b.mT
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_relevance_passes_unchanged(name):
+    x, R = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    assert torch.equal(walk_back(UNCHANGED[name], R, x)[0], R)
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_relevance_follows_the_rule(name):
+    function, rule, options = RULED[name]
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    y = function(a, b)
+    R = torch.randn_like(y)
+    expected = rule(R, y, a, b, eps=0.0, **options)
+    torch.testing.assert_close(walk_back(function, R, a, b), expected)
+
+
+BY_NAME = {  # tensors by position, and by their names in torch
+    "add": (torch.add, lambda a, b: torch.add(other=b, input=a)),
+    "sub": (lambda a, b: a - b, lambda a, b: a.sub(other=b)),
+    "rsub": (lambda a, b: 3 - a * b, lambda a, b: torch.rsub(input=a * b, other=3)),
+    "mul": (torch.mul, lambda a, b: torch.mul(a, other=b)),
+    "div": (lambda a, b: a * b / 3, lambda a, b: torch.div(other=3, input=a * b)),
+    "matmul": (lambda a, b: a @ b.mT, lambda a, b: torch.matmul(other=b.mT, input=a)),
+    "bmm": (lambda a, b: a.bmm(b.mT), lambda a, b: torch.bmm(a, mat2=b.mT)),
+    "mean": (lambda a, b: (a * b).mean(1), lambda a, b: torch.mean(input=a * b, dim=1)),
+    "sum": (lambda a, b: (a * b).sum(1), lambda a, b: torch.sum(dim=1, input=a * b)),
+    "linear": (
+        lambda a, b: F.linear(a * b, WEIGHT.mT, BIAS[:1]),
+        lambda a, b: F.linear(bias=BIAS[:1], weight=WEIGHT.mT, input=a * b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_tensors_by_name(name):
+    by_position, by_name = BY_NAME[name]
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    R = torch.randn_like(by_position(a, b))
+    expected = walk_back(by_position, R, a, b)
+    assert all(e.any() for e in expected)
+    for f, e in zip(walk_back(by_name, R, a, b), expected, strict=True):
+        assert torch.equal(f, e)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: F.linear(WEIGHT, x),
+        lambda x: F.linear(x, x),
+        lambda x: F.conv2d(torch.ones(2, 5, 8, 8).double(), x[..., None, None]),
+    ],
+)
+def test_a_layer_whose_weights_are_made_of_the_input_is_refused(layer):
+    """Its weight would get no relevance, and nobody would see."""
+    with pytest.raises(UnsupportedModel, match="no relevance rule for .* as called here"):
+        walk_back(layer, torch.ones(4, 3).double(), torch.randn(3, 5, dtype=torch.float64))
+
+
+def test_tensor_by_a_name_that_no_rule_knows():
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    with pytest.raises(UnsupportedModel, match="mul"):
+        walk_back(lambda a, b: torch.mul(x1=a, x2=b), a, a, b)
+
+
+def test_relevance_of_a_linear_layer_written_by_hand():
+    x, R = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4).double()
+    (found,) = walk_back(lambda x: x @ WEIGHT.mT + BIAS, R, x)
+    y = F.linear(x, WEIGHT, BIAS)
+    torch.testing.assert_close(found, rules.linear_z_plus(R, y, x, WEIGHT, BIAS, eps=0.0))
+
+
+def test_constant_stream_takes_its_share():
+    """A position embedding: what it holds goes no further."""
+    x, R = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    for function in (lambda x: x + CONSTANT, lambda x: CONSTANT + x):
+        expected, _ = rules.add_keeping_shares(R, x + CONSTANT, x, CONSTANT, eps=0.0)
+        torch.testing.assert_close(walk_back(function, R, x), (expected,))
+
+
+def test_relevance_of_a_text_ends_where_its_embeddings_are_complete():
+    """Not at the words alone: positions, added in one go or in two, are part of them."""
+
+    def in_two(self, x):
+        return self.embed(x) + self.position / 4 + 3 * self.position / 4
+
+    assert_same(everything(Plain(text=True, tokens=in_two), ids()), everything(Plain(True), ids()))
+
+
+GELU = math.sqrt(2 / math.pi)
+ACTIVATIONS = {
+    "quick GELU": lambda x: x * torch.sigmoid(1.702 * x),
+    "SiLU": lambda x: x * x.sigmoid(),
+    "SiLU in place": lambda x: (x * 1).mul_(torch.sigmoid(x)),
+    "tanh GELU": lambda x: 0.5 * x * (1 + torch.tanh(GELU * (x + 0.044715 * x**3))),
+    "tanh GELU of products": lambda x: 0.5 * x * (1 + (GELU * (x + 0.04 * x * x * x)).tanh()),
+    "erf GELU": lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))),
+    "hard swish": lambda x: x * F.relu6(x + 3) / 6,
+    "squared ReLU": lambda x: F.relu(x).pow(2),
+}
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-9])
+@pytest.mark.parametrize("rule_set", rules.RULE_SETS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_written_by_hand_passes_relevance_unchanged(name, rule_set, eps):
+    """With relevance of both signs, as it arrives in a model."""
+    torch.manual_seed(0)
+    x, R = torch.randn(2, 5, 8).double(), torch.randn(2, 5, 8).double()
+    found = walk_back(ACTIVATIONS[name], R, x, rule_set=rule_set, eps=eps)
+    torch.testing.assert_close(found, (R,), rtol=1e-12, atol=0)
+
+
+def test_gate_of_another_stream_takes_half():
+    x, R = torch.randn(2, 5, 8).double(), torch.randn(2, 5, 4).double()
+    (found,) = walk_back(lambda x: x[..., :4] * x[..., 4:].sigmoid(), R, x)
+    torch.testing.assert_close(found, torch.cat([R, R], -1) / 2)
+
+
+# --------------------------------------------------------- operations that a user registers
+
+
+@pytest.fixture
+def registries():
+    """Leaves the vocabulary and the rule sets as they were."""
+    before = [(r, dict(r)) for r in (operations.OPERATIONS, *rules.RULE_SETS.values())]
+    yield
+    for registry, content in before:
+        registry.clear()
+        registry.update(content)
+
+
+def test_unknown_operation_until_it_is_registered(registries):
+    model = Plain(activate=torch.sin)
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"no relevance rule for torch\.sin; .*relprop\.register\(torch\.sin,",
+    ):
+        relprop.record(model, pixels())
+    relprop.register(torch.sin, "unchanged")
+    (found,) = walk_back(torch.sin, torch.ones(2, 3).double(), torch.randn(2, 3).double())
+    assert found.eq(1).all()
+    assert everything(model, pixels())["gradient"].std() > 0
+
+
+def test_registered_as_moved(registries):
+    found = walk_back(lambda x: x.flip(1), torch.arange(6.0).view(2, 3), torch.randn(2, 3))
+    with pytest.raises(UnsupportedModel, match="torch.fliplr"):
+        walk_back(torch.fliplr, torch.arange(6.0).view(2, 3), torch.randn(2, 3))
+    relprop.register(torch.fliplr, "moved")
+    again = walk_back(torch.fliplr, torch.arange(6.0).view(2, 3), torch.randn(2, 3))
+    assert found[0].tolist() == again[0].tolist() == [[2, 1, 0], [5, 4, 3]]
+
+
+@pytest.mark.parametrize("rule_set", rules.RULE_SETS)
+def test_registered_with_a_rule(rule_set, registries):
+    x, R = torch.rand(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    lower = torch.ones(3, 3).double().tril()
+    with pytest.raises(UnsupportedModel, match="torch.cumsum"):
+        walk_back(lambda x: torch.cumsum(x, 1), R, x)
+    relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
+    for spelled in (lambda x: torch.cumsum(x, 1), lambda x: torch.cumsum(dim=1, input=x)):
+        (found,) = walk_back(spelled, R, x, rule_set=rule_set)
+        torch.testing.assert_close(found, x * (lower.T @ (R / (lower @ x))))
+        torch.testing.assert_close(found.sum(dim=(1, 2)), R.sum(dim=(1, 2)))
+
+
+def test_registered_and_used_before_the_first_block(registries):
+    """On the way to where the patches are looked for."""
+
+    def tokens(self, x):
+        return torch.sin(Plain.tokens(self, x))
+
+    relprop.register(torch.sin, lambda relevance, output, x, *, eps: relevance)
+    found = relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance
+    operations.OPERATIONS[torch.sin] = "unchanged"
+    assert torch.equal(found, relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance)
+
+
+@pytest.mark.parametrize("function", [torch.Tensor.matmul, torch.add, torch.nn.functional.gelu])
+def test_what_the_engine_knows_is_not_registered_anew(function, registries):
+    """All models would be explained by the new rule, and most no longer at all."""
+    with pytest.raises(ValueError, match=f"{function.__name__} is known to the engine, as "):
+        relprop.register(function, rules.proportional(function))
+
+
+def test_a_known_operation_is_not_advised_to_be_registered():
+    with pytest.raises(UnsupportedModel) as refused:
+        walk_back(
+            lambda x: torch.eye(3).double() @ x,
+            torch.ones(2, 3, 4).double(),
+            torch.ones(2, 3, 4).double(),
+        )
+    message = str(refused.value)
+    assert "matmul as called here, of a constant [3, 3] and a tensor [2, 3, 4]" in message
+    assert "register" not in message
+
+
+def test_register_refuses_what_is_no_rule():
+    with pytest.raises(ValueError, match="rule is 'same'; accepted: 'moved', 'unchanged'"):
+        relprop.register(torch.sin, "same")

@@ -1,0 +1,289 @@
+"""A recording leaves the model, and other recordings, alone, whatever wraps them."""
+
+import gc
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+
+import relprop
+from relprop import rules
+from relprop.recorder import Recorder
+from tests.helpers.plain import D, N, Plain, assert_same, everything, pixels
+
+# --------------------------------------------------------------- what a model may be wrapped in
+
+
+def test_gradient_checkpointing(tiny_vit, images):
+    model = tiny_vit()
+    expected = everything(model, images)
+    model.set_grad_checkpointing(True)
+    assert_same(everything(model, images), expected)
+    assert model.grad_checkpointing
+
+
+def test_frozen_parameters(tiny_vit, images):
+    model = tiny_vit()
+    expected = everything(model, images)
+    assert_same(everything(model.requires_grad_(False), images), expected)
+
+
+def test_compiled_model():
+    runs = []
+
+    def backend(graph, _):
+        def run(*args):
+            runs.append(graph)
+            return graph(*args)
+
+        return run
+
+    model, x = Plain(), pixels()
+    expected = everything(model, x)
+    compiled = torch.compile(model, backend=backend)
+    with torch.no_grad():
+        compiled(x)
+        assert runs
+        runs.clear()
+        assert_same(everything(compiled, x), expected)
+        assert not runs
+        compiled(x)
+        assert runs  # compiled as before
+
+
+def test_constant_that_requires_grad():
+    """A tensor that is no parameter, but trained like one: as a parameter, a constant."""
+    shift = torch.randn(1, N, D, dtype=torch.float64)
+    found, expected = (
+        everything(Plain(between=lambda x, s=s: x + s), pixels())
+        for s in (shift.clone().requires_grad_(), nn.Parameter(shift))
+    )
+    assert_same(found, expected)
+
+
+CONTEXTS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_contexts(context, method, tiny_vit, images):
+    model, images = tiny_vit().float(), images.float()
+    expected = relprop.explain(model, images, method=method)
+    with CONTEXTS[context]():
+        found = relprop.explain(model, images.clone(), method=method)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.relevance, expected.relevance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_warned_of(dtype, tiny_vit, images):
+    with pytest.warns(UserWarning, match=f"the model is in {dtype}, where maps by relevance of"):
+        relprop.record(tiny_vit().to(dtype), images.to(dtype))
+
+
+def test_autocast_of_the_model_itself(tiny_vit, images):
+    """As Hugging Face's and one's own forward may have it: maps are those of the parameters."""
+    model, images = tiny_vit().float(), images.float()
+
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(x).float()
+
+    for method in relprop.METHODS:
+        expected = relprop.explain(model, images, 1, method)
+        found = relprop.explain(Casting(), images, 1, method)
+        assert torch.equal(found.logits, expected.logits)
+        assert torch.equal(found.relevance, expected.relevance)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+# -------------------------------------------------------------- several recordings at a time
+
+
+def test_threads(tiny_vit, images):
+    models = [tiny_vit(), tiny_vit(init_values=0.1), Plain()]
+    inputs = [images, images, pixels()]
+    expected = [everything(m, x) for m, x in zip(models, inputs, strict=True)]
+    jobs = [0, 1, 2, 0]  # one model in two threads
+    found, start = [None] * len(jobs), threading.Barrier(len(jobs))
+
+    def work(job: int) -> None:
+        start.wait()
+        for _ in range(3):
+            found[job] = everything(models[jobs[job]], inputs[jobs[job]])
+
+    threads = [threading.Thread(target=work, args=(job,)) for job in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for job, f in zip(jobs, found, strict=True):
+        assert_same(f, expected[job])
+
+
+def test_threads_that_ask_one_recording(tiny_vit, images):
+    trace = relprop.record(tiny_vit(), images)
+    methods = ["transformer_attribution", "lrp", "partial_lrp", "generic_attention"]
+    expected = [relprop.explain_trace(trace, 1, method).relevance for method in methods]
+    found, start = [[] for _ in methods], threading.Barrier(len(methods))
+
+    def work(job: int) -> None:
+        start.wait()
+        for _ in range(10):
+            found[job].append(relprop.explain_trace(trace, 1, methods[job]).relevance)
+
+    threads = [threading.Thread(target=work, args=(job,)) for job in range(len(methods))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for of_method, e in zip(found, expected, strict=True):
+        assert len(of_method) == 10 and all(torch.equal(f, e) for f in of_method)
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_model_that_explains_another(method, tiny_vit, images):
+    """The inner recording is no part of the outer one, whatever the method, and the other way."""
+    inner, outer = tiny_vit(init_values=0.1), tiny_vit()
+
+    class Masking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = inner, outer
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.explanation = relprop.explain(inner, x, 2, method)
+            heat = self.explanation.heatmap(32)[:, None].detach()
+            return outer(x * (1 + heat))
+
+    model, expected = Masking(), relprop.explain(inner, images, 2, method)
+    found = everything(model, images)
+    assert torch.equal(model.explanation.relevance, expected.relevance)
+    assert_same(found, everything(outer, images * (1 + expected.heatmap(32)[:, None])))
+
+
+# ----------------------------------------------------------------- the model is left as it was
+
+
+class Interrupted(Exception):
+    pass
+
+
+def state(model: nn.Module) -> list:
+    """All that a recording could have changed."""
+    parameters = list(model.parameters())
+    return [
+        [m.training for m in model.modules()],
+        [vars(m).get("grad_checkpointing") for m in model.modules()],
+        [id(p) for p in parameters],
+        [p.requires_grad for p in parameters],
+        [(id(p.grad), None if p.grad is None else p.grad.sum().item()) for p in parameters],
+        [p.sum().item() for p in parameters],
+        [id(b) for b in model.buffers()],
+        torch.get_rng_state().tolist(),
+        torch.is_grad_enabled(),
+        torch.overrides._get_current_function_mode_stack(),
+        Recorder._active.stack[:],
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "exception"])
+def test_model_in_training_is_left_as_it_was(fails, tiny_vit, images):
+    rates = {f"{kind}drop_rate": 0.5 for kind in ("", "pos_", "proj_", "attn_")}
+    model = tiny_vit(**rates, drop_path_rate=0.5)
+    expected = everything(model, images)
+    model.train()
+    model.blocks[1].eval()
+    model.set_grad_checkpointing(True)
+    model.patch_embed.requires_grad_(False)
+    model(images).sum().backward()
+    model.zero_grad(set_to_none=False)
+    model.head.weight.grad += 1
+    model.norm.weight.grad = None
+    images.requires_grad_()
+    before = state(model)
+    if fails:
+
+        def interrupt(*_):
+            raise Interrupted
+
+        hook = model.blocks[2].attn.register_forward_hook(interrupt)
+        with pytest.raises(Interrupted):
+            relprop.explain(model, images)
+        hook.remove()
+    else:
+        assert_same(everything(model, images), expected)
+    assert state(model) == before
+    assert images.grad is None and images.requires_grad and not hasattr(images, "_relprop_role")
+    assert_same(everything(model, images), expected)
+
+
+def test_interrupted_while_walking_back(tiny_vit, images):
+    """The recording is as good as before."""
+    trace, target = relprop.record(tiny_vit(), images), torch.tensor([0, 1, 2])
+    expected = trace.relevance(target)
+
+    def interrupt(*_, **__):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        trace.relevance(target, rules=rules.PAPER | {"matmul": interrupt})
+    for found, e in zip(trace.relevance(target), expected, strict=True):
+        assert torch.equal(found, e)
+
+
+def recorded_nodes() -> int:
+    return sum(isinstance(x, BackwardCFunction) for x in gc.get_objects())
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    assert recorded_nodes() == 0
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+    gc.unfreeze()
+
+
+def test_the_graph_is_freed_without_the_garbage_collector(tiny_vit, images, no_collector):
+    """Once an explanation is there, and not because the collector found a cycle."""
+    model = tiny_vit()
+    for method in relprop.METHODS:
+        trace = relprop.record(model, images)
+        assert recorded_nodes() > 40
+        explanation = relprop.explain_trace(trace, method=method)
+        del trace
+        assert recorded_nodes() == 0
+        assert not explanation.relevance.requires_grad and not explanation.logits.requires_grad
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    assert not [x for x in gc.garbage if isinstance(x, (Tensor, relprop.Trace, Recorder))]
+
+
+def test_the_graph_is_freed_after_in_place_operations(no_collector):
+    def add(x, y):
+        also_x = x.add_(y, alpha=0.5)
+        x.add_(y, alpha=0.5)
+        return also_x
+
+    model = Plain(add=add, activate=nn.ReLU(inplace=True))
+    trace = relprop.record(model, pixels())
+    model.maps.clear()
+    assert recorded_nodes() > 40
+    del trace
+    assert recorded_nodes() == 0

@@ -1,0 +1,265 @@
+"""What has no right map is refused, in words."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import relprop
+from relprop import UnsupportedModel, rules
+from tests.helpers.plain import C, D, H, N, Plain, eager, ids, pixels
+
+
+def heads_first_bmm(q, k, v):
+    """[H * B, N, N]: the batch is not the slow dimension."""
+    q, k, v = (x.transpose(0, 1).flatten(0, 1) for x in (q, k, v))
+    attention = (torch.bmm(q, k.mT) / math.sqrt(D // H)).softmax(-1)
+    return torch.bmm(attention, v).unflatten(0, (H, -1)).transpose(0, 1), attention
+
+
+class Square(torch.autograd.Function):
+    """Its forward pass is no torch function: the recorder cannot see it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Pass(nn.Module):
+    """A decoder over what an encoder makes of the same image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Plain().tokens
+        self.coder = nn.Transformer(D, H, 1, 1, D, batch_first=True).double()
+
+    def forward(self, x):
+        x = self.tokens(x)
+        return self.coder(x, x)[:, 0]
+
+
+class Sum(nn.Module):
+    """Of two passes."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.model = Plain(**options)
+
+    def forward(self, x):
+        return self.model(x) + self.model(x.flip(-1))
+
+
+class Mixer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, C).double()
+
+    def forward(self, x):
+        return self.linear(x.mean(1).flatten(1))
+
+
+class Unpooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Plain(read=lambda x: x)
+
+    def forward(self, x):
+        return self.model(x)
+
+
+class Outputs(nn.Module):
+    """What a model returns is up to ``made``."""
+
+    def __init__(self, made) -> None:
+        super().__init__()
+        self.model, self.made = Plain(), made
+
+    def forward(self, x):
+        return self.made(self.model(x))
+
+
+def hooked(model):
+    model.blocks[1].fc1.register_full_backward_hook(lambda *_: None)
+    return model
+
+
+def over_queries(q, k, v):
+    attention = (k @ q.mT).softmax(dim=-2)
+    return torch.einsum("bhmn,bhmd->bhnd", attention, v), attention
+
+
+def some_keys(q, k, v):
+    return eager(q, k[:, :, :4], v[:, :, :4])
+
+
+def windows(q, k, v):
+    q, k, v = (x.unflatten(2, (2, 5)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    y, attention = eager(q, k, v)
+    return y.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3), attention
+
+
+def constant_values(q, k, v):
+    scores = (q @ k.mT).softmax(-1)
+    return scores @ v.detach(), scores
+
+
+def written_out_softmax(q, k, v):
+    scores = (q @ k.mT).exp()
+    return scores / scores.sum(-1, keepdim=True) @ v, scores
+
+
+def after_patches(place):
+    """Tokens of which the class token, or padding, is not the first."""
+
+    def tokens(self, x):
+        patches = self.embed(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
+        return place(patches, self.prefix.expand(len(x), -1, -1))
+
+    return tokens
+
+
+def written(patches, prefix):
+    tokens = torch.zeros(len(patches), N, D).double()
+    tokens[:, : N - 1], tokens[:, N - 1 :] = patches, prefix
+    return tokens
+
+
+TO_D = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
+MISPLACED = {
+    "before the class token": after_patches(lambda x, c: torch.cat([x, c], 1)),
+    "before it, after a linear layer": after_patches(
+        lambda x, c: torch.cat([F.linear(x, TO_D), c], 1)
+    ),
+    "before padding": after_patches(lambda x, c: F.pad(x, (0, 0, 0, 1))),
+    "before it in a buffer": after_patches(written),
+    "columns first": after_patches(
+        lambda x, c: torch.cat([c, x.unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2)], 1)
+    ),
+    "backwards": after_patches(lambda x, c: torch.cat([c, x.flip(1)], 1)),
+    "pooled": after_patches(lambda x, c: x.unflatten(1, (3, 3)).mean(2)),
+}
+
+
+def twice(q, k, v):
+    """As in timm's ParallelThingsBlock."""
+    (one, attention), (two, _) = eager(q, k, v), eager(k, q, v)
+    return one + two, attention
+
+
+class Pipeline(nn.Module):
+    """Its last layer is not seen."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.model = Plain(**options)
+        self.last = torch.jit.script(nn.Linear(C, C).double())
+
+    def forward(self, x):
+        return self.last(self.model(x))
+
+
+def tokens_first(self, x):
+    return Plain.tokens(self, x).transpose(0, 1)
+
+
+def attend_tokens_first(q, k, v):
+    y, attention = eager(*(x.transpose(0, 2) for x in (q, k, v)))
+    return y.transpose(0, 2), attention
+
+
+TOKENS_FIRST = {
+    "tokens": tokens_first, "attend": attend_tokens_first, "read": lambda x: x[0]
+}  # fmt: skip
+REFUSED = {
+    "custom autograd.Function": (Plain(activate=Square.apply), "not a torch function"),
+    "checkpointed by itself": (
+        Plain(between=lambda x: checkpoint(F.relu, x, use_reentrant=True)),
+        "not a torch function",
+    ),
+    "checkpointed by itself, not reentrant": (
+        Plain(between=lambda x: checkpoint(F.linear, x, TO_D, use_reentrant=False)),
+        "checkpoints its activations",
+    ),
+    "two passes": (Sum(), "a second patch embedding"),
+    "no attention": (Mixer(), "no attention map was seen"),
+    "features and logits": (
+        Outputs(lambda logits: (logits.repeat(1, 2), logits)),
+        r"returns \[3, 8\] and \[3, 4\]: which of them",
+    ),
+    "full backward hook": (hooked(Plain()), "a full backward hook"),
+    "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
+    "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
+    "softmax written out": (Plain(attend=written_out_softmax), "no relevance rule for .*exp"),
+    "some keys": (Plain(attend=some_keys), "from some tokens to others"),
+    "windows": (Plain(attend=windows), "attention within windows"),
+    "constant values": (Plain(attend=constant_values), "no relevance rule for .*matmul"),
+    "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
+    "tokens before the batch": (Plain(**TOKENS_FIRST), "batch of 3 is not their first"),
+    "scripted at the end": (Pipeline(), "not a torch function"),
+    **{
+        f"patches, {name}": (Plain(tokens=tokens), "3 x 3 patches are not the last tokens")
+        for name, tokens in MISPLACED.items()
+    },
+    "attentions side by side": (Plain(attend=twice), "two attentions side by side"),
+    "cross-attention": (Pass(), "cross-attention"),
+}
+TEXTS_REFUSED = {
+    "two passes": (Sum(text=True), "a second pass over the input"),
+    "scripted at the end": (Pipeline(text=True), "not a torch function"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    model, message = REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=message):
+        relprop.explain(model, pixels())
+
+
+@pytest.mark.parametrize(
+    "made", [lambda x: (x,), lambda x: (x.sum(), x), lambda x: [x, x[:, None]]]
+)
+def test_logits_in_a_tuple(made):
+    found = relprop.explain(Outputs(made), pixels(), 1).relevance
+    assert torch.equal(found, relprop.explain(Plain(), pixels(), 1).relevance)
+
+
+@pytest.mark.parametrize("name", TEXTS_REFUSED)
+def test_refused_texts(name):
+    model, message = TEXTS_REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=message):
+        relprop.explain(model, ids())
+
+
+def test_attention_map_used_again_in_a_later_block():
+    kept = []
+
+    def attend(q, k, v):
+        kept.append(eager(q, k, v)[1]) if len(kept) < 1 else None
+        return kept[0] @ v, kept[0]
+
+    with pytest.raises(UnsupportedModel, match="used in a later block again"):
+        relprop.explain(Plain(attend=attend), pixels())
+
+
+def test_as_many_samples_as_tokens():
+    """The shapes do not tell which dimension is the batch."""
+    with pytest.raises(UnsupportedModel, match="the batch of 10 is not first"):
+        relprop.record(Plain(**TOKENS_FIRST), pixels(N))
+    together = relprop.explain(Plain(), pixels(N)).relevance
+    torch.testing.assert_close(together[:3], relprop.explain(Plain(), pixels(N)[:3]).relevance)
+
+
+def test_rule_set_without_a_rule(tiny_vit, images):
+    trace = relprop.record(tiny_vit(), images)
+    own = {k: r for k, r in rules.PAPER.items() if k != "matmul"}
+    with pytest.raises(UnsupportedModel, match="no rule for 'matmul'; it has: linear, "):
+        trace.relevance(torch.zeros(3, dtype=torch.long), rules=own)

@@ -1,0 +1,257 @@
+"""Inputs that are vectors, sequences of vectors, or texts with tokens of the model's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from relprop import UnsupportedModel
+from relprop.rules import linear_signs_apart
+from tests.helpers.plain import B, C, D, N, Plain, ids
+
+METHODS = pytest.mark.parametrize("method", relprop.METHODS)
+TARGET = torch.arange(B)
+ENTRIES, F_ = N - 1, 20  # as many as Plain has patches beside its class token; numbers of each
+
+
+def numbers(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(B, *shape, dtype=torch.float64, generator=generator)
+
+
+def layer_of(features: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(D, features, generator=generator).double()
+    return weight, torch.randn(D, generator=generator).double()
+
+
+def embedding(read, features: int, prefix: bool = True, kept: list | None = None) -> Plain:
+    """A model that embeds what ``read`` makes of its input: [B, 9, features]."""
+
+    def tokens(self, x):
+        x = F.linear(read(x), *layer_of(features))
+        if kept is not None:
+            kept.append(x)
+        if not prefix:
+            return x + self.position[:, 1:]
+        return torch.cat([self.prefix.expand(len(x), -1, -1), x], dim=1) + self.position
+
+    return Plain(tokens=tokens)
+
+
+# Of the same numbers: an input, and how a model reads from it [B, 9, 1].
+VECTORS = {
+    "[B, N]": (numbers(ENTRIES), lambda x: x.unsqueeze(-1)),
+    "[B, N, 1]": (numbers(ENTRIES)[..., None], lambda x: x),
+    "[B, 1, N]": (numbers(ENTRIES)[:, None], lambda x: x.transpose(1, 2)),
+    "[B, N], indexed": (numbers(ENTRIES), lambda x: x[:, :, None]),
+    "[B, N], scaled": (numbers(ENTRIES) * 4 + 1, lambda x: ((x - 1) / 4).view(-1, ENTRIES, 1)),
+}
+# Of the same numbers: an input, and how a model reads from it [B, 9, 20].
+SEQUENCES = {
+    "[B, N, F]": (numbers(ENTRIES, F_), lambda x: x),
+    "[B, F, N]": (numbers(ENTRIES, F_).mT.contiguous(), lambda x: x.transpose(1, 2)),
+    "[B, N F]": (numbers(ENTRIES, F_).flatten(1), lambda x: x.unfold(1, F_, F_)),
+    "[B, N, F, 1, 1]": (numbers(ENTRIES, F_)[..., None, None], lambda x: x.flatten(2)),
+    "[B N, F] within": (
+        numbers(ENTRIES, F_), lambda x: x.flatten(0, 1).unflatten(0, (B, ENTRIES))
+    ),
+}  # fmt: skip
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "name, inputs, features",
+    [(name, x, 1) for name, x in VECTORS.items()] + [(n, x, F_) for n, x in SEQUENCES.items()],
+)
+def test_however_numbers_are_given_their_map_is_the_same(name, inputs, features, method):
+    x, read = inputs
+    found = relprop.explain(embedding(read, features), x, TARGET, method)
+    assert found.relevance.shape == (B, ENTRIES) and found.grid is None
+    expected = relprop.explain(
+        embedding(lambda x: x, features), read(x).contiguous(), TARGET, method
+    )
+    torch.testing.assert_close(found.relevance, expected.relevance)
+
+
+@pytest.mark.parametrize("read, shape", [(lambda x: x[..., None], ()), (lambda x: x, (F_,))])
+def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
+    """Not of the class token; ``lrp`` is what arrives below the layer that embeds them."""
+    model, x = embedding(read, F_ if shape else 1), numbers(ENTRIES, *shape)
+    trace = relprop.record(model, x)
+    assert (trace.grid, trace.prefix, trace.tokens) == (None, 1, N)
+    for method in relprop.METHODS:
+        found = relprop.explain_trace(trace, TARGET, method).relevance
+        options = relprop.Options()
+        of_tokens = relprop.METHODS[method](trace, TARGET, options)
+        if method == "lrp":
+            source = trace.source_relevance(TARGET, "lrp")
+            assert source.shape == x.shape
+            of_tokens = source.view(B, ENTRIES, -1).sum(-1)
+        else:
+            of_tokens = of_tokens[:, 1:]
+        assert torch.equal(found, of_tokens), method
+
+
+def test_lrp_of_a_vector_is_that_of_its_rule():
+    x, embedded = numbers(ENTRIES), []
+    trace = relprop.record(embedding(lambda x: x[..., None], 1, kept=embedded), x)
+    (arriving,) = trace._walk_back(embedded, TARGET, "lrp", 0.0)
+    expected = linear_signs_apart(arriving, None, x[..., None], *layer_of(1), eps=0.0).sum(-1)
+    found = relprop.explain_trace(trace, TARGET, "lrp", eps=0.0)
+    torch.testing.assert_close(found.relevance, expected)
+
+
+@METHODS
+def test_without_a_class_token(method):
+    model = embedding(lambda x: x[..., None], 1, prefix=False)
+    found = relprop.explain(model, numbers(ENTRIES), TARGET, method)
+    assert found.relevance.shape == (B, ENTRIES)
+
+
+@METHODS
+def test_a_sequence_that_the_model_turns_around(method):
+    """Relevance is of the entry of the caller's sequence, whichever token holds it."""
+    x = numbers(ENTRIES, F_)
+    found = relprop.explain(embedding(lambda x: x.flip(1), F_), x, TARGET, method)
+    expected = relprop.explain(embedding(lambda x: x, F_), x.flip(1), TARGET, method)
+    torch.testing.assert_close(found.relevance, expected.relevance.flip(1))
+
+
+@METHODS
+def test_a_sequence_less_its_mean(method):
+    x = numbers(ENTRIES, F_)
+
+    def read(x):
+        return x - x.mean(1, keepdim=True)
+
+    found = relprop.explain(embedding(read, F_), x, TARGET, method)
+    expected = relprop.explain(embedding(lambda x: x, F_), read(x), TARGET, method)
+    assert found.relevance.shape == (B, ENTRIES)
+    torch.testing.assert_close(found.relevance, expected.relevance)
+
+
+@METHODS
+def test_vectors_that_go_into_the_blocks_as_they_are(method):
+    """Their first layer is that of the first block's queries, keys and values."""
+    x = numbers(N, D)
+    found = relprop.explain(Plain(tokens=lambda self, x: x), x, TARGET, method)
+    assert found.relevance.shape == (B, N) and found.relevance.std() > 0
+
+    def identity(self, x):
+        return F.linear(x, torch.eye(D).double())
+
+    same = relprop.explain(Plain(tokens=identity), x, TARGET, method)
+    if method != "lrp":
+        torch.testing.assert_close(found.relevance, same.relevance)
+
+
+@METHODS
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_class_token_of_a_text_is_no_word(method, before):
+    """Tokens that a model adds, as prompts are, have no relevance of the input's."""
+
+    def tokens(self, x, words=None):
+        words = self.embed(x)
+        own = self.position[:, :1].expand(len(words), -1, -1)
+        return torch.cat([own, words] if before else [words, own], dim=1)
+
+    place = 0 if before else -1
+    model = Plain(text=True, tokens=tokens, read=lambda x: x[:, place])
+    trace = relprop.record(model, ids()[:, : N - 1])
+    assert trace.tokens == N and trace.prefix == int(before)
+    found = relprop.explain_trace(trace, TARGET, method).relevance
+    assert found.shape == (B, N - 1)
+    of_tokens = relprop.METHODS[method](trace, TARGET, relprop.Options())
+    if method == "lrp":
+        of_tokens = trace.places.of_source(trace.source_relevance(TARGET, "lrp"))
+    expected = of_tokens if of_tokens.shape[1] == N - 1 else of_tokens[:, before:][:, : N - 1]
+    assert torch.equal(found, expected)
+
+
+GATES = {
+    "of the text": lambda x: F.linear(x.mean(1, keepdim=True), torch.ones(D, D).double()),
+    "of each word": lambda x: F.linear(x, torch.ones(D, D).double()),
+    "of each word and its place": lambda x: F.linear(x + table(), torch.ones(D, D).double()),
+}
+
+
+def table() -> Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(4)).double()
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("text", [True, False], ids=["text", "sequence"])
+def test_a_first_layer_that_is_a_side_branch_is_not_where_relevance_ends(name, text):
+    """All goes through the embeddings themselves."""
+    embeddings = []
+
+    def tokens(self, x):
+        x = self.embed(x) if text else x
+        embeddings.append(x)
+        return x * GATES[name](x).sigmoid() + self.position
+
+    model, x = Plain(text, tokens=tokens), ids() if text else numbers(N, D)
+    trace = relprop.record(model, x)
+    (arriving,) = trace._walk_back(embeddings, TARGET, "lrp", 0.0)
+    found = relprop.explain_trace(trace, TARGET, "lrp", eps=0.0)
+    torch.testing.assert_close(found.relevance, arriving.sum(-1))
+
+
+@pytest.mark.parametrize("look_up", [lambda ids, W: W[ids], lambda ids, W: F.one_hot(ids, 20) @ W])
+def test_ids_that_are_looked_up_by_other_means_are_refused(look_up):
+    def tokens(self, x):
+        return look_up(x, self.embed.weight.long()).double() + self.position
+
+    with pytest.raises(UnsupportedModel, match="no embedding of the ids was seen; accepted: "):
+        relprop.explain(Plain(text=True, tokens=tokens), ids())
+
+
+def test_words_in_another_order_are_refused():
+    model = Plain(text=True, tokens=lambda self, x: Plain.tokens(self, x).flip(1))
+    with pytest.raises(UnsupportedModel, match="the 10 tokens of the input are not the last"):
+        relprop.explain(model, ids())
+
+
+def test_there_is_no_heatmap_of_a_vector():
+    found = relprop.explain(embedding(lambda x: x[..., None], 1), numbers(ENTRIES))
+    with pytest.raises(ValueError, match="no grid of patches .*the input is no picture"):
+        found.heatmap(8)
+
+
+class Beside(nn.Module):
+    """Numbers beside a text, whose tokens come first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Plain(text=True, tokens=lambda self, x: x)
+        self.project = nn.Linear(F_, D).double()
+
+    def forward(self, input_ids: Tensor, visual_embeds: Tensor) -> Tensor:
+        words, seen = self.model.embed(input_ids), self.project(visual_embeds)
+        return self.model(torch.cat([words, seen], dim=1))
+
+
+def test_tokens_of_a_text_beside_numbers_are_not_cut_from_the_map():
+    inputs = {"input_ids": ids()[:, :4], "visual_embeds": numbers(6, F_)}
+    for method in relprop.METHODS:
+        if method == "lrp":
+            with pytest.raises(UnsupportedModel, match="6 entries where the model has 10 tokens"):
+                relprop.explain(Beside(), inputs, 1, method)
+        else:
+            assert relprop.explain(Beside(), inputs, 1, method).relevance.shape == (B, N)
+
+
+def test_a_vector_beside_a_text():
+    """One number more than words: it is a token, too."""
+
+    class Number(Beside):
+        def forward(self, input_ids: Tensor, number: Tensor) -> Tensor:
+            return super().forward(input_ids, number[:, None])
+
+    inputs = {"input_ids": ids()[:, :9], "number": numbers(F_)}
+    assert relprop.explain(Number(), inputs, 1).relevance.shape == (B, N)
+    with pytest.raises(UnsupportedModel, match="entries where the model has 10 tokens"):
+        relprop.explain(Number(), inputs, 1, "lrp")
+    assert relprop.record(Number(), inputs).logits.shape == (B, C)

@@ -1,0 +1,171 @@
+"""However a model spells its operations, its maps are the same."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import relprop
+from relprop import UnsupportedModel
+from tests.helpers.plain import (
+    D,
+    H,
+    Plain,
+    assert_same,
+    autograd_gradients,
+    everything,
+    fused,
+    pixels,
+)
+
+
+def scaled_query(q, k, v):
+    attention = torch.softmax(torch.matmul(q * (D // H) ** -0.5, k.mT), -1)
+    return torch.matmul(attention, v), attention
+
+
+def by_einsum(q, k, v):
+    scores = torch.einsum("bhnd,bhmd->bhnm", q, k) * (D // H) ** -0.5
+    attention = F.softmax(scores, dim=3)
+    return torch.einsum("bhnm,bhmd->bhnd", attention, v), attention
+
+
+def by_einsum_of_tokens_first(q, k, v):
+    """V as [B, N, H, d], in which it comes out of its layer."""
+    attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
+    return torch.einsum("bhij,bjhd->bhid", attention, v.transpose(1, 2)), attention
+
+
+def by_bmm(q, k, v):
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    attention = F.dropout((torch.bmm(q, k.mT) / math.sqrt(D // H)).softmax(-1), training=False)
+    return torch.bmm(attention, v).unflatten(0, (-1, H)), attention
+
+
+def fused_without_scale(q, k, v):
+    return fused(q * (D // H) ** -0.5, k, v, scale=1.0)
+
+
+@pytest.mark.parametrize(
+    "attend",
+    [scaled_query, by_einsum, by_einsum_of_tokens_first, by_bmm, fused, fused_without_scale],
+)
+def test_spellings_of_attention(attend):
+    assert_same(everything(Plain(attend=attend), pixels()), everything(Plain(), pixels()))
+
+
+def in_place_operator(x, y):
+    x += y
+    return x
+
+
+def in_place_unbound(x, y):
+    x.add_(y)
+    return x
+
+
+def in_place_twice(x, y):
+    also_x = x.add_(y, alpha=0.5)
+    x.add_(y, alpha=0.5)
+    return also_x
+
+
+def into_a_buffer(x, y):
+    buffer = torch.zeros_like(x.detach())
+    buffer[...] = x
+    return buffer + y
+
+
+@pytest.mark.parametrize("add", [in_place_operator, in_place_unbound, into_a_buffer])
+def test_additions_in_place(add):
+    assert_same(everything(Plain(add=add), pixels()), everything(Plain(), pixels()))
+
+
+def test_addition_in_place_to_a_tensor_of_two_names():
+    def twice(x, y):
+        return torch.add(torch.add(x, y, alpha=0.5), y, alpha=0.5)
+
+    assert_same(
+        everything(Plain(add=in_place_twice), pixels()), everything(Plain(add=twice), pixels())
+    )
+
+
+def test_rows_written_in_place():
+    def written(x):
+        x = x.clone()
+        x[:, :4] = x[:, :4].relu()
+        x[:, 4:] = x[:, 3:-1]
+        return x
+
+    def usual(x):
+        x = torch.cat([x[:, :4].relu(), x[:, 4:]], 1)
+        return torch.cat([x[:, :4], x[:, 3:-1]], 1)
+
+    found = everything(Plain(between=written), pixels())
+    assert_same(found, everything(Plain(between=usual), pixels()))
+
+
+def test_an_einsum_of_attention_values_and_a_gate():
+    """Three streams in one call."""
+
+    def gated(q, k, v):
+        attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
+        return torch.einsum("bhnm,bhmd,bhnd->bhnd", attention, v, q), attention
+
+    model, target = Plain(attend=gated), torch.arange(3)
+    trace = relprop.record(model, pixels())
+    expected = autograd_gradients(model, pixels())
+    torch.testing.assert_close(trace.gradient(target), expected)
+    assert relprop.explain_trace(trace, target).relevance.std() > 0
+
+
+def test_attention_map_used_twice_is_one_block():
+    def in_halves(q, k, v):
+        attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
+        return torch.cat([attention @ v[..., :3], attention @ v[..., 3:]], -1), attention
+
+    assert_same(everything(Plain(attend=in_halves), pixels()), everything(Plain(), pixels()))
+
+
+@pytest.mark.parametrize(
+    "in_place, usual",
+    [
+        (lambda x: F.relu(x, inplace=True), F.relu),
+        (nn.ReLU(inplace=True), F.relu),
+        (torch.relu_, F.relu),
+        (lambda x: x.mul_(0.5).tanh_(), lambda x: torch.tanh(x * 0.5)),
+        (lambda x: F.relu(x.unsqueeze_(1).squeeze_(1)), F.relu),
+        (lambda x: nn.Dropout(0.5, inplace=True).eval()(F.relu(x)), F.relu),
+        (lambda x: F.dropout(F.relu(x), 0.5, False, inplace=True), F.relu),
+    ],
+)
+def test_activations_in_place(in_place, usual):
+    found = everything(Plain(activate=in_place), pixels())
+    assert_same(found, everything(Plain(activate=usual), pixels()))
+
+
+def test_value_written_in_place_is_seen_under_no_grad():
+    def threshold(x):
+        x.sub_(0.5)
+        with torch.no_grad():
+            positive = x > 0
+        return x * positive
+
+    usual = everything(Plain(activate=lambda x: (x - 0.5) * (x > 0.5)), pixels())
+    assert_same(everything(Plain(activate=threshold), pixels()), usual)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        lambda x: (x.view(-1), x.add_(1))[0].view_as(x),
+        lambda x: (x[:, :4], x.mul_(2))[0].repeat(1, 2, 1)[:, : x.shape[1]] + x,
+        lambda x: (x[:, :4].add_(1), x)[1],
+    ],
+    ids=["view", "slice", "slice written to"],
+)
+def test_alias_of_what_is_written_in_place_is_refused(alias):
+    with pytest.raises(UnsupportedModel, match="another view of its memory"):
+        relprop.record(Plain(between=alias), pixels())

@@ -1,0 +1,171 @@
+"""Several processes: what they train, track and score is what one would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import explain
+from tests.helpers.runs import DIGITS, EPOCHS, curve, cut_off, rows, run
+
+ROOT = Path(__file__).parents[2]
+# Without what is random, and so precise that no rounding changes the order of two pixels.
+EXACT = [
+    "model.model_options.proj_drop_rate=0",
+    "model.model_options.drop_path_rate=0",
+    "trainer.precision=64-true",
+]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
+# Of each process: the files it opens for writing, and how many samples it explains.
+WATCHED = """
+import os, sys
+from pathlib import Path
+import train
+from lightning_modules import ViTClassifier
+
+rank, log = os.environ.get("LOCAL_RANK", "0"), Path(sys.argv[1])
+
+def opened(event, arguments):
+    if event == "open" and str(log / "run") in str(arguments[0]):
+        if set(str(arguments[1])) & set("wax+") or (arguments[2] or 0) & os.O_WRONLY:
+            with open(log / f"wrote-{rank}", "a") as file:
+                file.write(f"{arguments[0]}\\n")
+
+def record(self, batch):
+    with open(log / f"explained-{rank}", "a") as file:
+        file.write(f"{len(batch['image'])}\\n")
+    return plain(self, batch)
+
+sys.addaudithook(opened)
+plain, ViTClassifier.record = ViTClassifier.record, record
+train.main(sys.argv[2:])
+"""
+
+
+def finish(*command: str) -> tuple[int, str]:
+    """Exit code and standard error; a process that hangs is killed, and fails the test."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, errors
+
+
+PROTOCOLS = "tracker.protocols=[segmentation, sanity, specificity]"
+
+
+def near(value: str | float, name: str = ""):
+    """Average precision depends on how rounding ranks pixels that are interpolated to a tie."""
+    tolerance = 1e-3 if "mAP" in name else 1e-5
+    return pytest.approx(float("nan" if value == "" else value), abs=tolerance, nan_ok=True)
+
+
+def test_two_processes_train_and_track_as_one(tmp_path):
+    """On the same global batches: halves of 16 are the one process's 32."""
+    one, two = run(tmp_path / "one", *EXACT, PROTOCOLS), tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text(WATCHED)
+    arguments = [*DIGITS, *EXACT, *TWO, "data.batch_size=16", PROTOCOLS, f"run_dir={two}"]
+    code, errors = finish(str(script), str(tmp_path), *arguments)
+    assert code == 0, errors[-2000:]
+    assert len(rows(two)) == EPOCHS
+    for row, expected in zip(rows(two), rows(one), strict=True):
+        assert row.keys() == expected.keys()
+        for name, value in expected.items():
+            assert float(row[name] or "nan") == near(value, name), name
+    for tag in ("train/loss", "val/loss", "relevance/drift", "protocols/segmentation/mIoU"):
+        assert curve(two, tag) == [(step, near(value)) for step, value in curve(one, tag)], tag
+    found, expected = (json.loads((x / "metrics.json").read_text()) for x in (two, one))
+    assert found == {name: near(value) for name, value in expected.items()}
+    # The first process alone explains and writes.
+    # At first one, to see whether it can be; every epoch 6 probes and 6 pairs; three protocols
+    # once, of which sanity also explains two randomised models.
+    recorded = (tmp_path / "explained-0").read_text().split()
+    assert recorded[0] == "1" and recorded.count("6") == 2 * EPOCHS + 3 + 2
+    assert (tmp_path / "wrote-0").is_file()
+    assert (tmp_path / "explained-1").read_text().split() == ["1"]  # whether it can be, at first
+    assert not (tmp_path / "wrote-1").exists()
+
+
+FAILING = """
+import os
+import explain, train
+from lightning_modules import ViTClassifier
+from lightning_modules.callbacks import RelevanceTracker
+from lightning_modules.protocols.localisation import Segmentation
+
+def fail(self, *args, **kwargs):
+    if os.environ.get("LOCAL_RANK", "0") == "{rank}":
+        raise ZeroDivisionError("of rank {rank}")
+    return plain(self, *args, **kwargs)
+
+plain, {function} = {function}, fail
+{program}.main({arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    "rank, function", [(0, "RelevanceTracker._publish"), (1, "ViTClassifier.training_step")]
+)
+def test_no_process_waits_for_one_that_has_failed(tmp_path, rank, function):
+    """Where another waits for it: in the tracker, in a step."""
+    script = tmp_path / "script.py"
+    arguments = [*DIGITS, *TWO, f"run_dir={tmp_path / 'run'}"]
+    words = {"rank": rank, "function": function, "program": "train", "arguments": arguments}
+    script.write_text(FAILING.format(**words))
+    code, errors = finish(str(script))
+    assert code != 0
+    assert f"ZeroDivisionError: of rank {rank}" in errors
+
+
+def test_no_process_scores_on_without_one_that_has_failed(tmp_path):
+    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+    script = tmp_path / "script.py"
+    arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
+    function = "Segmentation.update"
+    words = {"rank": 1, "function": function, "program": "explain", "arguments": arguments}
+    script.write_text(FAILING.format(**words))
+    code, errors = finish(*TORCHRUN, str(script))
+    assert code != 0
+    assert "ZeroDivisionError: of rank 1" in errors
+    assert not (run_dir / "scores" / "segmentation" / "scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    "experiment, protocol", [("digits", "perturbation"), ("reviews", "rationales")]
+)
+def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol):
+    """Also where two go on with what one has begun."""
+    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null", experiment=experiment)
+    arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", protocol]
+    arguments += ["--method", "transformer_attribution", "lrp", "saliency", "random"]
+    arguments += ["data.batch_size=4", "--limit", "18", "--output"]
+
+    explain.main([*arguments, str(tmp_path / "one")])
+    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "two"))
+    assert code == 0, errors[-2000:]
+
+    with cut_off(monkeypatch, done=8):
+        explain.main([*arguments, str(tmp_path / "cut")])
+    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "cut"), "--resume")
+    assert code == 0, errors[-2000:]
+
+    for name in ("scores.json", "scores.csv"):
+        expected = (tmp_path / "one" / name).read_text()
+        assert (tmp_path / "two" / name).read_text() == expected
+        assert (tmp_path / "cut" / name).read_text() == expected
