@@ -14,3 +14,7 @@ class TooLarge(BaseException):
     def __init__(self, nbytes: int) -> None:
         super().__init__(f"a tensor of {nbytes} bytes")
         self.nbytes = nbytes
+
+
+class UnknownName(ValueError):
+    """No such name is registered; the message says which are."""
