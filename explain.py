@@ -30,7 +30,6 @@ from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.explanations.batches import Failure, explain_inputs
 from lightning_modules.explanations.files import FORMATS, write_all, write_png
 from lightning_modules.explanations.inputs import find_inputs
-from lightning_modules.explanations.render_result import heading, terminal_text
 from lightning_modules.explanations.results import Result
 from lightning_modules.explanations.targets import Targets
 from lightning_modules.models import class_names
@@ -39,7 +38,7 @@ from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.fit_checks import check_inputs
 from lightning_modules.models.published import hf_classifier, timm_classifier
-from lightning_modules.protocols import METHODS, PROTOCOLS, torchrun_share
+from lightning_modules.protocols import PROTOCOLS, scored_methods, torchrun_shard
 from lightning_modules.protocols.scoring import fingerprint, progress_bar, score
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import one_line
@@ -117,7 +116,7 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     parser = new_parser("explain.py evaluate", "Score methods on the test split of a run's data.")
     add_model(parser)
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    names = f"all, {', '.join(METHODS)}"
+    names = f"all, {', '.join(scored_methods())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
@@ -152,7 +151,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     options = read_options(arguments.overrides)
     module = chosen_model(arguments).to(chosen_device(arguments.device))
     targets = Targets(arguments.target, module.hparams.class_names, module.activation is not None)
-    inputs = find_inputs(arguments.input, given_texts(arguments.text), module.kind)
+    inputs = find_inputs(arguments.input, given_texts(arguments.text), module.sources)
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -187,11 +186,13 @@ def run_explain(arguments: argparse.Namespace) -> None:
 def show(result: Result, console: Console) -> None:
     """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
     if not sys.stdout.isatty():
-        print(heading(result))
-    elif result.picture is None:
-        console.print(terminal_text(result))
-    else:
-        console.print(heading(result), markup=False, highlight=False)
+        print(result.heading)
+        return
+    texts = [part.terminal_text(result) for part in result.parts.values()]
+    if not any(texts):
+        console.print(result.heading, markup=False, highlight=False)
+    for text in filter(None, texts):
+        console.print(text)
 
 
 def chosen_model(arguments: argparse.Namespace) -> Classifier:
@@ -243,7 +244,7 @@ def chosen(names: list[str], accepted: Sequence[str], option: str) -> list[str]:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """A table in the terminal; the same as CSV, JSON and a picture in the output folder."""
-    methods = chosen(arguments.method, METHODS, "--method")
+    methods = chosen(arguments.method, list(scored_methods()), "--method")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
     module = chosen_model(arguments)
@@ -268,8 +269,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "limit": arguments.limit,
     }
     folder = Path(arguments.output or (run_dir or Path()) / "scores" / protocol.name)
-    with torchrun_share() as share:
-        scores = score(protocol, about, folder, arguments.resume, share)
+    with torchrun_shard() as shard:
+        scores = score(protocol, about, folder, arguments.resume, shard)
     if scores is not None:
         Console(width=None if sys.stdout.isatty() else 120).print(scores)
         print(f"{one_line(folder)}: scores.csv, scores.json, scores.png")

@@ -3,9 +3,11 @@
 from lightning_modules.modalities.texts.draw import (
     Paragraph,
     caption,
-    probe_paragraphs,
+    sample_paragraphs,
     shares,
     text_picture,
 )
+
+probe_paragraphs = sample_paragraphs
 
 __all__ = ["Paragraph", "caption", "probe_paragraphs", "shares", "text_picture"]

@@ -5,7 +5,7 @@
 """
 
 from relprop import rules
-from relprop.errors import UnsupportedModel
+from relprop.errors import UnknownName, UnsupportedModel
 from relprop.explanation import (
     Explanation,
     check_method,
@@ -14,15 +14,17 @@ from relprop.explanation import (
     explain_trace,
     resolve_target,
 )
-from relprop.methods import METHODS, Options, method
+from relprop.methods import METHODS, Method, Options, method
 from relprop.operations import register
 from relprop.trace import Trace, record
 
 __all__ = [
     "METHODS",
     "Explanation",
+    "Method",
     "Options",
     "Trace",
+    "UnknownName",
     "UnsupportedModel",
     "check_method",
     "explain",

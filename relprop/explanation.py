@@ -23,7 +23,7 @@ from relprop.memory import (
     memory_of_walk,
     samples,
 )
-from relprop.methods import METHODS, TELLING_THE_LAST_WALK, Options
+from relprop.methods import METHODS, Options
 from relprop.sides import Side
 from relprop.trace import Trace, record
 
@@ -100,7 +100,7 @@ def explain(
     check_method(method, options)  # before the forward pass
     size, unclear = batch_size(inputs), indivisible(inputs)
     # Of those that came from outside it is not known whether they look at one sample at a time.
-    largest = LARGEST if unclear is None and METHODS[method] in TELLING_THE_LAST_WALK else None
+    largest = LARGEST if unclear is None and METHODS[method].frees_graph else None
     if max_memory is not None:
         check_memory(max_memory)
         if unclear is not None:
@@ -135,7 +135,7 @@ def _explain_parts(
         if start == 0 and target is not None:  # wrong ones are found before hours of work
             target = resolve_target(target, trace.logits[:1].expand(batch, -1))
         # A user's method may ask more of the trace than the methods that it is made of.
-        trace.single_use = METHODS[method] in TELLING_THE_LAST_WALK
+        trace.single_use = METHODS[method].frees_graph
         of_part = None if target is None else target[start : start + size]
         parts.append(explain_trace(trace, of_part, method, **options))
         del trace  # one recording at a time: it is gone before the next
@@ -221,8 +221,7 @@ def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation
 
 def check_method(method: str, options: dict) -> Options:
     """The options of a method, or a ValueError that says what is accepted."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; accepted: {', '.join(METHODS)}")
+    METHODS.find(method)
     accepted = [field.name for field in dataclasses.fields(Options)]
     for name in options:
         if name not in accepted:

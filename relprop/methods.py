@@ -7,6 +7,7 @@ readout [B, N], one-hot at the class token of a model that has one.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from relprop.registry import Registry
 from relprop.rules import RuleSet, in_precision, rule_set
 from relprop.trace import DEFAULT_EPS, Trace
 
@@ -45,27 +47,75 @@ class Options:
             raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
 
 
-Method = Callable[[Trace, Tensor, Options], Tensor]
-METHODS: dict[str, Method] = {}
+Function = Callable[[Trace, Tensor, Options], Tensor]
 
 
-def method(name: str, rules: str = "paper") -> Callable[[Method], Method]:
-    """Register a method: (trace, target [B], options) -> relevance of all tokens [B, N].
+@dataclass(frozen=True)
+class Method:
+    """What is known of an explanation method. Call it as its function is called.
 
-    Or of the input's alone, [B, ``trace.places.count``], or of its pixels, [B, H, W]. ``rules`` is
-    the rule set it uses unless told otherwise. Several classes are explained at once under
-    ``torch.vmap``, whose limits hold for the function; with ``max_memory`` a trace is of a part of
-    the batch.
+    Attributes:
+        name: under which it is found.
+        function: (trace, target [B], options) -> relevance of all tokens [B, N]; or of the input's
+            alone, [B, ``trace.places.count``]; or of the pixels, [B, H, W].
+        rules: name of the rule set that it uses unless told otherwise.
+        signed: negative relevance speaks against the class. It is drawn in diverging colours.
+        pixels: a picture's relevance is of its pixels, not of its patches.
+        product: a product of I + C over blocks, whose I puts a token's relevance on itself.
+        ablation: a part of another method, to see what the other part is for.
+        frees_graph: tells the trace which of its backward passes is the last.
     """
 
-    def add(function: Method) -> Method:
-        def with_rules(trace: Trace, target: Tensor, options: Options) -> Tensor:
-            trace.check_start_layer(options.start_layer)
-            chosen = rule_set(rules if options.rules is None else options.rules)
-            chosen = in_precision(chosen, options.precision)
-            return function(trace, target, replace(options, rules=chosen))
+    name: str
+    function: Function
+    rules: str = "paper"
+    signed: bool = False
+    pixels: bool = False
+    product: bool = False
+    ablation: bool = False
+    frees_graph: bool = False
 
-        METHODS[name] = with_rules
+    @property
+    def about(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def __call__(self, trace: Trace, target: Tensor, options: Options) -> Tensor:
+        trace.check_start_layer(options.start_layer)
+        chosen = rule_set(self.rules if options.rules is None else options.rules)
+        chosen = in_precision(chosen, options.precision)
+        return self.function(trace, target, replace(options, rules=chosen))
+
+
+METHODS: Registry[Method] = Registry("method")
+
+
+def method(
+    name: str,
+    rules: str = "paper",
+    *,
+    signed: bool = False,
+    pixels: bool = False,
+    product: bool = False,
+    ablation: bool = False,
+    frees_graph: bool = False,
+) -> Callable[[Function], Function]:
+    """Register a function as a :class:`Method`, which says what the arguments are.
+
+    Several classes are explained at once under ``torch.vmap``, whose limits hold for the function;
+    with ``max_memory`` a trace is of a part of the batch.
+
+    >>> @method("gradient", signed=True)
+    ... def gradient(trace, target, options):
+    ...     '''The mean gradient of the attention that each token receives.'''
+    ...     return trace.gradient(target)[-1].mean(dim=(1, 2))
+    >>> METHODS.pop("gradient").about
+    'The mean gradient of the attention that each token receives.'
+    """
+
+    def add(function: Function) -> Function:
+        record = Method(name, function, rules, signed, pixels, product, ablation, frees_graph)
+        METHODS.add(name, record, function)
         return function
 
     return add
@@ -107,7 +157,7 @@ def _read_product(w: Tensor, blocks: list[Tensor], normalize: bool) -> Tensor:
     return w
 
 
-@method("transformer_attribution")
+@method("transformer_attribution", product=True, frees_graph=True)
 def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
     w = _readout_of_chain(trace, target, options)
@@ -117,7 +167,7 @@ def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> T
     return _read_product(w, blocks, options.normalize_rows)
 
 
-@method("generic_attention")
+@method("generic_attention", product=True, frees_graph=True)
 def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
     w = _readout_of_chain(trace, target, options)
@@ -127,20 +177,20 @@ def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     return _read_product(w, blocks, options.normalize_rows)
 
 
-@method("rollout")
+@method("rollout", frees_graph=True)
 def rollout(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Attention rollout (Abnar, Zuidema 2020): product of I + E_h A, rows summing to 1."""
     blocks = [a.mean(dim=1) for a in trace.attention[options.start_layer :]]
     return _read_product(_readout_of_chain(trace, target, options), blocks, normalize=True)
 
 
-@method("raw_attention")
+@method("raw_attention", frees_graph=True)
 def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """The last block's attention, E_h A^L."""
     return _read(_readout(trace, target, options), trace.attention[-1].mean(dim=1))
 
 
-@method("gradcam")
+@method("gradcam", frees_graph=True)
 def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """GradCAM on the last block's attention: heads weighted by their mean gradient.
 
@@ -165,7 +215,7 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     return low.flatten(1).amin(dim=1, keepdim=True), maps.flatten(1).amax(dim=1, keepdim=True)
 
 
-@method("lrp", rules="lrp")
+@method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True)
 def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Relevance all the way to the pixels [B, H, W], or to embeddings or numbers. Signed.
 
@@ -175,7 +225,7 @@ def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     return trace.places.of_source(relevance)
 
 
-@method("partial_lrp", rules="lrp")
+@method("partial_lrp", rules="lrp", frees_graph=True)
 def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
     w = _readout(trace, target, options)
@@ -187,7 +237,7 @@ def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
 # ------------------------------------------------------- ablations (paper section 4, table 4)
 
 
-@method("without_gradient")
+@method("without_gradient", product=True, ablation=True, frees_graph=True)
 def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h R^+."""
     w = _readout_of_chain(trace, target, options)
@@ -195,7 +245,7 @@ def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
     return _read_product(w, [_heads(r) for r in R], options.normalize_rows)
 
 
-@method("without_relevance")
+@method("without_relevance", product=True, ablation=True, frees_graph=True)
 def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
     w = _readout_of_chain(trace, target, options)
@@ -212,17 +262,13 @@ def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Te
     return _read(w, _heads_of_product(G, R))
 
 
-@method("last_block")
+@method("last_block", ablation=True, frees_graph=True)
 def last_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: E_h (G * R)^+ of the last block alone."""
     return _one_block(trace, target, options, trace.depth - 1)
 
 
-@method("second_block")
+@method("second_block", ablation=True, frees_graph=True)
 def second_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """Ablation: E_h (G * R)^+ of the second block alone."""
     return _one_block(trace, target, options, 1)
-
-
-TELLING_THE_LAST_WALK = frozenset(METHODS.values())
-"""The methods above: each tells a trace which of its walks back is the last."""

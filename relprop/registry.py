@@ -46,7 +46,7 @@ class Registry(dict[str, T]):
     def add(self, name: str, thing: T, source: Callable) -> None:
         """Register ``thing``, which the function or class ``source`` defines; errors as above."""
         place = (source.__module__, source.__qualname__)
-        if self._places.get(name, place) != place:
+        if name in self and self._places[name] != place:
             raise ValueError(
                 f"the {self.called} {name!r} is registered already, by "
                 f"{'.'.join(self._places[name])}; accepted: another name"

@@ -18,46 +18,46 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 import relprop
-from lightning_modules.callbacks.probes import ImageProbes, Report, TextProbes, load
+from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.data.base import check_option
-from lightning_modules.data.texts.base import TextItems
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-PROBES = {"vit": ImageProbes, "bert": TextProbes}
 
 
 class RelevanceTracker(Callback):
-    """Logs relevance maps of probe samples, in pictures and in numbers, each validation epoch.
+    """Logs relevance maps of validation samples, in pictures and in numbers, each epoch.
 
-    The probes are the same in every epoch: ``seed`` draws them from the validation set. Tags:
+    It watches the same samples in every epoch: ``seed`` draws them from the validation set. Tags:
 
-    - ``explanations/probes``: each sample with its map for the true class and its map for the
+    - ``explanations/samples``: each sample with its map for the true class and its map for the
       predicted class, also as ``run_dir/explanations/epoch=NNN.png``; texts as text, too.
       ``explanations/pairs``: scenes with two objects, the map for the class of each.
-    - ``relevance/drift``: 1 - cosine similarity to the last epoch's map, 0 (same reasons) to 1;
-      ``relevance/concentration``: 1 - entropy / log(tokens), 0 (even) to 1 (one token).
-    - ``relevance/pixel_accuracy``, ``mIoU``, ``mAP`` of the probes that have a mask;
-      ``relevance/class_specificity`` where it has pairs (0.5: class-blind);
-      ``relevance/token_f1`` where it has rationales; ``relevance/contrast``, how often the word
+    - ``relevance/drift``: 1 - cosine similarity to the last epoch's map, 0 (same reasons) to 1
+      (2 where relevance is signed); ``relevance/concentration``: 1 - entropy / log(tokens), 0
+      (even) to 1 (one token).
+    - ``relevance/pixel_accuracy``, ``mIoU``, ``mAP`` of the samples that have a mask;
+      ``relevance/class_specificity`` where the data have pairs (0.5: class-blind);
+      ``relevance/token_f1`` where they have rationales; ``relevance/contrast``, how often the word
       that flips the label carries the most relevance, where that word is known.
-    - ``protocols/<protocol>/<score>``: the ``protocols`` asked for, on the probes (on the first
-      pairs, for ``specificity``), in the epochs that are told by ``protocols_every_n_epochs``.
+    - ``protocols/<protocol>/<score>``: the ``protocols`` asked for, on the watched samples (on the
+      first pairs, for ``specificity``), each ``protocols_every_n_epochs``.
     - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
+    A classifier with several sources has the figures of each as ``relevance/<source>/<figure>``.
     Training is untouched: no random numbers are drawn, no state is changed.
 
     Args:
-        run_dir: where the pictures go.
-        samples: number of probes (and of pairs).
-        every_n_epochs: how often.
+        run_dir: the folder that the pictures go to.
+        samples: number of watched samples (and of pairs).
+        every_n_epochs: epochs from one report to the next.
         method: name in ``relprop.METHODS``.
         start_layer: first block of the product methods.
         protocols: names in ``lightning_modules.protocols.PROTOCOLS`` to score the method by.
-        protocols_every_n_epochs: how often.
-        seed: of the choice of probes.
+        protocols_every_n_epochs: epochs from one scoring to the next.
+        seed: of the choice of samples.
     """
 
     def __init__(
@@ -82,22 +82,22 @@ class RelevanceTracker(Callback):
         self.protocols = protocols or []
         self.protocols_every_n_epochs = protocols_every_n_epochs
         for name in self.protocols:
-            if name not in PROTOCOLS:
-                accepted = ", ".join(PROTOCOLS)
-                raise ValueError(f"tracker.protocols has {name!r}; accepted: {accepted}")
+            PROTOCOLS.find(name, f"tracker.protocols has {name!r}")
         relprop.check_method(method, {"start_layer": start_layer})
         self.folder = Path(run_dir) / "explanations"
         self.samples, self.every_n_epochs, self.seed = samples, every_n_epochs, seed
         self.options = {"method": method, "start_layer": start_layer}
-        self.probes: list[int] = []
+        self.indices: list[int] = []
         self.last_maps: Tensor | None = None  # [samples, tokens], on the CPU
 
     def state_dict(self) -> dict:
-        return {"probes": self.probes, "last_maps": self.last_maps, "options": self.options}
+        return {"samples": self.indices, "last_maps": self.last_maps, "options": self.options}
 
     def load_state_dict(self, state: dict) -> None:
         if state.get("options", self.options) == self.options:  # else there is nothing to compare
-            self.probes, self.last_maps = state["probes"], state["last_maps"]
+            # "probes" in the runs of version 0.1.0
+            self.indices = state["samples"] if "samples" in state else state["probes"]
+            self.last_maps = state["last_maps"]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if isinstance(trainer.strategy, SHARDED):
@@ -107,19 +107,20 @@ class RelevanceTracker(Callback):
             )
         dataset = trainer.datamodule.val_dataset
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
-        probes = order[: self.samples].tolist()
-        if probes != self.probes:  # none yet; or a resume that asks for others
-            self.probes, self.last_maps = probes, None
-        for protocol in self._protocols(trainer, module):
-            try:
-                protocol.dataset()
-            except InputError as error:  # in the words of explain.py
-                reason = str(error).removeprefix("--protocol ")
-                raise InputError(f"tracker.protocols: {reason}") from error
-        # A model that cannot be explained, or a block that is not there, should be known now.
-        first = load(module, dataset, self.probes[:1], self._kind(trainer, module).collate)
+        indices = order[: self.samples].tolist()
+        if indices != self.indices:  # none yet; or a resume that asks for others
+            self.indices, self.last_maps = indices, None
         try:
-            module.explain_trace(module.record(first), first, **self.options)
+            for protocol in self._protocols(trainer, module):
+                protocol.samples()
+        except InputError as error:  # in the words of explain.py
+            reason = str(error).removeprefix("--protocol ")
+            raise InputError(f"tracker.protocols: {reason}") from error
+        # A model that cannot be explained, or a block that is not there, should be known now.
+        watch = self._watch(trainer, module)
+        first = watch.load(dataset, self.indices[:1])
+        try:
+            module.explain_sources(module.record(first), first, [None], **self.options)
         except ValueError as error:
             raise MisconfigurationException(
                 f"tracker: {error}; accepted: a model that can be explained so, or tracker=null"
@@ -130,7 +131,7 @@ class RelevanceTracker(Callback):
             return
         if trainer.is_global_zero:
             started = time.perf_counter()
-            report = self._kind(trainer, module).report(self.probes, trainer.current_epoch)
+            report = self._watch(trainer, module).samples(self.indices)
             if report.broken is not None:
                 rank_zero_warn(
                     f"epoch {trainer.current_epoch}: relevance is not finite, first in "
@@ -150,13 +151,9 @@ class RelevanceTracker(Callback):
         trainer.strategy.barrier("relevance tracker")
 
     def _protocols(self, trainer: Trainer, module: LightningModule) -> list[Protocol]:
-        """Those asked for, with the probes for test set."""
+        """Those asked for, with the watched samples for test set."""
         data = copy.copy(trainer.datamodule)
-        validation = data.val_dataset
-        if isinstance(validation, TextItems):
-            data.test_dataset = TextItems([validation.items[i] for i in self.probes])
-        else:
-            data.test_dataset = Subset(validation, self.probes)
+        data.test_dataset = Subset(data.val_dataset, self.indices)
         return [PROTOCOLS[name](module, data) for name in self.protocols]
 
     def _log_protocols(self, trainer: Trainer, module: LightningModule) -> None:
@@ -164,7 +161,7 @@ class RelevanceTracker(Callback):
         method = self.options["method"]
         options = {"start_layer": self.options["start_layer"]}
         for protocol in self._protocols(trainer, module):
-            *_, progress = evaluate(protocol, [method], options, len(self.probes))
+            *_, progress = evaluate(protocol, [method], options, len(self.indices))
             values = values_of(progress.metrics[method])
             for column in protocol.columns:
                 place = "" if column.x is None else f"@{column.x:g}"
@@ -175,8 +172,8 @@ class RelevanceTracker(Callback):
             seconds = time.perf_counter() - started
             module.log("protocols/seconds", seconds, rank_zero_only=True)
 
-    def _kind(self, trainer: Trainer, module: LightningModule) -> ImageProbes | TextProbes:
-        return PROBES[module.kind](module, trainer.datamodule, self.options)
+    def _watch(self, trainer: Trainer, module: LightningModule) -> Watch:
+        return Watch(module, trainer.datamodule, self.options, trainer.current_epoch)
 
     def _publish(self, trainer: Trainer, report: Report) -> None:
         """Pictures into the run's folder and TensorBoard, texts into TensorBoard."""
@@ -184,7 +181,7 @@ class RelevanceTracker(Callback):
         loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
         self.folder.mkdir(parents=True, exist_ok=True)
         for tag, picture in report.pictures.items():
-            prefix = "" if tag == "probes" else f"{tag}-"
+            prefix = "" if tag == "samples" else f"{tag}-"
             path = self.folder / f"{prefix}epoch={trainer.current_epoch:03d}.png"
             image = Image.fromarray(picture)
             replace_file(path, lambda file, image=image: image.save(file, format="png"))

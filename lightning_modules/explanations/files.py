@@ -11,20 +11,18 @@ import numpy as np
 from PIL import Image
 
 from lightning_modules.explanations.page import write_page
-from lightning_modules.explanations.render_result import result_picture
 from lightning_modules.explanations.results import Result
 from lightning_modules.utils.files import replace_file
 from lightning_modules.utils.names import slug
 
 FORMATS = ("png", "html", "npz", "json")
 JSON_VERSION = 1  # of what docs/explain.md describes
-AXES = {"picture": ["class", "row", "column"], "text": ["class", "word"]}
 
 
 def write_png(result: Result, folder: Path) -> Path:
     """The picture of one result."""
     path = folder / f"{slug(result.name)}.png"
-    image = Image.fromarray(result_picture(result))
+    image = Image.fromarray(result.picture())
     replace_file(path, lambda file: image.save(file, format="png"))
     return path
 
@@ -41,24 +39,25 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
 
 
 def json_of(result: Result) -> dict[str, Any]:
-    kind = "text" if result.picture is None else "picture"
+    """One input; of several sources each has an entry of its own in ``sources``."""
     entry = {
         "name": result.name,
-        "kind": kind,
         "predicted": result.predicted,
         "label": result.label,
         "logit": result.logits.tolist(),
         "probability": None if result.activation is None else result.probability.tolist(),
         "classes": result.classes,
-        "axes": AXES[kind],
-        "relevance": {method: numbers(maps) for method, maps in result.relevance.items()},
     }
-    if kind == "text":
-        return entry | {"text": result.text, "words": result.words}
-    width, height = result.picture.size
-    left, top, right, bottom = result.region
-    region = [left / width, top / height, right / width, bottom / height]
-    return entry | {"size": list(result.size), "region": region}
+    parts = {
+        name: {
+            "kind": part.kind,
+            "axes": ["class", *part.modality.axes],
+            "relevance": {method: numbers(maps) for method, maps in part.relevance.items()},
+            **part.json(),
+        }
+        for name, part in result.parts.items()
+    }
+    return entry | (next(iter(parts.values())) if len(parts) == 1 else {"sources": parts})
 
 
 def numbers(values: np.ndarray) -> Any:
@@ -95,11 +94,12 @@ def write_npz(results: Sequence[Result], folder: Path) -> Path:
     if results[0].activation is not None:
         arrays["probability"] = np.stack([result.probability for result in results])
         axes["probability"] = ["input", "class"]
-    kind = "text" if results[0].picture is None else "picture"
-    for method in results[0].relevance:
-        name = f"relevance/{method}"
-        arrays[name] = padded([result.relevance[method] for result in results], np.nan)
-        axes[name] = ["input", "explained", *AXES[kind][1:]]
+    for source, part in results[0].parts.items():
+        prefix = f"relevance/{source}" if len(results[0].parts) > 1 else "relevance"
+        for method in part.relevance:
+            maps = [result.parts[source].relevance[method] for result in results]
+            arrays[f"{prefix}/{method}"] = padded(maps, np.nan)
+            axes[f"{prefix}/{method}"] = ["input", "explained", *part.modality.axes]
     arrays |= {f"axes/{name}": np.array(of_array) for name, of_array in axes.items()}
     replace_file(path, lambda file: np.savez_compressed(file, **arrays))
     return path

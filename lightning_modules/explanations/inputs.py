@@ -1,13 +1,12 @@
-"""What a person wants explained: pictures and texts, from files, folders, patterns or as given."""
+"""What a person wants explained, from files, folders, patterns or as given on the command line."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from lightning_modules.data.folders import (
     files_in,
@@ -16,78 +15,126 @@ from lightning_modules.data.folders import (
     parted_by_ending,
     say_left_out,
 )
-from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
-from lightning_modules.data.texts.files import read_text
+from lightning_modules.modalities import MODALITIES, Modality
 from lightning_modules.utils.errors import InputError
-
-EXTENSIONS = {"vit": IMAGE_ENDINGS, "bert": (".txt",)}  # what is taken from a folder
-CALLED = {"vit": "image", "bert": "text"}
 
 
 @dataclass(frozen=True)
 class Input:
-    """One picture or text: a file, not read yet, or a text that was given."""
+    """What a sample is made of: for each source a file, not read yet, or a text that was given."""
 
     name: str
-    path: Path | None = None
-    text: str | None = None
+    contents: Mapping[str, Path | str]
 
-    def read(self, kind: str) -> Image.Image | str:
-        """An RGB picture for a ``vit``, a text for a ``bert``.
+    @property
+    def path(self) -> Path | None:
+        """The first of its files."""
+        return next((x for x in self.contents.values() if isinstance(x, Path)), None)
+
+    def read(self, sources: Mapping[str, Modality]) -> dict[str, Any]:
+        """The content of each source.
 
         Raises:
             OSError, InputError: it cannot be read, or there is nothing to explain.
         """
-        if kind == "vit":
-            return read_image(self.path)
-        text = self.text if self.path is None else read_text(self.path, "a text in UTF-8")
-        if not text.strip():
-            raise InputError(f"{self.name}: no text")
-        return text
+        contents = {}
+        for name, modality in sources.items():
+            given = self.contents[name]
+            if isinstance(given, Path):
+                contents[name] = modality.read(given)
+            else:
+                contents[name] = modality.typed_text(given, self.name)
+        return contents
 
 
-def find_inputs(patterns: Sequence[str], texts: Sequence[str], kind: str) -> list[Input]:
+def find_inputs(
+    patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
+) -> list[Input]:
     """All inputs that files, folders (with all they hold), glob patterns and texts come to.
 
+    Of a classifier with several sources each pattern begins with that of its source, as
+    ``image=photos``, and a sample is made of the files with the same name but for the ending.
+
     Raises:
-        InputError: there are none, a path leads to none, or the classifier is of another kind.
+        InputError: there are none, a path leads to none, or the classifier takes no such input.
     """
-    if texts and kind == "vit":
-        raise InputError("--text: the checkpoint is of an image classifier; accepted: --input")
-    found = [Input(str(path), path) for pattern in patterns for path in find_files(pattern, kind)]
-    found += [Input(f"text {number}", text=text) for number, text in enumerate(texts, start=1)]
+    if len(sources) > 1:
+        return joined_inputs(patterns, texts, sources)
+    ((name, modality),) = sources.items()
+    if texts and not modality.typed:
+        raise InputError(
+            f"--text: the checkpoint is of {a(modality.called)} classifier; accepted: --input"
+        )
+    found = [
+        Input(str(path), {name: path})
+        for pattern in patterns
+        for path in find_files(pattern, modality)
+    ]
+    found += [Input(f"text {number}", {name: x}) for number, x in enumerate(texts, start=1)]
     if not found:
-        accepted = "--input PATH..." + (" or --text TEXT..." if kind == "bert" else "")
+        accepted = "--input PATH..." + (" or --text TEXT..." if modality.typed else "")
         raise InputError(f"no input; accepted: {accepted}")
-    return list(dict.fromkeys(found))
+    return list({x.name: x for x in found}.values())
 
 
-def find_files(pattern: str, kind: str) -> list[Path]:
-    """A file; or the images, or texts, of a folder; or what matches a glob pattern.
+def joined_inputs(
+    patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
+) -> list[Input]:
+    """The inputs of a classifier with several sources."""
+    accepted = "--input " + " ".join(f"{name}=PATH" for name in sources)
+    files = {name: {} for name in sources}
+    for pattern in patterns:
+        name, equals, path = pattern.partition("=")
+        if not equals or name not in sources:
+            raise InputError(
+                f"--input {pattern}: of which source is not said; accepted: {accepted}"
+            )
+        files[name] |= {file.stem: file for file in find_files(path, sources[name])}
+    first, *others = files.values()
+    if texts or not all(files.values()):
+        problem = "--text: it is not said for which input" if texts else "no input of each source"
+        raise InputError(f"{problem}; accepted: {accepted}")
+    if all(len(x) == 1 for x in files.values()):  # one sample, whatever its files are called
+        paths = {name: next(iter(x.values())) for name, x in files.items()}
+        return [Input(" + ".join(map(str, paths.values())), paths)]
+    alone = sorted(set(first).symmetric_difference(*others)) or [
+        x for x in first if any(x not in other for other in others)
+    ]
+    if alone:
+        raise InputError(
+            f"--input: not every source has a file {alone[0]}; accepted: files with the same "
+            "names, but for their endings, of each source"
+        )
+    return [
+        Input(stem, {name: of_source[stem] for name, of_source in files.items()}) for stem in first
+    ]
+
+
+def find_files(pattern: str, modality: Modality) -> list[Path]:
+    """A file; or those of the modality in a folder; or what matches a glob pattern.
 
     Says what else lies in a folder. What is hidden there, or left by systems, counts as nothing.
     """
     path = Path(pattern).expanduser()
-    extensions = EXTENSIONS[kind]
-    wanted = f"{CALLED[kind]}s ({' '.join(extensions)})"
+    wanted = f"{modality.called}s ({' '.join(modality.endings)})"
     accepted = f"a file, a folder of {wanted}, or a glob pattern"
     if path.is_file():
-        for other, suffixes in EXTENSIONS.items():
-            if other != kind and has_ending(path, suffixes):
+        for other in MODALITIES.values():
+            if has_ending(path, other.endings) and not has_ending(path, modality.endings):
                 raise InputError(
-                    f"--input {pattern}: the classifier is of {CALLED[kind]}s, this is "
-                    f"{'an' if other == 'vit' else 'a'} {CALLED[other]}; accepted: {accepted}"
+                    f"--input {pattern}: the classifier is of {modality.called}s, this is "
+                    f"{a(other.called)}; accepted: {accepted}"
                 )
         return [path]
     if path.is_dir():
-        files, others = parted_by_ending(files_in(path), extensions)
+        files, others = parted_by_ending(files_in(path), modality.endings)
         files = sorted(map(Path, files))
     else:
         matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
         files = [match for match in matches if match.is_file() and is_asked_for(match, path)]
         others = []
     if not files:
-        raise InputError(f"--input {pattern}: no {CALLED[kind]} is there; accepted: {accepted}")
+        raise InputError(f"--input {pattern}: no {modality.called} is there; accepted: {accepted}")
     say_left_out(path, others, wanted)
     return files
 
@@ -95,3 +142,8 @@ def find_files(pattern: str, kind: str) -> list[Path]:
 def is_asked_for(match: Path, pattern: Path) -> bool:
     """False where a wildcard stands for what a system has left; glob itself leaves out dots."""
     return not any(map(left_by_system, set(match.parts) - set(pattern.parts)))
+
+
+def a(noun: str) -> str:
+    """A noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
+
+from lightning_modules.modalities.base import Part
+from lightning_modules.modalities.drawing import short, stack
 
 ACTIVATIONS = {  # what makes probabilities [C] of logits [C]
     "softmax": lambda logits: logits.softmax(dim=-1),  # of classes, one of which is right
     "sigmoid": lambda logits: logits.sigmoid(),  # of labels, each of which may be
 }
 FIRST = {"softmax": "predicted", "sigmoid": "most probable"}  # what the likeliest class is called
-SIGNED = ("lrp",)  # methods whose relevance may speak against the class: negative values
+NAME = 60  # characters of an input's name in a heading
+SHOWN = 3  # numbers in a heading
 
 
 @dataclass(frozen=True)
@@ -28,38 +32,25 @@ class Result:
             a regression, and no class is predicted.
         classes: those explained, T indices into ``class_names``.
         label: the true class, an index; None where it is not known.
-        relevance: for each method an array of float32, [T, rows, columns] over the part of the
-            picture that the model saw (patches, or pixels for ``lrp``), or [T, words] of a text,
-            NaN on words that were cut off.
-        picture: RGB; None for a text.
-        region: the part of ``picture`` that the model saw: left, top, right, bottom in its pixels.
-        size: width and height of the original, which ``picture`` may be a smaller copy of.
-        text: the text; None for a picture.
-        words: the (start, end) of the characters of each word of ``text``.
+        parts: of each source of the input, by name.
     """
 
     name: str
-    class_names: list[str]
+    class_names: Sequence[str]
     logits: np.ndarray
     activation: str | None
     classes: list[int]
     label: int | None
-    relevance: dict[str, np.ndarray]
-    picture: Image.Image | None = None
-    region: tuple[float, float, float, float] | None = None
-    size: tuple[int, int] | None = None
-    text: str | None = None
-    words: list[tuple[int, int]] | None = None
+    parts: dict[str, Part]
 
-    def small(self, longest: int = 320) -> Result:
-        """The same with a picture of at most ``longest`` pixels a side: hundreds fit in memory."""
-        if self.picture is None or max(self.picture.size) <= longest:
-            return self
-        copy = self.picture.copy()
-        copy.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        x, y = (new / old for new, old in zip(copy.size, self.picture.size, strict=True))
-        left, top, right, bottom = self.region
-        return replace(self, picture=copy, region=(left * x, top * y, right * x, bottom * y))
+    @property
+    def methods(self) -> list[str]:
+        """The methods that explain it."""
+        return list(next(iter(self.parts.values())).relevance)
+
+    def small(self) -> Result:
+        """The same with less content: hundreds fit in memory."""
+        return replace(self, parts={name: part.small() for name, part in self.parts.items()})
 
     @property
     def probability(self) -> np.ndarray | None:
@@ -80,5 +71,41 @@ class Result:
 
     @property
     def correct(self) -> bool | None:
-        """Whether the model is right; None where nobody knows."""
+        """True if the model is right; None where nobody knows."""
         return None if self.label is None else self.predicted == self.label
+
+    def is_wrong(self, index: int) -> bool:
+        """True if a class is known not to be the true one."""
+        return self.label is not None and index != self.label
+
+    # ----------------------------------------------------------------------------- in pictures
+
+    @property
+    def heading(self) -> str:
+        """The input, what the model takes it for, and what it is."""
+        if self.first is None:
+            parts = [self.caption(index) for index in self.classes[:SHOWN]]
+            parts += ["…"] * (len(self.classes) > SHOWN)
+        else:
+            parts = [f"{self.caption(self.predicted)} {self.first}"]
+        if self.label is not None:
+            parts.append(f"{short(self.class_names[self.label])} true")
+        # The end of a path says more than its beginning.
+        name = self.name if len(self.name) <= NAME else "…" + self.name[1 - NAME :]
+        return f"{short(name, NAME)}: {', '.join(parts)}"
+
+    def caption(self, index: int, mark: str = "") -> str:
+        """A class with its probability, or the number that the model gives."""
+        name = short(self.class_names[index], 24)
+        if self.activation is None:
+            return f"{name} = {self.logits[index]:.4g}"
+        return f"{name}{mark} p = {self.probability[index]:.2f}"
+
+    def question(self, index: int, space: str = " ") -> str:
+        """What a map answers. Of a number, which may be negative, it shows what makes it higher."""
+        asked = "what raises" if self.activation is None else "why"
+        return f"{asked}{space}{self.caption(index, '?')}"
+
+    def picture(self) -> np.ndarray:
+        """The pictures of all parts, one under another: [H, W, 3], uint8."""
+        return stack([part.picture(self) for part in self.parts.values()])

@@ -1,1 +1,8 @@
-"""What is known of a kind of input."""
+"""What is known of a kind of input, a package each; found by name in ``MODALITIES``."""
+
+from lightning_modules.modalities.base import MODALITIES, Modality, Part
+from lightning_modules.modalities.explained import Explained
+from lightning_modules.modalities.images.modality import Images
+from lightning_modules.modalities.texts.modality import Texts
+
+__all__ = ["MODALITIES", "Explained", "Images", "Modality", "Part", "Texts"]

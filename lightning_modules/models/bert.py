@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,19 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import relprop
-from lightning_modules.data.texts.batches import TextCollator, find_words
-from lightning_modules.data.texts.tokenizers import tokenizer_from_config, vocabulary_size
+from lightning_modules.data.texts.tokenizers import vocabulary_size
+from lightning_modules.modalities import Texts
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.bert_backbone import create_backbone, in_words, load_weights
 from lightning_modules.models.classifier import Classifier
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-PRODUCT_METHODS = (
-    "transformer_attribution",
-    "generic_attention",
-    "without_gradient",
-    "without_relevance",
-)
 
 
 class BertClassifier(Classifier):
@@ -83,6 +79,10 @@ class BertClassifier(Classifier):
         if compile:
             self.backbone.compile()
 
+    @cached_property
+    def sources(self) -> dict[str, Texts]:
+        return {"text": Texts("text", self.hparams.input_config)}
+
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: batch[name] for name in MODEL_INPUTS if name in batch}
 
@@ -93,31 +93,22 @@ class BertClassifier(Classifier):
     def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
         return of_texts(trace.logits, batch)
 
-    def explain_trace(
-        self,
-        trace: relprop.Trace,
-        batch: Mapping[str, Tensor],
-        target: int | Tensor | None = None,
-        method: str = "transformer_attribution",
-        **options,
-    ) -> ExplainedTexts:
-        """As :meth:`explain`, from a recording."""
-        return self.explain_classes(trace, batch, [target], method, **options)[0]
+    def per_row(self, values: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        return values[batch["text_of_row"]]
 
-    def explain_classes(
+    def explain_sources(
         self,
         trace: relprop.Trace,
-        batch: Mapping[str, Tensor],
+        batch: Mapping[str, Any],
         targets: Sequence[int | Tensor | None],
         method: str = "transformer_attribution",
         **options,
-    ) -> list[ExplainedTexts]:
-        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
+    ) -> list[dict[str, ExplainedTexts]]:
         logits = self.logits(trace, batch)
         targets = [relprop.resolve_target(target, logits) for target in targets]
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
-        of_rows = [target[batch["text_of_row"]] for target in targets]
-        explanations = relprop.explain_classes(trace, of_rows, method, **options)
+        of_rows = [self.per_row(target, batch) for target in targets]
+        found = relprop.explain_classes(trace, of_rows, method, **options)
         # Some tokenizers begin a text with its first word, which is no class token.
         has_class_token = batch["special"][:, :1]
         maps = [
@@ -126,11 +117,11 @@ class BertClassifier(Classifier):
                 with_class_token_entry(x.relevance, trace.valid, method),
                 x.relevance,
             )
-            for x in explanations
+            for x in found
         ]
         return [
-            ExplainedTexts.of(batch, of_class, target, logits)
-            for of_class, target in zip(maps, targets, strict=True)
+            self.by_source(batch, replace(x, relevance=of_class, target=target, logits=logits))
+            for x, of_class, target in zip(found, maps, targets, strict=True)
         ]
 
     def parameter_groups(self) -> list[dict]:
@@ -151,20 +142,11 @@ class BertClassifier(Classifier):
             group["params"].append(parameter)
         return list(groups.values())
 
-    def prepare(self, inputs: Sequence[str]) -> dict[str, Any]:
-        """Texts, tokenised and truncated or cut into windows as in training."""
-        config = self.hparams.input_config
-        collate = TextCollator(
-            tokenizer_from_config(config), config["max_length"], config["overlap"]
-        )
-        batch = collate.rows(list(inputs), [find_words(text) for text in inputs])
-        return self.transfer_batch_to_device(batch, self.device, 0)
-
     def largest_batch(self) -> dict[str, Any]:
         """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
         config = self.hparams.input_config
         batch = self.prepare([" ".join("a" * config["max_length"])])
-        batch["input_ids"][:, 1] = vocabulary_size(tokenizer_from_config(config)) - 1
+        batch["input_ids"][:, 1] = vocabulary_size(self.sources["text"].tokenizer) - 1
         return batch
 
     def backbone_options(self) -> tuple[str, str]:
@@ -172,7 +154,7 @@ class BertClassifier(Classifier):
         return in_words(self.hparams.name, self.hparams.config), (
             f"a model with positions for data.max_length={config['max_length']} tokens, and a "
             f"vocab_size of at least the tokenizer's, "
-            f"{vocabulary_size(tokenizer_from_config(config))}"
+            f"{vocabulary_size(self.sources['text'].tokenizer)}"
         )
 
     def without_sources(self) -> dict[str, Any]:
@@ -198,7 +180,7 @@ def with_class_token_entry(relevance: Tensor, valid: Tensor, method: str) -> Ten
     """
     relevance = relevance.clone()
     lowest = relevance.masked_fill(~valid, torch.inf).amin(dim=1)
-    relevance[:, 0] = lowest if method in PRODUCT_METHODS else 0
+    relevance[:, 0] = lowest if relprop.METHODS[method].product else 0
     return relevance
 
 

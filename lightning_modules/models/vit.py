@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import timm
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import relprop
 from lightning_modules.data.images.imagenet import imagenet_names
-from lightning_modules.data.images.transforms import make_eval_transform
+from lightning_modules.modalities import Images
+from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.class_names import are_same
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
@@ -95,6 +96,10 @@ class ViTClassifier(Classifier):
                 mixup, cutmix, label_smoothing=label_smoothing, num_classes=len(class_names)
             )
 
+    @cached_property
+    def sources(self) -> dict[str, Images]:
+        return {"image": Images("image", self.hparams.input_config)}
+
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         return batch["image"].to(self.dtype)  # trainer.precision may be 64-true or bf16-true
 
@@ -133,16 +138,11 @@ class ViTClassifier(Classifier):
         target: int | Tensor | None = None,
         method: str = "transformer_attribution",
         **options,
-    ) -> relprop.Explanation:
+    ) -> ExplainedImages:
         """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
-        :func:`relprop.explain`."""
-        return relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
-
-    def prepare(self, inputs: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """RGB pictures of any size, resized, cropped and normalised as in evaluation."""
-        transform = make_eval_transform(self.hparams.input_config)
-        batch = {"image": torch.stack([transform(picture) for picture in inputs])}
-        return self.transfer_batch_to_device(batch, self.device, 0)
+        :func:`relprop.explain`, ``max_memory`` among them."""
+        explanation = relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
+        return ExplainedImages.of(explanation)
 
     def largest_batch(self) -> dict[str, Tensor]:
         height, width = self.hparams.input_config["input_size"][-2:]

@@ -1,34 +1,30 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
-from lightning_modules.protocols.base import (
-    METHODS,
-    Progress,
-    Protocol,
-    Score,
-    evaluate,
-    scores_of,
-    values_of,
-)
+from lightning_modules.protocols.base import PROTOCOLS, Protocol, Score, scores_of, values_of
+from lightning_modules.protocols.baselines import BASELINES
+from lightning_modules.protocols.evaluation import Progress, evaluate
+from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
 from lightning_modules.protocols.sanity import Sanity
-from lightning_modules.protocols.shard import Share, torchrun_share
-
-PROTOCOLS: dict[str, type[Protocol]] = {
-    protocol.name: protocol
-    for protocol in (Perturbation, Segmentation, Rationales, Specificity, Sanity)
-}
+from lightning_modules.protocols.shard import Shard, torchrun_shard
 
 __all__ = [
-    "METHODS",
+    "BASELINES",
     "PROTOCOLS",
+    "Perturbation",
     "Progress",
     "Protocol",
+    "Rationales",
+    "Sanity",
     "Score",
-    "Share",
+    "Segmentation",
+    "Shard",
+    "Specificity",
     "evaluate",
+    "scored_methods",
     "scores_of",
-    "torchrun_share",
+    "torchrun_shard",
     "values_of",
 ]

@@ -1,78 +1,124 @@
-"""Gradient methods of captum, scored beside ours: saliency, input x gradient, integrated gradients.
+"""What methods are compared with: gradient methods of captum's, and chance.
 
-Of a picture for its pixels, of a text for its word embeddings.
+Gradients are of a picture's pixels, or of other numbers, and of a text's word embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 import relprop
-from lightning_modules.modalities.texts.explained import Explained, ExplainedTexts
+from lightning_modules.modalities import Explained
 from lightning_modules.models.classifier import Classifier
+from relprop.registry import Registry
 
-PEERS = ("saliency", "input_x_gradient", "integrated_gradients")
+if TYPE_CHECKING:
+    from lightning_modules.protocols.explainer import Explainer
+
 STEPS = 20  # of the integral
 
+# The function of a baseline takes (explainer, target) and gives the relevance of every source.
+BASELINES: Registry[relprop.Method] = Registry("baseline")
 
-def explain_by_peer(
-    module: Classifier,
-    batch: Mapping[str, Any],
-    logits: Tensor,
-    target: int | Tensor | None,
-    method: str,
-) -> Explained:
-    """What captum finds; ``logits`` [B, C] are those of the batch."""
+
+def baseline(name: str, signed: bool = False) -> Callable[[Callable], Callable]:
+    """Register a function (explainer, target) -> {source: :class:`Explained`}."""
+
+    def add(function: Callable) -> Callable:
+        BASELINES.add(name, relprop.Method(name, function, signed=signed, pixels=True), function)
+        return function
+
+    return add
+
+
+@baseline("saliency")
+def saliency(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """Magnitude of the gradient (Simonyan et al. 2013)."""
+    return by_captum(explainer, target, "saliency")
+
+
+@baseline("input_x_gradient", signed=True)
+def input_x_gradient(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """Gradient times input (Shrikumar et al. 2016)."""
+    return by_captum(explainer, target, "input_x_gradient")
+
+
+@baseline("integrated_gradients", signed=True)
+def integrated_gradients(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """Gradient integrated from an input that shows nothing (Sundararajan et al. 2017)."""
+    return by_captum(explainer, target, "integrated_gradients")
+
+
+@baseline("random")
+def random(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """Uniform noise, a function of the index of the sample alone: what a method has to beat."""
+    found = explainer.by_engine(target, "raw_attention")
+    for place, (name, explained) in enumerate(found.items()):
+        shape = explained.relevance.shape[1:]
+        noise = [
+            torch.rand(shape, generator=torch.Generator().manual_seed(index + 2**32 * place))
+            for index in explainer.batch["index"][explained.sample_of_row.cpu()].tolist()
+        ]
+        found[name] = explained.with_relevance(torch.stack(noise).to(explained.relevance))
+    return found
+
+
+# ------------------------------------------------------------------------------------- captum
+
+
+def by_captum(
+    explainer: Explainer, target: int | Tensor | None, method: str
+) -> dict[str, Explained]:
+    """What captum finds."""
     try:
         import captum.attr
     except ImportError:
         raise relprop.UnsupportedModel(
             f"{method} is captum's, which is not installed (pip install captum)"
         ) from None
+    module, batch = explainer.module, explainer.batch
+    logits = module.logits(explainer.trace, batch)
     target = relprop.resolve_target(target, logits)
-    inputs = module.inputs(batch)
+    inputs, of_row = module.inputs(batch), module.per_row(target, batch)
     flags = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(False)  # nobody asks for the gradients of weights
     try:
-        if module.kind == "vit":
-            found = of_pixels(captum.attr, module, inputs, target, method)
-            grid = tuple(found.shape[1:])
-            return relprop.Explanation(found.flatten(1), target, logits, grid)
-        of_row = target[batch["text_of_row"]]
-        found = of_embeddings(captum.attr, module.backbone, inputs, of_row, method)
-        return ExplainedTexts.of(batch, found, target, logits)
+        find = of_numbers if isinstance(inputs, Tensor) else of_embeddings
+        found = find(captum.attr, module, inputs, of_row, method)
     finally:
         for parameter, flag in zip(module.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
+    grid = tuple(found.shape[1:]) if found.ndim == 3 else None
+    explanation = relprop.Explanation(found.flatten(1), target, logits, grid)
+    return module.by_source(batch, explanation)
 
 
-def of_pixels(attr, module: Classifier, images: Tensor, target: Tensor, method: str) -> Tensor:
-    """[B, H, W], summed over the channels; integrated from a black picture."""
-    images = images.detach().clone().requires_grad_()
+def of_numbers(attr, module: Classifier, inputs: Tensor, target: Tensor, method: str) -> Tensor:
+    """Of pictures [B, C, H, W] by pixels, [B, H, W]; of vectors [B, N] or [B, N, F], [B, N]."""
+    inputs = inputs.detach().clone().requires_grad_()
     if method == "saliency":
-        found = attr.Saliency(module.backbone).attribute(images, target)
+        found = attr.Saliency(module.backbone).attribute(inputs, target)
     elif method == "input_x_gradient":
-        found = attr.InputXGradient(module.backbone).attribute(images, target)
+        found = attr.InputXGradient(module.backbone).attribute(inputs, target)
     else:
-        config = module.hparams.input_config
-        mean, std = (torch.tensor(config[x], device=images.device) for x in ("mean", "std"))
-        black = (-mean / std)[None, :, None, None].to(images).expand_as(images)
+        blank = module.blank(inputs).expand_as(inputs)
         found = attr.IntegratedGradients(module.backbone).attribute(
-            images, black, target, n_steps=STEPS, internal_batch_size=4 * len(images)
+            inputs, blank, target, n_steps=STEPS, internal_batch_size=4 * len(inputs)
         )
-    return found.detach().sum(dim=1)
+    found = found.detach()
+    return found if found.ndim == 2 else found.sum(dim=1 if found.ndim == 4 else -1)
 
 
 def of_embeddings(
-    attr, backbone, inputs: Mapping[str, Tensor], target: Tensor, method: str
+    attr, module: Classifier, inputs: Mapping[str, Tensor], target: Tensor, method: str
 ) -> Tensor:
-    """[R, N], summed over the channels; integrated from a text of padding."""
+    """Of texts by word pieces, [R, N]; integrated from a text of padding."""
+    backbone, ids = module.backbone, inputs["input_ids"]
     embeddings = backbone.get_input_embeddings()
-    ids = inputs["input_ids"]
     others = {name: value for name, value in inputs.items() if name != "input_ids"}
 
     def forward(ids: Tensor, *values: Tensor) -> Tensor:

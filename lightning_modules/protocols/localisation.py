@@ -6,21 +6,22 @@ from collections.abc import Mapping
 
 from torch.utils.data import Dataset, Subset
 
-from lightning_modules.data import ImageDataModule
 from lightning_modules.data.images.folder import with_mask
 from lightning_modules.metrics import ClassSpecificity, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
-from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
+from lightning_modules.protocols.base import IN_PAPER, PROTOCOLS, Column, Protocol
+from lightning_modules.protocols.explainer import Explainer
 from lightning_modules.utils.errors import InputError
 
-# Percent, ViT-B/16, the paper's table 2.
-PAPER = [
+# Percent, ViT-B/16.
+TABLE_2 = [
     dict(zip(IN_PAPER, (73.54, 67.84, 64.44, 51.09, 76.31, 79.70), strict=True)),
     dict(zip(IN_PAPER, (84.76, 80.24, 71.60, 55.68, 84.67, 86.03), strict=True)),
     dict(zip(IN_PAPER, (55.42, 46.37, 40.82, 32.89, 57.94, 61.95), strict=True)),
 ]
 
 
+@PROTOCOLS.register("segmentation")
 class Segmentation(Protocol):
     """The predicted class's map of each test image with a mask, as a segmentation of its object.
 
@@ -28,17 +29,18 @@ class Segmentation(Protocol):
     """
 
     name = "segmentation"
+    modality = "image"
     title = "the map as a segmentation of the object"
     paper_data = "imagenet_segmentation"
     columns = [
-        Column("pixel accuracy", "pixel_accuracy", paper=PAPER[0]),
-        Column("mAP", "mAP", paper=PAPER[1]),
-        Column("mIoU", "mIoU", paper=PAPER[2]),
+        Column("pixel accuracy", "pixel_accuracy", paper=TABLE_2[0]),
+        Column("mAP", "mAP", paper=TABLE_2[1]),
+        Column("mIoU", "mIoU", paper=TABLE_2[2]),
     ]
 
-    def dataset(self) -> Dataset:
+    def samples(self) -> Dataset:
         dataset = self.data.test_dataset
-        known = with_mask(dataset) if isinstance(self.data, ImageDataModule) else []
+        known = with_mask(dataset)
         if not known:
             raise InputError(
                 "--protocol segmentation: the test samples have no masks; accepted: images with "
@@ -54,14 +56,16 @@ class Segmentation(Protocol):
         metrics[""].update(explain(None).heatmap(masks.shape[-2:]), masks)
 
 
+@PROTOCOLS.register("specificity")
 class Specificity(Protocol):
     """In scenes with two objects, the share of relevance on that of the class explained."""
 
     name = "specificity"
+    modality = "image"
     title = "class specificity: share of relevance on the object of the class explained"
     columns = [Column("specificity", "class_specificity")]
 
-    def dataset(self) -> Dataset:
+    def samples(self) -> Dataset:
         pairs = getattr(self.data, "pairs_dataset", None)
         if pairs is None:
             raise InputError(

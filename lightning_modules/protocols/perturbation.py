@@ -8,17 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data import ImageDataModule
 from lightning_modules.metrics import PerturbationAccuracy, SampledMetric, perturb
 from lightning_modules.metrics.perturbation import STEPS
-from lightning_modules.protocols.base import IN_PAPER, Column, Explainer, Protocol
-from lightning_modules.utils.errors import InputError
+from lightning_modules.protocols.base import IN_PAPER, PROTOCOLS, Column, Protocol
+from lightning_modules.protocols.explainer import Explainer
 
 IMAGES = 256  # classified at a time
 
-
-# Percent, ViT-B/16, the paper's table 1; rollout and raw attention know no class.
-PAPER = [
+# Percent, ViT-B/16; rollout and raw attention know no class.
+TABLE_1 = [
     dict(zip(IN_PAPER, (20.05, 23.99, 34.06, 41.94, 19.64, 17.03), strict=True)),
     dict(zip(IN_PAPER[2:], (33.56, 41.93, 19.64, 16.04), strict=True)),
     dict(zip(IN_PAPER, (53.1, 45.55, 41.52, 43.49, 50.49, 54.16), strict=True)),
@@ -26,6 +24,7 @@ PAPER = [
 ]
 
 
+@PROTOCOLS.register("perturbation")
 class Perturbation(Protocol):
     """Accuracy on the test images while 10% to 90% of the pixels are removed, black.
 
@@ -34,13 +33,14 @@ class Perturbation(Protocol):
     """
 
     name = "perturbation"
+    modality = "image"
     title = "area under accuracy while pixels are removed"
     paper_data = "imagenet"
     columns = [
-        Column("positive, predicted", "positive_predicted/auc", paper=PAPER[0]),
-        Column("target", "positive_target/auc", paper=PAPER[1]),
-        Column("negative, predicted", "negative_predicted/auc", paper=PAPER[2]),
-        Column("target", "negative_target/auc", paper=PAPER[3]),
+        Column("positive, predicted", "positive_predicted/auc", paper=TABLE_1[0]),
+        Column("target", "positive_target/auc", paper=TABLE_1[1]),
+        Column("negative, predicted", "negative_predicted/auc", paper=TABLE_1[2]),
+        Column("target", "negative_target/auc", paper=TABLE_1[3]),
     ]
     curves = {
         "positive_predicted/accuracy": "accuracy, most relevant removed first",
@@ -48,9 +48,7 @@ class Perturbation(Protocol):
     }
     x_label = "share of pixels removed"
 
-    def dataset(self) -> Dataset:
-        if not isinstance(self.data, ImageDataModule):
-            raise InputError("--protocol perturbation: the data are texts; accepted: images")
+    def samples(self) -> Dataset:
         return self.data.test_dataset
 
     def metrics(self, **options) -> dict[str, SampledMetric]:
@@ -61,7 +59,7 @@ class Perturbation(Protocol):
         }
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        images, labels = explain.batch["image"], explain.batch["label"]
+        images, labels = explain.batch[self.source], explain.batch["label"]
         predicted = explain(None)
         # Where the model is right, the predicted class is the target.
         mistaken = (predicted.target != labels).nonzero()[:, 0]
@@ -79,12 +77,8 @@ class Perturbation(Protocol):
     @torch.no_grad()
     def classify(self, images: Tensor, heatmaps: Tensor, most_relevant: bool) -> Tensor:
         """The class that each image [B, 3, H, W] is given at every step, [B, steps]."""
-        config = self.module.hparams.input_config
-        mean, std = (torch.tensor(config[x], device=images.device) for x in ("mean", "std"))
-        removed = [
-            perturb(images, heatmaps, share, most_relevant, (-mean / std).to(images))
-            for share in STEPS
-        ]
+        black = self.module.sources[self.source].blank(images)[:, 0, 0]
+        removed = [perturb(images, heatmaps, share, most_relevant, black) for share in STEPS]
         parts = torch.cat(removed).split(IMAGES)
-        logits = torch.cat([self.module({"image": part}) for part in parts])
+        logits = torch.cat([self.module({self.source: part}) for part in parts])
         return logits.argmax(dim=-1).unflatten(0, (len(STEPS), -1)).T.clone()

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data import TextDataModule
 from lightning_modules.data.texts.base import TextItems
 from lightning_modules.metrics import Faithfulness, RationaleAUPRC, SampledMetric, TokenF1
 from lightning_modules.modalities.texts.explained import ExplainedTexts
-from lightning_modules.protocols.base import Column, Explainer, Protocol
+from lightning_modules.protocols.base import PROTOCOLS, Column, Protocol
+from lightning_modules.protocols.explainer import Explainer
 from lightning_modules.utils.errors import InputError
 
 KS = (5, 10, 20, 30, 40, 50, 60, 70, 80)
@@ -21,6 +21,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
 TEXTS = 32  # classified at a time
 
 
+@PROTOCOLS.register("rationales")
 class Rationales(Protocol):
     """Of each test text with a rationale.
 
@@ -29,6 +30,7 @@ class Rationales(Protocol):
     """
 
     name = "rationales"
+    modality = "text"
     title = "token F1 of the k most relevant words, mean over texts"
     columns = [Column(str(k), "f1/macro_f1", k) for k in KS]
     columns += [
@@ -39,10 +41,9 @@ class Rationales(Protocol):
     curves = {"f1/macro_f1": "token F1 (mean over texts)"}
     x_label = "k, most relevant words chosen"
 
-    def dataset(self) -> Dataset:
-        if not isinstance(self.data, TextDataModule):
-            raise InputError("--protocol rationales: the data are images; accepted: texts")
-        items = [item for item in self.data.test_dataset.items if item["rationale"]]
+    def samples(self) -> Dataset:
+        dataset = self.data.test_dataset
+        items = [x for x in map(dataset.__getitem__, range(len(dataset))) if x["rationale"]]
         if not items:
             raise InputError(
                 "--protocol rationales: the test texts have no rationales; accepted: data with "

@@ -18,14 +18,35 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from lightning_modules.protocols import METHODS, Protocol
-from lightning_modules.protocols.base import RANDOM, Score
+import relprop
+from lightning_modules.protocols.base import Protocol, Score
+from lightning_modules.protocols.baselines import BASELINES
+from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.utils.files import replace_file
+from relprop import methods
 
-# A method has the same colour in every picture; the paper's own is the dark one.
-PALETTE = ["black", *map(matplotlib.colors.to_hex, matplotlib.colormaps["tab20"].colors)]
-COLORS = dict(zip(METHODS, PALETTE[: len(METHODS)], strict=True)) | {RANDOM: "#bbbbbb"}
-DASHED = ("without_gradient", "without_relevance", "last_block", "second_block", RANDOM)
+PALETTE = ["black"] + [
+    matplotlib.colors.to_hex(color)
+    for name in ("tab20", "tab20b", "tab20c")
+    for color in matplotlib.colormaps[name].colors
+]
+
+
+def color_of(method: str) -> str:
+    """The colour of a method, the same in every picture: black for the paper's, grey for chance.
+
+    The engine's methods and the baselines come first, in their order; own ones follow.
+    """
+    if method == "random":
+        return "#bbbbbb"
+    own = [name for name, x in relprop.METHODS.items() if x.function.__module__ != methods.__name__]
+    known = [name for name in (*relprop.METHODS, *BASELINES) if name not in own]
+    return PALETTE[[*known, *own].index(method) % len(PALETTE)]
+
+
+def is_dashed(method: str) -> bool:
+    """True for parts of other methods, and for chance."""
+    return method == "random" or scored_methods()[method].ablation
 
 
 def table(protocol: Protocol, scores: Sequence[Score], title: str, kind: str) -> Table:
@@ -96,13 +117,13 @@ def picture(protocol: Protocol, scores: Sequence[Score], title: str, path: Path)
 def draw_curves(ax: Axes, scores: Sequence[Score]) -> None:
     for method in dict.fromkeys(score.method for score in scores):
         points = [score for score in scores if score.method == method]
-        x, color = [point.x for point in points], COLORS[method]
+        x, color = [point.x for point in points], color_of(method)
         ax.plot(
             x,
             [point.value for point in points],
             color=color,
-            linestyle="--" if method in DASHED else "-",
-            linewidth=2.5 if method == METHODS[0] else 1.5,
+            linestyle="--" if is_dashed(method) else "-",
+            linewidth=2.5 if method == "transformer_attribution" else 1.5,
             label=method,
         )
         low, high = ([getattr(point, end) for point in points] for end in ("low", "high"))
@@ -116,7 +137,7 @@ def draw_bars(ax: Axes, scores: Sequence[Score]) -> None:
         [score.method for score in scores],
         values,
         xerr=np.abs(ends - values),
-        color=[COLORS[score.method] for score in scores],
+        color=[color_of(score.method) for score in scores],
         ecolor="#888888",
     )
     ax.invert_yaxis()

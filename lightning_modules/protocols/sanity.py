@@ -8,16 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from lightning_modules.metrics import RankCorrelation, SampledMetric
-from lightning_modules.modalities.texts.explained import ExplainedTexts
+from lightning_modules.modalities.explained import joined_maps
 from lightning_modules.models.vit import heads_of
-from lightning_modules.protocols.base import Column, Explained, Explainer, Protocol
+from lightning_modules.protocols.base import PROTOCOLS, Column, Protocol
+from lightning_modules.protocols.explainer import Explainer
 
 
+@PROTOCOLS.register("sanity")
 class Sanity(Protocol):
     """Rank correlation of the predicted class's map with that of a randomised model.
 
@@ -32,13 +34,16 @@ class Sanity(Protocol):
         Column("all random", "all/rank_correlation"),
     ]
 
-    def dataset(self) -> Dataset:
+    def samples(self) -> Dataset:
+        return self.data.test_dataset
+
+    def prepare(self) -> None:
+        """Draw the weights of the two randomised models."""
         of_head = parameters_of_head(self.module.backbone)
         self.random = {
             "head": randomised(self.module, of_head.__contains__),
             "all": randomised(self.module, lambda name: True),
         }
-        return self.data.test_dataset
 
     def metrics(self, **options) -> dict[str, SampledMetric]:
         return {"head": RankCorrelation(**options), "all": RankCorrelation(**options)}
@@ -47,10 +52,11 @@ class Sanity(Protocol):
         self.traces = {name: module.record(batch) for name, module in self.random.items()}
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        explained = explain(None)
+        found = explain.sources(None)
+        target = found[explain.source].target
         for name, module in self.random.items():
-            other = replace(explain, module=module, trace=self.traces[name])(explained.target)
-            metrics[name].update(map_of(explained), map_of(other))
+            other = replace(explain, module=module, trace=self.traces[name]).sources(target)
+            metrics[name].update(joined_maps(found), joined_maps(other))
 
 
 def parameters_of_head(backbone: nn.Module) -> set[str]:
@@ -63,13 +69,6 @@ def parameters_of_head(backbone: nn.Module) -> set[str]:
         for head, module in heads_of(backbone).items()
         for name, _ in module.named_parameters()
     }
-
-
-def map_of(explained: Explained) -> Tensor:
-    """The map of each sample, NaN on words that the model has not seen."""
-    if isinstance(explained, ExplainedTexts):
-        return explained.word_scores.masked_fill(~explained.seen, torch.nan)
-    return explained.relevance
 
 
 def randomised(module: nn.Module, chosen) -> nn.Module:

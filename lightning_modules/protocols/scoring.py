@@ -15,8 +15,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from lightning_modules.models.checkpoint_files import load_data
-from lightning_modules.protocols import Progress, Protocol, Share, evaluate, scores_of
-from lightning_modules.protocols import report as render_scores
+from lightning_modules.protocols import Progress, Protocol, Shard, evaluate, report, scores_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
 
@@ -24,7 +23,7 @@ KEPT = ".progress.pt"
 
 
 def score(
-    protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool, share: Share
+    protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool, shard: Shard
 ) -> Group | None:
     """Score the methods that ``about`` names; the table, for a terminal.
 
@@ -34,18 +33,20 @@ def score(
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = load_progress(protocol, about, folder) if resume else None
-    share.gather(None)  # before the first writes, all have read
-    steps = evaluate(protocol, about["methods"], about["options"], about["limit"], kept, share)
-    with progress_bar(disable=share.rank > 0) as bar:
+    shard.gather(None)  # before the first writes, all have read
+    steps = evaluate(protocol, about["methods"], about["options"], about["limit"], kept, shard)
+    with progress_bar(disable=shard.rank > 0) as bar:
         task = bar.add_task(protocol.name, total=None)
         for progress in steps:
             bar.update(task, completed=progress.done, total=progress.total)
-            if share.rank == 0:
+            if shard.rank == 0:
                 save_progress(progress, about, folder)
-    return report(protocol, progress, about, folder) if share.rank == 0 else None
+    return write_report(protocol, progress, about, folder) if shard.rank == 0 else None
 
 
-def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path) -> Group:
+def write_report(
+    protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path
+) -> Group:
     """The table of a finished evaluation; the same, and its curves, into the folder.
 
     InputError where none of the methods applies.
@@ -62,12 +63,12 @@ def report(protocol: Protocol, progress: Progress, about: Mapping[str, Any], fol
     ]
     title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples"
     about = {**about, "samples": progress.total, "does_not_apply": progress.refused}
-    render_scores.write_csv(scores, folder / "scores.csv")
-    render_scores.write_json(scores, about, folder / "scores.json")
-    render_scores.picture(protocol, scores, title, folder / "scores.png")
+    report.write_csv(scores, folder / "scores.csv")
+    report.write_json(scores, about, folder / "scores.json")
+    report.picture(protocol, scores, title, folder / "scores.png")
     (folder / KEPT).unlink(missing_ok=True)
     refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
-    table = render_scores.table(protocol, scores, title, about["data"]["kind"])
+    table = report.table(protocol, scores, title, about["data"]["kind"])
     return Group(table, *refused)
 
 

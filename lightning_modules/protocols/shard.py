@@ -14,26 +14,26 @@ from lightning_modules.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of the batches that is this process's: each ``processes``-th, from ``rank`` on."""
 
     rank: int = 0
     processes: int = 1
 
-    def gather(self, mine: Any) -> list:
-        """What each process has, by rank, on every one of them."""
+    def gather(self, value: Any) -> list:
+        """The values of all processes, by rank, on every one of them."""
         if self.processes == 1:
-            return [mine]
+            return [value]
         of_all = [None] * self.processes
-        dist.all_gather_object(of_all, mine)
+        dist.all_gather_object(of_all, value)
         return of_all
 
 
-ALONE = Share()
+ALONE = Shard()
 
 
 @contextmanager
-def torchrun_share() -> Iterator[Share]:
+def torchrun_shard() -> Iterator[Shard]:
     """All of the batches, unless torchrun has started several processes.
 
     Raises:
@@ -49,6 +49,6 @@ def torchrun_share() -> Iterator[Share]:
         return
     dist.init_process_group()
     try:
-        yield Share(dist.get_rank(), dist.get_world_size())
+        yield Shard(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()

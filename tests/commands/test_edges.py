@@ -14,9 +14,8 @@ import explain
 import relprop
 import train
 from lightning_modules import ViTClassifier
-from lightning_modules.callbacks.probes import concentration
+from lightning_modules.callbacks.watch import concentration
 from lightning_modules.explanations.files import FORMATS, write_all
-from lightning_modules.explanations.render_result import result_picture, terminal_text
 from lightning_modules.explanations.results import Result
 from lightning_modules.metrics import (
     ClassSpecificity,
@@ -31,6 +30,7 @@ from lightning_modules.metrics import (
 from lightning_modules.modalities.images import draw as render
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
+from tests.helpers.results import of_picture, of_text
 from tests.helpers.runs import TRAINER, curve, load, rows, run
 
 browser, open_page = test_page.browser, test_page.open_page
@@ -51,9 +51,8 @@ def zero_result(kind: str) -> Result:
     shapes = {"reviews": [(2, 3)] * 2, "digits": [(2, 4, 4), (2, 32, 32)]}[kind]
     maps = {m: np.zeros(s, dtype=np.float32) for m, s in zip(METHODS, shapes, strict=True)}
     if kind == "reviews":
-        return Result(**about, relevance=maps, text="never boring, no", words=WORDS)
-    picture, size = Image.new("RGB", (32, 32), "grey"), (32, 32)
-    return Result(**about, relevance=maps, picture=picture, region=(0, 0, *size), size=size)
+        return of_text("never boring, no", WORDS, maps, **about)
+    return of_picture(Image.new("RGB", (32, 32), "grey"), maps, **about)
 
 
 # ---------------------------------------------------------------------------------- no relevance
@@ -71,7 +70,7 @@ def test_a_heatmap_of_zeros_is_drawn_as_nothing(signed):
 
 @KINDS
 def test_a_picture_of_zeros(kind):
-    drawn = result_picture(zero_result(kind))
+    drawn = zero_result(kind).picture()
     assert drawn.ndim == 3 and drawn.dtype == np.uint8
 
 
@@ -81,7 +80,7 @@ def test_words_without_relevance_are_all_alike():
         assert words == [("never", 0.0), ("boring", 0.0)]
         paragraph = render_text.Paragraph("caption", words, signed=signed)
         assert "*" not in render_text.markdown([[paragraph]])
-    printed = terminal_text(zero_result("reviews"))
+    printed = zero_result("reviews").parts["text"].terminal_text(zero_result("reviews"))
     assert all(word in printed.plain for word in ("never", "boring,", "no"))
 
 
@@ -153,7 +152,7 @@ def test_without_relevance_as_many_pixels_go(most_relevant):
 
 def test_relevance_nowhere_is_not_concentrated():
     maps = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
-    assert concentration(maps, torch.full((3,), 4)).tolist() == pytest.approx([0, 0, 1], abs=1e-6)
+    assert concentration(maps).tolist() == pytest.approx([0, 0, 1], abs=1e-6)
 
 
 @KINDS
@@ -373,7 +372,7 @@ def test_a_page_of_one_pixel(open_page):
     result = zero_result("digits")
     maps = {"rollout": np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)}
     region = (-0.1, -0.1, 1.1, 1.1)
-    about = {"picture": Image.new("RGB", (1, 1)), "size": (1, 1), "region": region}
-    page = open_page([type(result)(**vars(result) | about | {"relevance": maps})])
+    about = {name: value for name, value in vars(result).items() if name != "parts"}
+    page = open_page([of_picture(Image.new("RGB", (1, 1)), maps, region, **about)])
     page.locator("canvas").first.hover()
     assert "of 4" in page.inner_text("#tip")

@@ -19,14 +19,15 @@ import explain
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config
-from lightning_modules.explanations.batches import label_of, seen_region
+from lightning_modules.explanations.batches import label_of
 from lightning_modules.explanations.inputs import Input
-from lightning_modules.explanations.render_result import draw_alone, draw_over, result_picture
-from lightning_modules.explanations.results import Result
 from lightning_modules.explanations.targets import Targets
+from lightning_modules.modalities.images.draw import draw_alone, draw_over
+from lightning_modules.modalities.images.part import seen_region
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import slug
+from tests.helpers.results import of_text
 from tests.helpers.runs import run
 
 ONE_EPOCH = ["trainer.max_epochs=1", "tracker=null"]
@@ -381,7 +382,7 @@ def test_a_name_of_several_classes_is_no_target():
     with pytest.raises(InputError, match="--target crane: 2 classes; accepted: 0, 2"):
         Targets(["crane"], ["crane", "cat", "crane"])
     assert Targets(["2"], ["crane", "cat", "crane"]).of(torch.zeros(1, 3)) == [[2]]
-    item = Input("a.png", Path("crane") / "a.png")
+    item = Input("a.png", {"image": Path("crane") / "a.png"})
     assert label_of(item, ["crane", "cat"]) == 0
     assert label_of(item, ["crane", "cat", "crane"]) is None
 
@@ -393,15 +394,15 @@ def test_hostile_names(name):
     file = slug(name)
     assert len(file) < 80 and file.isascii() and "/" not in file and not file.startswith(".")
     assert slug(name + "!") != file
-    result = Result(
+    result = of_text(
+        f"{name} b c",
+        [(0, len(name)), (len(name) + 1, len(name) + 2), (len(name) + 3, len(name) + 4)],
+        {"lrp": np.ones((2, 3), dtype=np.float32)},
         name=name,
         class_names=[name or "a", "b"],
         logits=np.log([0.9, 0.1]),
         activation="softmax",
         classes=[0, 1],
         label=1,
-        relevance={"lrp": np.ones((2, 3), dtype=np.float32)},
-        text=f"{name} b c",
-        words=[(0, len(name)), (len(name) + 1, len(name) + 2), (len(name) + 3, len(name) + 4)],
     )
-    assert result_picture(result).shape[2] == 3
+    assert result.picture().shape[2] == 3

@@ -7,6 +7,7 @@ import io
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from lightning_modules.data.texts.eraser import read_annotations
 from lightning_modules.data.texts.labels import name_classes
 from lightning_modules.data.texts.sst import read_trees
 from lightning_modules.data.texts.table import read_table
+from lightning_modules.modalities import Images
 from lightning_modules.modalities.texts.draw import escape, shares
 from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier, read_checkpoint
@@ -147,10 +149,13 @@ def test_run_folders(whole_run, tmp_path, data):
     shutil.rmtree(folder)
 
 
+OF_IMAGES = SimpleNamespace(sources={"image": Images("image", {})})  # of a classifier
+
+
 @pytest.fixture(scope="module")
 def progress_file(tmp_path_factory) -> bytes:
     """What an evaluation that was cut off has left."""
-    folder, protocol = tmp_path_factory.mktemp("scores"), Segmentation(None, None)
+    folder, protocol = tmp_path_factory.mktemp("scores"), Segmentation(OF_IMAGES, None)
     metrics = protocol.metrics()
     for metric in metrics.values():
         metric.rows = [torch.rand(2, 5, dtype=torch.float64)]
@@ -162,7 +167,11 @@ def progress_file(tmp_path_factory) -> bytes:
 @given(st.data())
 def test_evaluations_that_were_cut_off(progress_file, tmp_path, data):
     def read(path):
-        return load_progress(Segmentation(None, None), {"limit": 8}, path.parent)
+        return load_progress(
+            Segmentation(OF_IMAGES, None),
+            {"limit": 8},
+            path.parent,
+        )
 
     progress = check(read, tmp_path / KEPT, data.draw(damaged([progress_file])))
     assert progress is None or (progress.done, progress.total) == (4, 8)

@@ -7,9 +7,12 @@ from PIL import Image
 from lightning_modules.data import folders
 from lightning_modules.data.images.files import IMAGE_ENDINGS
 from lightning_modules.explanations import inputs
+from lightning_modules.modalities import Images, Texts
 from lightning_modules.utils.errors import InputError
 from tests.data.test_class_folders import leave_behind
 from tests.helpers.samples import save
+
+SOURCES = {"image": {"image": Images("image", {})}, "text": {"text": Texts("text", {})}}
 
 
 @pytest.fixture
@@ -19,8 +22,8 @@ def said(monkeypatch) -> list[str]:
     return lines
 
 
-def names(tmp_path, *patterns, kind="vit") -> list[str]:
-    found = inputs.find_inputs([str(tmp_path / pattern) for pattern in patterns], [], kind)
+def names(tmp_path, *patterns, kind="image") -> list[str]:
+    found = inputs.find_inputs([str(tmp_path / pattern) for pattern in patterns], [], SOURCES[kind])
     return [str(item.path.relative_to(tmp_path)) for item in found]
 
 
@@ -43,7 +46,7 @@ def test_a_folder_is_its_images_and_the_rest_is_named(folder, said):
 
 
 def test_a_folder_is_its_texts_and_the_rest_is_named(folder, said):
-    assert names(folder, ".", kind="bert") == ["cat/more.txt", "notes.txt"]
+    assert names(folder, ".", kind="text") == ["cat/more.txt", "notes.txt"]
     (line,) = said
     assert line.startswith(f"{folder}: left out 3 files: a.png, cat/b.JPG, cat/c.gif; taken are te")
 
@@ -62,9 +65,9 @@ def test_what_is_named_itself_is_taken(folder):
 
 def test_a_folder_with_hidden_files_alone_has_no_input(tmp_path):
     leave_behind(tmp_path)
-    for kind, called in (("vit", "image"), ("bert", "text")):
+    for kind, called in (("image", "image"), ("text", "text")):
         with pytest.raises(InputError, match=f"no {called} is there; accepted: a file, a folder"):
-            inputs.find_inputs([str(tmp_path)], [], kind)
+            inputs.find_inputs([str(tmp_path)], [], SOURCES[kind])
 
 
 def test_a_folder_may_lie_in_a_hidden_one(tmp_path):
@@ -76,4 +79,4 @@ def test_every_image_is_told_from_a_text(tmp_path):
     for ending in IMAGE_ENDINGS:
         (tmp_path / f"a{ending}").write_bytes(b"")
         with pytest.raises(InputError, match="the classifier is of texts, this is an image"):
-            inputs.find_inputs([str(tmp_path / f"a{ending}")], [], "bert")
+            inputs.find_inputs([str(tmp_path / f"a{ending}")], [], SOURCES["text"])

@@ -24,6 +24,7 @@ from lightning_modules.explanations.files import FORMATS, write_all, write_png
 from lightning_modules.explanations.results import Result
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
+from tests.helpers.results import of_picture, of_text
 from tests.helpers.runs import TRAINER, run
 
 HOSTILE = {
@@ -207,10 +208,9 @@ def made_up(name: str, kind: str) -> Result:
     if kind == "text":
         maps = {"rollout": np.array([[0.1, 0.9], [0.2, np.nan]], dtype=np.float32)}
         words = [(0, len(name)), (len(name) + 1, len(name) + 5)]
-        return Result(**about, relevance=maps, text=f"{name} word", words=words)
+        return of_text(f"{name} word", words, maps, **about)
     maps = {"rollout": np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)}
-    picture = Image.new("RGB", (32, 32), "grey")
-    return Result(**about, relevance=maps, picture=picture, region=(0, 0, 32, 32), size=(32, 32))
+    return of_picture(Image.new("RGB", (32, 32), "grey"), maps, **about)
 
 
 def test_a_call_writes_into_its_folder_alone(base):
@@ -359,7 +359,7 @@ class Elements(HTMLParser):
 def test_tensorboards_text_is_text(texts):
     """Words and captions, as TensorBoard's own Markdown shows them, and as HTML as they are."""
     accumulator = EventAccumulator(str(texts / "run")).Reload()
-    (event,) = accumulator.Tensors("explanations/probes/text_summary")
+    (event,) = accumulator.Tensors("explanations/samples/text_summary")
     written = event.tensor_proto.string_val[0].decode()
     assert_printable(written)
     assert Elements(written).elements == set()

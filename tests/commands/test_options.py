@@ -179,7 +179,7 @@ def test_what_a_resume_cannot_change_is_told(run_dir, capsys, option, named):
 
 
 @pytest.mark.parametrize(
-    ("options", "probes", "drifts"),
+    ("options", "samples", "drifts"),
     [
         (["tracker.samples=6"], 6, True),  # as before
         (["tracker.samples=3"], 3, False),
@@ -189,11 +189,11 @@ def test_what_a_resume_cannot_change_is_told(run_dir, capsys, option, named):
         (["tracker.method=lrp"], 6, False),  # maps of another shape
     ],
 )
-def test_the_probes_are_those_of_the_config(run_dir, options, probes, drifts):
+def test_the_watched_samples_are_those_of_the_config(run_dir, options, samples, drifts):
     """What others looked like, or for another method, is not compared with."""
     train.main(["--resume", str(run_dir), "trainer.max_epochs=2", *options])
     tracker = load(run_dir)["callbacks"]["RelevanceTracker"]
-    assert len(tracker["probes"]) == len(tracker["last_maps"]) == probes
+    assert len(tracker["samples"]) == len(tracker["last_maps"]) == samples
     assert ("relevance/drift" in rows(run_dir)[-1]) == drifts
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_modules.explanations.page import write_page
 from lightning_modules.explanations.results import Result
+from tests.helpers.results import of_picture, of_text
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -24,17 +25,16 @@ def picture(name, probability, label, size=(32, 32), region=None, seed=0) -> Res
     image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     maps = random.random((2, 4, 4)).astype(np.float32)
     signed = random.normal(size=(2, 64, 64)).astype(np.float32)
-    return Result(
+    return of_picture(
+        image,
+        {"transformer_attribution": maps, "lrp": signed},
+        region,
         name=name,
         class_names=NAMES,
         logits=np.log(probability),
         activation="softmax",
         classes=[int(np.argmax(probability)), 1],
         label=label,
-        relevance={"transformer_attribution": maps, "lrp": signed},
-        picture=image,
-        region=region or (0, 0, *size),
-        size=size,
     )
 
 
@@ -46,16 +46,16 @@ RESULTS = [
 ]
 SENTENCE = "Never <b>dull</b> again"
 TEXTS = [
-    Result(
+    of_text(
+        SENTENCE,
+        [(0, 5), (6, 17), (18, 23)],
+        {"transformer_attribution": np.array([[0.25, 0.5, np.nan]], dtype=np.float32)},
         name="text 1",
         class_names=NAMES,
         logits=np.log([0.7, 0.2, 0.1]),
         activation="softmax",
         classes=[0],
         label=None,
-        relevance={"transformer_attribution": np.array([[0.25, 0.5, np.nan]], dtype=np.float32)},
-        text=SENTENCE,
-        words=[(0, 5), (6, 17), (18, 23)],
     )
 ]
 
@@ -69,14 +69,14 @@ def data_of(page: str) -> dict:
 def test_the_numbers_are_in_the_page(tmp_path):
     write_page(RESULTS, tmp_path / "page.html", "Why?")
     content = data_of((tmp_path / "page.html").read_text())
-    stored = content["inputs"][0]["maps"]["transformer_attribution"]
+    stored = content["inputs"][0]["parts"][0]["maps"]["transformer_attribution"]
     values = struct.unpack("<16f", b64decode(stored["values"][1]))
-    expected = RESULTS[0].relevance["transformer_attribution"][1]
+    expected = RESULTS[0].parts["image"].relevance["transformer_attribution"][1]
     np.testing.assert_array_equal(np.reshape(values, (4, 4)), expected)
-    pooled = content["inputs"][0]["maps"]["lrp"]
+    pooled = content["inputs"][0]["parts"][0]["maps"]["lrp"]
     assert pooled["shape"] == [32, 32] and pooled["pixels"] == 2
     values = np.frombuffer(b64decode(pooled["values"][0]), "<f4").reshape(32, 32)
-    mean = RESULTS[0].relevance["lrp"][0].reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    mean = RESULTS[0].parts["image"].relevance["lrp"][0].reshape(32, 2, 32, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(values, mean, rtol=1e-5, atol=1e-6)
 
 
@@ -229,7 +229,7 @@ def test_the_pointer_tells_a_patchs_value(open_page, place, row, column):
         box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * (row + 0.5) / 4
     )
     tip = page.inner_text("#tip")
-    value = RESULTS[place].relevance["transformer_attribution"][0, row, column]
+    value = RESULTS[place].parts["image"].relevance["transformer_attribution"][0, row, column]
     assert float(tip.split()[0]) == pytest.approx(float(value), rel=1e-5)
     assert f"row {row + 1} of 4, column {column + 1} of 4" in tip
 

@@ -10,10 +10,10 @@ import torch.distributed as dist
 import explain
 import train
 from lightning_modules import ViTClassifier
-from lightning_modules.callbacks.probes import ImageProbes
+from lightning_modules.callbacks.watch import Watch
 from lightning_modules.data import ImageFolderDataModule
 from lightning_modules.metrics import Segmentation
-from lightning_modules.protocols import PROTOCOLS, Share, evaluate, values_of
+from lightning_modules.protocols import PROTOCOLS, Shard, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from tests.helpers.runs import TRAINER, rows
 from tests.helpers.samples import save
@@ -68,11 +68,11 @@ def by_hand(root, indices) -> dict[str, float]:
     return {name: value.item() for name, value in metric.compute().items()}
 
 
-def found(root, share=Share(), **options) -> tuple[int, dict[str, float]]:  # noqa: B008 - frozen
+def found(root, shard=Shard(), **options) -> tuple[int, dict[str, float]]:  # noqa: B008 - frozen
     """How many samples the protocol counts, and their scores."""
     module, data = made(root, **options)
     protocol = PROTOCOLS["segmentation"](module, data)
-    *_, progress = evaluate(protocol, ["transformer_attribution"], {}, share=share)
+    *_, progress = evaluate(protocol, ["transformer_attribution"], {}, shard=shard)
     values = values_of(progress.metrics["transformer_attribution"])
     return progress.total, {name: value for (name, _), value in values.items()}
 
@@ -87,7 +87,7 @@ def test_the_protocol_scores_the_samples_with_a_mask(root, batch_size):
 
 def found_by_rank(rank: int, port: int, root, results) -> None:
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    results[rank] = found(root, Share(rank, 2), batch_size=1)
+    results[rank] = found(root, Shard(rank, 2), batch_size=1)
     dist.destroy_process_group()
 
 
@@ -101,16 +101,16 @@ def test_two_processes_score_the_same_samples(root):
         assert results[0] == results[1] == found(root, batch_size=1)
 
 
-def report(root, probes):
+def report(root, samples):
     module, data = made(root)
     options = {"method": "transformer_attribution", "start_layer": 0}
-    return ImageProbes(module, data, options).report(probes, 0)
+    return Watch(module, data, options, epoch=0).samples(samples)
 
 
-def test_the_tracker_scores_the_probes_with_a_mask(root):
+def test_the_tracker_scores_the_samples_with_a_mask(root):
     """Here of the true class, which the untrained model may not predict."""
-    probes = [7, 6, 0, 1]
-    scalars = report(root, probes).scalars
+    samples = [7, 6, 0, 1]
+    scalars = report(root, samples).scalars
     module, data = made(root)
     metric = Segmentation()
     for index in (6, 1):
@@ -120,7 +120,7 @@ def test_the_tracker_scores_the_probes_with_a_mask(root):
     near(scalars, metric.compute())
 
 
-def test_the_tracker_has_no_score_of_probes_without_a_mask(root):
+def test_the_tracker_has_no_score_of_samples_without_a_mask(root):
     told = report(root, [0, 3, 7])
     assert set(told.scalars) == {"concentration"} and told.maps.shape == (3, 16)
 
@@ -167,4 +167,4 @@ def test_a_split_without_masks_beside_one_that_has_them_is_told(root, tmp_path):
     module, data = made(root)
     data.test_dataset = type(data.val_dataset)(data.val_dataset.samples, data.val_dataset.transform)
     with pytest.raises(InputError, match="the test samples have no masks; accepted"):
-        PROTOCOLS["segmentation"](module, data).dataset()
+        PROTOCOLS["segmentation"](module, data).samples()

@@ -11,7 +11,7 @@ from transformers import AutoConfig, BertConfig
 import train
 from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.data.texts.tokenizers import input_config_of
-from lightning_modules.explanations.batches import as_array
+from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.hf_checks import check_keys
 from lightning_modules.models.vit import create_backbone, is_of_one_size
@@ -199,7 +199,7 @@ def test_what_the_model_pads_is_no_part_of_the_picture():
     module = ViTClassifier(["a", "b"], inputs, "vit_tiny_patch16_224", model_options=options).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (36, 36, 3), dtype=np.uint8)
     explanation = module.explain(module.prepare([Image.fromarray(pixels)]))
-    drawn = as_array(explanation)
+    drawn = ExplainedImages.of(explanation).arrays()
     assert drawn.shape == (1, 36, 36)
     # Between the centres of patches, at 4, 12, ..., 36 of 40 pixels; the last is at the edge.
     padded = explanation.relevance.unflatten(-1, (5, 5))[:, None]

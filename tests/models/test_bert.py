@@ -7,11 +7,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import relprop
 from lightning_modules import BertClassifier
-from lightning_modules.callbacks.probes import concentration
+from lightning_modules.callbacks.watch import concentration
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.modalities.texts.draw import escape
-from lightning_modules.modalities.texts.explained import word_scores
+from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.utils.hub import locate
 from tests.helpers.runs import run
 
@@ -75,12 +75,32 @@ def test_a_text_is_explained_alone_as_in_a_padded_batch(data):
 def test_a_words_score_is_its_highest_piece():
     relevance = torch.tensor([[9.0, 1.0, 3.0, 2.0, 8.0], [9.0, 4.0, 5.0, 1.0, 8.0]])
     word_ids = torch.tensor([[-1, 0, 0, 2, -1], [-1, 2, 1, 0, -1]])
-    scores, seen = word_scores(relevance[:1], word_ids[:1], torch.tensor([0]), (1, 3))
-    assert scores.tolist() == [[3.0, 0.0, 2.0]] and seen.tolist() == [[True, False, True]]
-    of_two_texts, _ = word_scores(relevance, word_ids, torch.tensor([0, 1]), (2, 3))
-    assert of_two_texts.tolist() == [[3.0, 0.0, 2.0], [1.0, 5.0, 4.0]]
-    of_two_windows, _ = word_scores(relevance, word_ids, torch.tensor([0, 0]), (1, 3))
-    assert of_two_windows.tolist() == [[3.0, 5.0, 4.0]]
+
+    def explained(rows: int, text_of_row: list[int]) -> ExplainedTexts:
+        texts = max(text_of_row) + 1
+        return ExplainedTexts(
+            relevance[:rows],
+            target=torch.zeros(texts).long(),
+            logits=torch.zeros(texts, 2),
+            grid=None,
+            special=word_ids[:rows] < 0,
+            word_ids=word_ids[:rows],
+            text_of_row=torch.tensor(text_of_row),
+            words=[[(0, 1), (2, 3), (4, 5)]] * texts,
+            text=["a b c"] * texts,
+            dropped=[0] * texts,
+        )
+
+    one = explained(1, [0])
+    assert one.word_scores.tolist() == [[3.0, 0.0, 2.0]]
+    assert one.seen.tolist() == [[True, False, True]]
+    assert one.maps.isnan().tolist() == [[False, True, False]]
+    two_texts, two_windows = explained(2, [0, 1]), explained(2, [0, 0])
+    assert two_texts.word_scores.tolist() == [[3.0, 0.0, 2.0], [1.0, 5.0, 4.0]]
+    assert two_windows.word_scores.tolist() == [[3.0, 5.0, 4.0]]
+    relevance[0, 1] = torch.nan
+    assert explained(2, [0, 1]).not_finite().tolist() == [True, False]
+    assert explained(2, [0, 0]).not_finite().tolist() == [True]
 
 
 def test_words_are_those_of_the_text(data, batch):
@@ -194,8 +214,8 @@ def test_the_tracker_logs_words_and_scores(run_dir):
     tags = EventAccumulator(str(run_dir)).Reload().Tags()
     for name in ("drift", "concentration", "token_f1", "contrast", "seconds"):
         assert f"relevance/{name}" in tags["scalars"]
-    assert "explanations/probes" in tags["images"]
-    assert "explanations/probes/text_summary" in tags["tensors"]
+    assert "explanations/samples" in tags["images"]
+    assert "explanations/samples/text_summary" in tags["tensors"]
     assert (run_dir / "explanations" / "epoch=001.png").stat().st_size > 1000
 
 
@@ -208,8 +228,8 @@ def test_a_checkpoint_builds_its_model_and_tokenizer(run_dir, batch):
 
 
 def test_concentration_is_0_when_even_and_1_on_one_word():
-    maps = torch.tensor([[1.0, 1.0, 1.0, 0.0], [0.0, 2.0, 0.0, 0.0]])
-    assert torch.allclose(concentration(maps, torch.tensor([3, 4])), torch.tensor([0.0, 1.0]))
+    maps = torch.tensor([[1.0, 1.0, 1.0, torch.nan], [0.0, 2.0, 0.0, 0.0]])
+    assert torch.allclose(concentration(maps), torch.tensor([0.0, 1.0]))
 
 
 def test_markdown_and_html_are_escaped():

@@ -21,7 +21,7 @@ from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAU
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
-from lightning_modules.protocols import METHODS, PROTOCOLS, Score, evaluate, scores_of
+from lightning_modules.protocols import PROTOCOLS, Score, evaluate, scored_methods, scores_of
 from lightning_modules.protocols.base import Explainer
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
@@ -67,7 +67,7 @@ def test_every_method_is_scored_on_images(digits, protocol, tmp_path, capsys):
     arguments = ["--protocol", protocol, "--limit", "6", "--output", str(tmp_path)]
     explain.main(["evaluate", "--checkpoint", str(digits), *arguments])
     printed = capsys.readouterr().out
-    assert all(method in printed for method in METHODS)
+    assert all(method in printed for method in scored_methods())
     scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
     for score in scores:
         assert -1 <= score["low"] <= score["value"] + 1e-9
@@ -130,7 +130,7 @@ def test_integrated_gradients_add_up(images, texts):
     module, data = images
     batch = {"image": torch.stack([data.test_dataset[i]["image"] for i in range(2)])}
     trace = module.record(batch)
-    found = Explainer(module, trace, batch, "integrated_gradients", {})(3)
+    found = Explainer(module, trace, batch, "integrated_gradients", {}, "image")(3)
     black = torch.full_like(batch["image"], -1.0)
     change = (module.backbone(batch["image"]) - module.backbone(black))[:, 3]
     torch.testing.assert_close(found.relevance.sum(1), change, rtol=0.1, atol=0.05)
@@ -160,8 +160,8 @@ def test_a_model_of_a_library_is_scored_on_data_of_the_command_line(tmp_path, ca
     [
         ("rationales", "digits", "the data are images"),
         ("perturbation", "reviews", "the data are texts"),
-        ("segmentation", "reviews", "no masks"),
-        ("specificity", "reviews", "two objects"),
+        ("segmentation", "reviews", "the data are texts; accepted: images"),
+        ("specificity", "reviews", "the data are texts; accepted: images"),
     ],
 )
 def test_data_that_a_protocol_cannot_use_are_told(request, capsys, protocol, kind, named):
@@ -234,7 +234,7 @@ def test_the_model_is_as_before_a_sanity_check(images):
 def test_the_head_is_the_head(images, texts):
     for module, data in (images, texts):
         protocol = PROTOCOLS["sanity"](module, data)
-        protocol.dataset()
+        protocol.prepare()
         other = protocol.random["head"].backbone.state_dict()
         changed = {
             name.partition(".")[0]

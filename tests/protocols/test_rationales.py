@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import explain
 from lightning_modules.metrics import SampledMetric, TokenF1
-from lightning_modules.protocols import METHODS
+from lightning_modules.protocols import scored_methods
 from tests.helpers.runs import run
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "metrics.json"
@@ -129,12 +129,12 @@ def evaluate(run_dir: Path, *arguments: str) -> None:
 def test_every_method_is_scored(run_dir, tmp_path, capsys):
     evaluate(run_dir, "--limit", "10", "--output", str(tmp_path))
     printed = capsys.readouterr().out
-    assert all(method in printed for method in METHODS)
+    assert all(method in printed for method in scored_methods())
     about = json.loads((tmp_path / "scores.json").read_text())
     assert about["samples"] == 10 and about["data"]["kind"] == "reviews"
     with open(tmp_path / "scores.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert {row["method"] for row in table} == set(METHODS)
+    assert {row["method"] for row in table} == set(scored_methods())
     for row, score in zip(table, about["scores"], strict=True):
         assert float(row["value"]) == score["value"]
         least = -1 if "faithfulness" in score["name"] else 0

@@ -93,7 +93,7 @@ def test_two_processes_train_and_track_as_one(tmp_path):
     found, expected = (json.loads((x / "metrics.json").read_text()) for x in (two, one))
     assert found == {name: near(value) for name, value in expected.items()}
     # The first process alone explains and writes.
-    # At first one, to see whether it can be; every epoch 6 probes and 6 pairs; three protocols
+    # At first one, to see whether it can be; every epoch 6 samples and 6 pairs; three protocols
     # once, of which sanity also explains two randomised models.
     recorded = (tmp_path / "explained-0").read_text().split()
     assert recorded[0] == "1" and recorded.count("6") == 2 * EPOCHS + 3 + 2

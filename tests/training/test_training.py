@@ -33,16 +33,16 @@ def test_a_run_leaves_what_the_readme_says(undisturbed):
 
 def test_tensorboard_has_curves_and_pictures(undisturbed):
     events = EventAccumulator(str(undisturbed)).Reload()
-    assert {"explanations/probes", "explanations/pairs"} <= set(events.Tags()["images"])
+    assert {"explanations/samples", "explanations/pairs"} <= set(events.Tags()["images"])
     for name in ("concentration", "drift", "mIoU", "mAP", "pixel_accuracy", "class_specificity"):
         expected = EPOCHS - (name == "drift")
         assert len(curve(undisturbed, f"relevance/{name}")) == expected, name
     assert len(curve(undisturbed, "val/accuracy")) == EPOCHS
 
 
-def test_probes_are_chosen_once_and_kept(undisturbed):
+def test_the_watched_samples_are_chosen_once_and_kept(undisturbed):
     tracker = next(v for k, v in load(undisturbed)["callbacks"].items() if "Tracker" in k)
-    assert len(set(tracker["probes"])) == 6
+    assert len(set(tracker["samples"])) == 6
     assert tracker["last_maps"].shape == (6, 64)
 
 

@@ -20,8 +20,8 @@ const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const method = () => data.methods[byId("method").value];
 
 /** The map of class t by the method chosen: its values, row by row, and how they are coloured. */
-function mapOf(input, t) {
-  const { shape, values, pixels } = input.maps[method().name];
+function mapOf(part, t) {
+  const { shape, values, pixels } = part.maps[method().name];
   const bytes = Uint8Array.from(atob(values[t]), (c) => c.charCodeAt(0));
   const numbers = new Float32Array(bytes.buffer);
   let low = Infinity, high = -Infinity;
@@ -35,10 +35,12 @@ function mapOf(input, t) {
   if (signed) [low, high] = [-most, most];
   // 0..1 from the least to the highest; a flat map is at its least, a signed one at 0.
   const place = (x) => (high > low ? (x - low) / (high - low) || 0 : signed ? 0.5 : 0);
-  return { values: numbers, rows: shape[0], columns: shape[1], pixels, signed, most, place };
+  const colors = table(part.shown);
+  return { values: numbers, rows: shape[0], columns: shape[1], pixels, signed, most, place, colors };
 }
 
-const table = () => (method().signed ? data.diverging : data.sequential);
+/** The colours of what is shown so, by the method chosen. */
+const table = (shown) => data.colors[shown][method().signed ? "diverging" : "sequential"];
 const colorAt = (place, colors) => colors[Math.round(place * (colors.length - 1))];
 const css = (color) => `rgb(${color.join(" ")})`;
 
@@ -62,7 +64,6 @@ function paint(canvas, map) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  const colors = table();
   const across = between(width, map.columns);
   const mix = (a, b, share) => a + (b - a) * share;
   let i = 0;
@@ -72,7 +73,7 @@ function paint(canvas, map) {
       const upper = mix(at(top, left), at(top, right), share);
       const lower = mix(at(bottom, left), at(bottom, right), share);
       const place = map.place(mix(upper, lower, down));
-      image.data.set(colorAt(place, colors), i);
+      image.data.set(colorAt(place, map.colors), i);
       image.data[i + 3] = 255 * (0.2 + 0.6 * (map.signed ? Math.abs(2 * place - 1) : place));
       i += 4;
     }
@@ -144,9 +145,9 @@ function explore(element, shape, indexAt, show) {
 
 // --------------------------------------------------------------------------------------- cards
 
-function pictureFrame(input) {
-  const frame = make("div", input.tiny ? "frame tiny" : "frame");
-  const [width, height] = input.size;
+function pictureFrame(part) {
+  const frame = make("div", part.tiny ? "frame tiny" : "frame");
+  const [width, height] = part.size;
   frame.style.aspectRatio = `${width} / ${height}`;
   frame.style.width = `min(100%, ${200 * Math.min(1, width / height)}px)`;
   const image = make("img");
@@ -156,12 +157,12 @@ function pictureFrame(input) {
 }
 
 /** A picture under the map of class t; returns the element and what draws it. */
-function pictureMap(input, t) {
-  const frame = pictureFrame(input);
+function pictureMap(part, t, label) {
+  const frame = pictureFrame(part);
   const canvas = make("canvas");
   frame.classList.add("grey");
-  const [left, top, right, bottom] = input.region;
-  const [width, height] = [(right - left) * input.size[0], (bottom - top) * input.size[1]];
+  const [left, top, right, bottom] = part.region;
+  const [width, height] = [(right - left) * part.size[0], (bottom - top) * part.size[1]];
   const zoom = OUTLINE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * zoom));
   canvas.height = Math.max(1, Math.round(height * zoom));
@@ -171,7 +172,7 @@ function pictureMap(input, t) {
     });
   place(canvas, left, top, right - left, bottom - top);
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `relevance for ${data.classNames[input.classes[t].index]}`);
+  canvas.setAttribute("aria-label", label);
   frame.append(canvas);
   let map;
   const indexAt = (event) => {
@@ -194,17 +195,17 @@ function pictureMap(input, t) {
     showTip(map, index, where, cursor.getBoundingClientRect());
   });
   const draw = () => {
-    frame.firstChild.src = input.picture;
-    map = mapOf(input, t);
+    frame.firstChild.src = part.picture;
+    map = mapOf(part, t);
     paint(canvas, map);
   };
   return [frame, draw];
 }
 
 /** The words of a text on the colours of the map of class t. */
-function textMap(input, t) {
+function textMap(part, t) {
   // Of the final height before it is drawn, and found by the browser's search.
-  const paragraph = make("p", "words", input.pieces.join(""));
+  const paragraph = make("p", "words", part.pieces.join(""));
   paragraph.dir = "auto";
   let map, words;
   const indexAt = (event) => {
@@ -219,15 +220,14 @@ function textMap(input, t) {
     showTip(map, index, [shortened(word.textContent)], word.getBoundingClientRect());
   });
   const draw = () => {
-    map = mapOf(input, t);
+    map = mapOf(part, t);
     words = [];
-    const colors = table();
-    const nodes = input.pieces.map((piece, i) => {
+    const nodes = part.pieces.map((piece, i) => {
       if (i % 2 === 0) return document.createTextNode(piece);
       const value = map.values[words.length];
       const word = make("span", Number.isNaN(value) ? "word cut" : "word", piece);
       if (!Number.isNaN(value)) {
-        const color = colorAt(map.place(value), colors);
+        const color = colorAt(map.place(value), map.colors);
         Object.assign(word.style, { backgroundColor: css(color), color: inkOn(color) });
       }
       words.push(word);
@@ -237,6 +237,15 @@ function textMap(input, t) {
   };
   return [paragraph, draw];
 }
+
+/** A picture that was drawn before, under the map of class t. */
+function drawnMap(part, t, label) {
+  const image = make("img", "drawing");
+  image.alt = label;
+  return [image, () => { image.src = part.drawings[method().name][t]; }];
+}
+
+const MAKERS = { picture: pictureMap, words: textMap, drawings: drawnMap };
 
 function shortened(text) {
   const characters = [...text];

@@ -37,20 +37,33 @@ function makeCard(input) {
     fact("true class", input.label);
     facts.append(make("span", "verdict", VERDICTS[input.correct]));
   }
-  const maps = make("div", input.pieces ? "maps texts" : "maps");
   const drawers = [];
-  if (input.picture) {
-    const frame = pictureFrame(input);
-    drawers.push(() => { frame.firstChild.src = input.picture; });
+  const parts = input.parts.map((part) => makePart(input, part, drawers));
+  card.append(heading, facts, ...parts);
+  return { input, card, drawers, drawn: null, near: false };
+}
+
+/** One source of an input: what was given, and its map for each class. */
+function makePart(input, part, drawers) {
+  const maps = make("div", part.shown === "picture" ? "maps" : `maps ${part.shown}`);
+  if (input.parts.length > 1) maps.append(make("h3", "", part.source));
+  if (part.shown === "picture") {
+    const frame = pictureFrame(part);
+    drawers.push(() => { frame.firstChild.src = part.picture; });
     maps.append(figure(frame, "input"));
+  } else if (part.shown === "drawings") {
+    const image = make("img", "drawing");
+    image.alt = "";
+    image.src = part.input;
+    maps.append(figure(image, "input"));
   }
   input.classes.forEach(({ index, value }, t) => {
-    const [element, draw] = (input.pieces ? textMap : pictureMap)(input, t);
+    const label = `relevance for ${data.classNames[index]}`;
+    const [element, draw] = MAKERS[part.shown](part, t, label);
     drawers.push(draw);
     maps.append(figure(element, classLabel(index), shownValue(value)));
   });
-  card.append(heading, facts, maps);
-  return { input, card, drawers, drawn: null, near: false };
+  return maps;
 }
 
 function classLabel(index) {
@@ -64,7 +77,7 @@ function figure(element, ...caption) {
   const text = make("figcaption");
   text.append(...caption);
   // Captions of several lines must not push pictures out of their row.
-  around.append(...(element.matches(".frame") ? [element, text] : [text, element]));
+  around.append(...(element.matches(".frame, .drawing") ? [element, text] : [text, element]));
   return around;
 }
 
@@ -90,7 +103,7 @@ const observer = new IntersectionObserver((entries) => {
 
 function choose() {
   const { name, signed, about } = method();
-  const stops = table().filter((_, i) => i % 15 === 0).map(css);
+  const stops = table(Object.keys(data.colors)[0]).filter((_, i) => i % 15 === 0).map(css);
   byId("colors").style.backgroundImage = `linear-gradient(to right, ${stops})`;
   const it = data.activation ? "the class" : "a higher value";
   const ends = signed ? [`against ${it}`, "0", `for ${it}`] : ["least of its map", "highest"];
@@ -148,7 +161,7 @@ byId("reset").addEventListener("click", () => {
   arrange();
 });
 const widest = Math.max(1, ...data.inputs.map((input) => input.classes.length));
-const ofText = data.inputs.some((input) => input.pieces);
+const ofText = data.inputs.some((input) => input.parts.some((part) => part.shown === "words"));
 byId("cards").style.setProperty("--width", ofText ? "30rem" : `${9.2 * (widest + 1)}rem`);
 arrange();
 if (data.methods.length) choose();

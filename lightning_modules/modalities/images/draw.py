@@ -1,53 +1,22 @@
-"""Relevance as pictures."""
+"""Relevance as heatmaps over pictures."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.utils.names import printable
+from lightning_modules.modalities.drawing import SHOWN, colors, explanation_grid, scale
 from relprop import Explanation
-
-SHOWN = 6  # samples in a picture
-# Both perceptually ordered, and readable when colour-blind.
-COLORMAP = matplotlib.colormaps["inferno"]
-DIVERGING = matplotlib.colormaps["RdBu_r"]  # of signed relevance: white at 0
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-WRONG = "#b00020"
-# Of a grid, in pixels.
-PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 95
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Network inputs [B, 3, H, W] back to pictures, 0..1."""
     mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (mean, std))
     return (images.float() * std + mean).clamp(0, 1)
-
-
-def scale(heatmaps: Tensor, signed: bool = False) -> Tensor:
-    """Each map [..., H, W] to 0..1, its own least and most; a flat map to 0.
-
-    Signed maps to -1..1, 0 staying 0.
-    """
-    if signed:
-        most = heatmaps.abs().amax(dim=(-2, -1), keepdim=True)
-        return torch.where(most > 0, heatmaps / most, 0)
-    low, high = (f(heatmaps, dim=(-2, -1), keepdim=True) for f in (torch.amin, torch.amax))
-    return torch.where(high > low, (heatmaps - low) / (high - low), 0)
-
-
-def colors(scaled: Tensor, signed: bool = False) -> np.ndarray:
-    """The colour of each value of :func:`scale`: [..., 3], 0..1."""
-    values = scaled.float().cpu().numpy()
-    return DIVERGING((values + 1) / 2)[..., :3] if signed else COLORMAP(values)[..., :3]
 
 
 def overlay(image: Tensor, heatmap: Tensor, signed: bool = False) -> np.ndarray:
@@ -61,94 +30,6 @@ def overlay(image: Tensor, heatmap: Tensor, signed: bool = False) -> np.ndarray:
     return (1 - opacity) * grey + opacity * colors(heat, signed)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One picture of a grid: an image [H, W, 3] in 0..1, and a line or two above it."""
-
-    image: np.ndarray
-    title: str
-    wrong: bool = False  # the model is mistaken: the title is set apart
-
-
-def grid(
-    rows: Sequence[Sequence[Panel]],
-    heading: str,
-    size: tuple[int, int] = (PANEL, PANEL),
-    scales: Sequence[bool] = (False,),
-) -> np.ndarray:
-    """Panels in rows under a heading, with colour bars: [H, W, 3], uint8.
-
-    ``size``: width and height of a panel's picture. ``scales``: the colour bars, True for signed.
-    """
-    width = max(MARGIN + max(map(len, rows)) * (size[0] + SPACE) + COLOR_BAR, 420)
-    height = max(HEADING + len(rows) * (TITLE + size[1] + SPACE), 190 * len(scales) + HEADING)
-    picture = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(picture).text((MARGIN, 25), heading, "black", font(15), anchor="lm")
-    for r, row in enumerate(rows):
-        for c, panel in enumerate(row):
-            left = MARGIN + c * (size[0] + SPACE)
-            top = HEADING + r * (TITLE + size[1] + SPACE) + TITLE
-            _place(picture, panel, left, top, size)
-    top = HEADING + TITLE
-    for signed in scales:
-        length = min(250, (height - HEADING - TITLE) // len(scales) - 40)
-        _color_bar(picture, width - COLOR_BAR + 15, top, length, signed)
-        top += length + 40
-    return np.asarray(picture)
-
-
-@functools.cache
-def font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
-    """``size`` in pixels."""
-    return ImageFont.truetype(FONTS / f"{face}.ttf", size)
-
-
-def _place(picture: Image.Image, panel: Panel, left: int, top: int, size: tuple[int, int]) -> None:
-    """A panel whose image has its corner at ``left``, ``top``, its title above."""
-    image = Image.fromarray((panel.image.clip(0, 1) * 255).round().astype(np.uint8))
-    image.thumbnail(size, Image.Resampling.LANCZOS)
-    zoom = min(size[0] / image.width, size[1] / image.height)
-    shown = [max(1, round(side * zoom)) for side in image.size]
-    picture.paste(image.resize(shown, Image.Resampling.NEAREST), (left, top))
-    lines, color = panel.title.split("\n"), WRONG if panel.wrong else "black"
-    for above, line in enumerate(reversed(lines)):
-        place = (left + size[0] / 2, top - 4 - 15 * above)
-        ImageDraw.Draw(picture).text(place, fitting(line, size[0]), color, font(12), anchor="md")
-
-
-def fitting(line: str, width: int) -> str:
-    """A line of a title, cut off where it would be wider."""
-    length = len(line)
-    while length > 1 and font(12).getlength(line) > width:
-        length -= 1
-        line = line[: length - 1] + "…"
-    return line
-
-
-def _color_bar(picture: Image.Image, left: int, top: int, length: int, signed: bool) -> None:
-    """What the colours mean."""
-    values = torch.linspace(1, -1 if signed else 0, length)[:, None].expand(length, 12)
-    bar = Image.fromarray((colors(values, signed) * 255).round().astype(np.uint8))
-    picture.paste(bar, (left, top))
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((left, top, left + 11, top + length - 1), outline="black")
-    ticks = ("for", "0", "against") if signed else ("most", "least")
-    for i, tick in enumerate(ticks):
-        y = top + i * (length - 1) / (len(ticks) - 1)
-        draw.text((left + 17, y), tick, "black", font(11), anchor="lm")
-    label = Image.new("RGB", (length, 14), "white")
-    ImageDraw.Draw(label).text(
-        (length / 2, 7), "relevance in a map", "black", font(11), anchor="mm"
-    )
-    picture.paste(label.rotate(90, expand=True), (left + 62, top))
-
-
-def short(name: str, length: int = 18) -> str:
-    """A class name that fits over a picture: one printable line."""
-    name = printable(name)
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
 def explanation_picture(
     images: Tensor,
     explanations: Sequence[Explanation],
@@ -156,22 +37,58 @@ def explanation_picture(
     class_names: Sequence[str],
     heading: str,
     labels: Tensor | None = None,
+    signed: bool = False,
 ) -> np.ndarray:
     """One row a sample: the picture, and its map in each explanation: [H, W, 3], uint8.
 
-    ``images`` [B, 3, H, W], 0..1; ``titles``, one an explanation, have ``{}`` for the class; where
-    the class is not the one of ``labels`` [B], the title is red.
+    ``images`` [B, 3, H, W], 0..1; the others as of :func:`~.drawing.explanation_grid`.
     """
-    heatmaps = [explanation.heatmap(images.shape[-2:]) for explanation in explanations]
-    probability = explanations[0].logits.softmax(dim=-1)
-    rows = []
-    for i in range(min(SHOWN, len(images))):
-        row = [Panel(images[i].permute(1, 2, 0).cpu().numpy(), "input")]
-        for explanation, maps, title in zip(explanations, heatmaps, titles, strict=True):
-            target = explanation.target[i]
-            wrong = labels is not None and bool(target != labels[i])
-            name = title.format(short(class_names[target]))
-            text = f"{name}\np = {probability[i, target]:.2f}"
-            row.append(Panel(overlay(images[i], maps[i]), text, wrong))
-        rows.append(row)
-    return grid(rows, heading)
+    images = images[:SHOWN]
+    heatmaps = [x.heatmap(images.shape[-2:])[:SHOWN] for x in explanations]
+    drawn = [
+        [overlay(image, heatmap, signed) for image, heatmap in zip(images, maps, strict=True)]
+        for maps in heatmaps
+    ]
+    pictures = [image.permute(1, 2, 0).cpu().numpy() for image in images]
+    return explanation_grid(
+        pictures, drawn, explanations, titles, class_names, heading, labels, signed
+    )
+
+
+def draw_over(
+    picture: np.ndarray, relevance: Tensor, region: list[int], signed: bool
+) -> np.ndarray:
+    """The picture [H, W, 3] under its heatmap, in grey where the model has not looked."""
+    height, width = picture.shape[:2]
+    left, top, right, bottom = region
+    drawn = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+    smooth = F.interpolate(
+        relevance[None, None], size=(bottom - top, right - left), mode="bilinear"
+    )[0, 0]
+    inside, within = clip(region, width, height)
+    seen = torch.from_numpy(picture[inside]).permute(2, 0, 1)
+    drawn[inside] = overlay(seen, smooth[within], signed)
+    return drawn
+
+
+def draw_alone(
+    relevance: Tensor, region: list[int], size: tuple[int, int], signed: bool
+) -> np.ndarray:
+    """The heatmap's own values at their place in the picture; white where it has none."""
+    width, height = size
+    left, top, right, bottom = region
+    blocks = F.interpolate(
+        scale(relevance, signed)[None, None], size=(bottom - top, right - left), mode="nearest"
+    )[0, 0]
+    inside, within = clip(region, width, height)
+    drawn = np.ones((height, width, 3), dtype=np.float32)
+    drawn[inside] = colors(blocks[within], signed)
+    return drawn
+
+
+def clip(region: list[int], width: int, height: int) -> tuple[tuple, tuple]:
+    """The part of the picture that a region covers, and the part of the region that covers it."""
+    left, top, right, bottom = region
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    inside = (slice(y0, y1), slice(x0, x1))
+    return inside, (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))

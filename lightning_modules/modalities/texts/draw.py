@@ -13,14 +13,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lightning_modules.modalities.images.draw import WRONG, font, short
+from lightning_modules.modalities.drawing import SHOWN, WRONG, font, short
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.utils.names import printable
 
 COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
 DIVERGING = matplotlib.colormaps["PuOr_r"]  # purple: against the class; its orange half is alike
-SHOWN = 6  # probe texts in a picture
-MOST_WORDS = 120  # of a probe text
+MOST_WORDS = 120  # of a watched text
 WIDTH, MARGIN, LINE, SIZE = 720, 16, 24, 14  # pixels
 
 
@@ -38,11 +37,12 @@ class Paragraph:
     signed: bool = False
 
 
-def probe_paragraphs(
+def sample_paragraphs(
     explanations: Sequence[ExplainedTexts],
     titles: Sequence[str],
     class_names: Sequence[str],
     labels: Tensor | None = None,
+    signed: bool = False,
 ) -> list[list[Paragraph]]:
     """The first texts of a batch, each once for each explanation.
 
@@ -53,8 +53,9 @@ def probe_paragraphs(
         [
             Paragraph(
                 caption(explanation, i, title, class_names),
-                shortened(shares(explanation.words_of(i))),
-                wrong=labels is not None and bool(explanation.target[i] != labels[i]),
+                shortened(shares(explanation.words_of(i), signed)),
+                labels is not None and bool(explanation.target[i] != labels[i]),
+                signed,
             )
             for explanation, title in zip(explanations, titles, strict=True)
         ]
@@ -147,8 +148,11 @@ def _draw_scale(draw: ImageDraw.ImageDraw, face, y: int, signed: bool) -> None:
 
 
 def markdown(texts: Sequence[Sequence[Paragraph]]) -> str:
-    """The same as text for TensorBoard: words of at least half the highest score in bold,
-    of at least a quarter in italics, everything escaped."""
+    """The same as text for TensorBoard, everything escaped.
+
+    Words of at least half the strongest relevance are bold, of at least a quarter in italics; those
+    against the class begin with a minus sign.
+    """
     return "\n".join(
         f"{escape(paragraph.caption)}:\n\n> "
         + " ".join(_emphasised(word, share) for word, share in paragraph.words)
@@ -159,8 +163,9 @@ def markdown(texts: Sequence[Sequence[Paragraph]]) -> str:
 
 
 def _emphasised(word: str, share: float) -> str:
-    mark = "**" if share >= 0.5 else "*" if share >= 0.25 else ""
-    return f"{mark}{escape(word)}{mark}"
+    mark = "**" if abs(share) >= 0.5 else "*" if abs(share) >= 0.25 else ""
+    sign = "−" if mark and share < 0 else ""
+    return f"{mark}{sign}{escape(word)}{mark}"
 
 
 def escape(text: str) -> str:

@@ -4,58 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from relprop import Explanation
+import relprop
+from lightning_modules.modalities.explained import Explained
 
 
-@dataclass(frozen=True)
-class ExplainedTexts:
+@dataclass(frozen=True, kw_only=True)
+class ExplainedTexts(Explained):
     """The relevance of each word piece and each word for one class a text.
 
-    Of B texts in R rows, one each unless long texts are explained window by window:
-    ``relevance`` [R, N], 0 on padding; ``special`` [R, N], True on special tokens and padding;
-    ``word_ids`` [R, N], the word of each piece, -1 for none; ``text_of_row`` [R].
+    Of B texts in R rows, one each unless long texts are explained window by window.
 
-    ``words``, the character spans of each text's words; ``word_scores`` [B, W], the highest score
-    of each word's pieces in any window, 0 where truncation left none; ``seen`` [B, W], False there
-    and beyond the text's last word; ``text``, ``dropped`` (words cut off), ``target`` [B],
-    ``logits`` [B, C].
+    Attributes:
+        relevance: [R, N], 0 on padding.
+        special: bool [R, N], True on special tokens and padding.
+        word_ids: [R, N], the word of each piece, -1 for none.
+        text_of_row: [R].
+        words: the character spans of each text's words.
+        text: the texts.
+        dropped: how many words of each text were cut off.
+        target: [B].
+        logits: [B, C].
     """
 
-    relevance: Tensor
     special: Tensor
     word_ids: Tensor
     text_of_row: Tensor
     words: list[list[tuple[int, int]]]
-    word_scores: Tensor
-    seen: Tensor
     text: list[str]
     dropped: list[int]
-    target: Tensor
-    logits: Tensor
 
-    @staticmethod
-    def of(batch: Mapping, relevance: Tensor, target: Tensor, logits: Tensor) -> ExplainedTexts:
+    @classmethod
+    def of_batch(cls, batch: Mapping, explanation: relprop.Explanation) -> ExplainedTexts:
         """``batch`` as of :class:`~lightning_modules.data.texts.batches.TextCollator`."""
-        rows, words = batch["text_of_row"], batch["words"]
-        longest = max((len(of_text) for of_text in words), default=0)
-        scores, seen = word_scores(relevance, batch["word_ids"], rows, (len(words), longest))
-        return ExplainedTexts(
-            relevance,
-            batch["special"],
-            batch["word_ids"],
-            rows,
-            words,
-            scores,
-            seen,
-            batch["text"],
-            batch["dropped"],
-            target,
-            logits,
-        )
+        names = ("special", "word_ids", "text_of_row", "words", "text", "dropped")
+        return cls.of(explanation, **{name: batch[name] for name in names})
+
+    @property
+    def sample_of_row(self) -> Tensor:
+        return self.text_of_row
+
+    @cached_property
+    def word_scores(self) -> Tensor:
+        """The highest score of each word's pieces in any window, [B, W]; 0 where it has none."""
+        scores = self._of_words(self.relevance, -torch.inf)
+        return scores.masked_fill(~self.seen, 0)
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """False on words that were cut off and beyond the text's last word, bool [B, W]."""
+        return self._of_words(torch.ones_like(self.relevance), 0) > 0
+
+    def _of_words(self, values: Tensor, none: float) -> Tensor:
+        """The highest of the ``values`` [R, N] of each word's pieces, [B, W]."""
+        texts, longest = len(self.words), max(map(len, self.words), default=0)
+        slots = self.text_of_row[:, None] * longest + self.word_ids
+        slots = torch.where(self.word_ids < 0, texts * longest, slots)  # one more, for no word
+        empty = torch.full((texts * longest + 1,), none).to(values)
+        highest = empty.scatter_reduce(0, slots.flatten(), values.flatten(), "amax")
+        return highest[:-1].view(texts, longest)
+
+    @property
+    def maps(self) -> Tensor:
+        return self.word_scores.masked_fill(~self.seen, torch.nan)
 
     def words_of(self, sample: int) -> list[tuple[str, float]]:
         """The words of one text that the model saw, with their scores."""
@@ -64,23 +79,3 @@ class ExplainedTexts:
             for i, (start, end) in enumerate(self.words[sample])
             if self.seen[sample, i]
         ]
-
-
-Explained = Explanation | ExplainedTexts
-
-
-def word_scores(
-    relevance: Tensor, word_ids: Tensor, text_of_row: Tensor, shape: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Highest score of each word's pieces, [B, W] = ``shape``, and which words have any piece.
-
-    ``relevance``, ``word_ids`` [R, N], -1 for pieces of no word; ``text_of_row`` [R].
-    """
-    texts, longest = shape
-    slots = text_of_row[:, None] * longest + word_ids
-    slots = torch.where(word_ids < 0, texts * longest, slots)  # one more, for pieces of no word
-    lowest = torch.full((texts * longest + 1,), -torch.inf).to(relevance)
-    highest = lowest.scatter_reduce(0, slots.flatten(), relevance.flatten(), "amax")
-    scores = highest[:-1].view(shape)
-    seen = scores > -torch.inf
-    return scores.masked_fill(~seen, 0), seen

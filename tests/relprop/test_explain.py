@@ -1,5 +1,7 @@
 """explain(): every method, its options and its errors."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -287,7 +289,7 @@ def test_bf16_gives_a_map_in_the_precision_of_the_model(tiny_vit, images, dtype)
 
 def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
     """None of those that it is made of frees what the next one walks back over."""
-    monkeypatch.setattr("relprop.methods.METHODS", dict(relprop.METHODS))
+    monkeypatch.setattr("relprop.methods.METHODS", copy.deepcopy(relprop.METHODS))
     monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
     parts = ("transformer_attribution", "generic_attention")
 

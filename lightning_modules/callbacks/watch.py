@@ -1,0 +1,127 @@
+"""What the tracker finds out about the watched samples: numbers, pictures, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+import relprop
+from lightning_modules.modalities import Explained, Modality
+from lightning_modules.modalities.drawing import stack
+from lightning_modules.modalities.explained import joined_maps
+from lightning_modules.models.classifier import Classifier
+
+TITLES = ("true: {}", "predicted: {}")
+
+
+@dataclass
+class Report:
+    """What is logged of an epoch.
+
+    Attributes:
+        maps: relevance for the true classes, [samples, parts of all sources], on the CPU.
+        broken: where values arose that are not finite, which count as 0; None if none did.
+        scalars, pictures, texts: by the last part of their tag.
+    """
+
+    maps: Tensor | None = None
+    broken: str | None = None
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Watch:
+    """Explains samples of the data in one epoch, and reports what it finds.
+
+    Attributes:
+        module: the classifier.
+        data: its data module.
+        options: ``method`` and the options of the method.
+        epoch: the epoch's number.
+        report: what it has found so far.
+    """
+
+    module: Classifier
+    data: Any
+    options: dict[str, Any]
+    epoch: int
+    report: Report = field(default_factory=Report)
+
+    @property
+    def signed(self) -> bool:
+        """True if the method's negative relevance speaks against the class."""
+        return relprop.METHODS.find(self.options["method"]).signed
+
+    def load(self, dataset: Dataset, indices: Sequence[int]) -> dict[str, Any]:
+        """A batch of samples, on the module's device."""
+        collate = self.data.collate or default_collate
+        batch = collate([dataset[i] for i in indices])
+        return self.module.transfer_batch_to_device(batch, self.module.device, 0)
+
+    def explain(
+        self, batch: dict[str, Any], targets: Sequence[Tensor | None], source: str
+    ) -> list[Explained]:
+        """The relevance of one source for each of the targets."""
+        trace = self.module.record(batch)
+        found = self.module.explain_sources(trace, batch, targets, **self.options)
+        return [explained[source] for explained in found]
+
+    def samples(self, indices: Sequence[int]) -> Report:
+        """Report on samples of the validation set, and on what else the data have to watch."""
+        batch = self.load(self.data.val_dataset, indices)
+        trace = self.module.record(batch)
+        wanted = [batch["label"], None]
+        both = self.module.explain_sources(trace, batch, wanted, **self.options)
+        self.report.broken = origin_of_broken(both[0], trace)
+        both = [{name: x.finite() for name, x in of_target.items()} for of_target in both]
+        self.report.maps = joined_maps(both[0]).nan_to_num(0).float().cpu()
+        pictures, texts = [], []
+        for name, modality in self.module.sources.items():
+            pair = [of_target[name] for of_target in both]
+            prefix = f"{name}/" if len(self.module.sources) > 1 else ""
+            scores = {"concentration": concentration(pair[0].maps).mean()}
+            scores |= modality.scores(batch, pair[0])
+            self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
+            about = (batch, pair, TITLES, self.data.class_names)
+            pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
+            texts.append(modality.samples_text(*about, self.signed))
+        self.report.pictures["samples"] = stack(pictures)
+        if any(texts):
+            self.report.texts["samples"] = "\n".join(filter(None, texts))
+        for modality in self.module.sources.values():
+            modality.watch_more(self, len(indices))
+        return self.report
+
+    def heading(self, modality: Modality) -> str:
+        """The line above the picture of the watched samples."""
+        mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
+        return f"Why each class? Validation {modality.called}s, epoch {self.epoch}{mark}"
+
+
+def concentration(maps: Tensor) -> Tensor:
+    """1 - entropy / log(parts) of each map's positive part, 0 to 1: [B].
+
+    0: evenly spread over the parts that the model saw, or nowhere; 1: all on one. ``maps``
+    [B, parts], NaN on parts that it did not see.
+    """
+    counts = (~maps.isnan()).sum(dim=-1).clamp(min=2)
+    positive = maps.nan_to_num(0).float().cpu().clamp(min=0)
+    entropy = torch.special.entr(F.normalize(positive, p=1, dim=-1)).sum(dim=-1)
+    return torch.where(positive.any(dim=-1), 1 - entropy / counts.cpu().log(), 0)
+
+
+def origin_of_broken(explained: dict[str, Explained], trace: relprop.Trace) -> str | None:
+    """Where what is not finite in an explanation arose; None where all of it is."""
+    for x in explained.values():
+        if not x.relevance.isfinite().all():
+            return trace.not_finite(x.target[x.sample_of_row]) or "the method itself"
+    return None

@@ -1,0 +1,22 @@
+"""Explanations of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_modules.modalities.explained import Explained
+
+
+@dataclass(frozen=True)
+class ExplainedImages(Explained):
+    """The relevance of each patch, or pixel, for one class a picture; ``relevance`` [B, parts]."""
+
+    def arrays(self) -> np.ndarray:
+        """[B, rows, columns]; of patches that do not tile the picture a heatmap, [B, H, W]."""
+        if self.sides is not None:
+            maps = self.heatmap(tuple(side.size for side in self.sides))
+        else:
+            maps = self.relevance.unflatten(-1, self.grid)
+        return maps.float().cpu().numpy()

@@ -1,0 +1,130 @@
+"""Pictures: how they are read, explained, drawn and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import relprop
+from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
+from lightning_modules.data.images.transforms import make_eval_transform
+from lightning_modules.metrics import ClassSpecificity, Segmentation
+from lightning_modules.modalities.base import MODALITIES, Modality
+from lightning_modules.modalities.images.draw import explanation_picture, unnormalize
+from lightning_modules.modalities.images.explained import ExplainedImages
+from lightning_modules.modalities.images.part import ImagePart, seen_region
+
+if TYPE_CHECKING:
+    from lightning_modules.callbacks.watch import Watch
+
+
+@MODALITIES.register("image")
+class Images(Modality):
+    """RGB pictures; a batch holds ``[source]`` [B, 3, H, W], normalised.
+
+    Args:
+        source: their name in a batch.
+        input_config: in timm's words (``input_size``, ``mean``, ``std``, ``interpolation``,
+            ``crop_pct``, ``crop_mode``).
+    """
+
+    called = "image"
+    endings = IMAGE_ENDINGS
+    axes = ("row", "column")
+
+    def read(self, path: Path) -> Image.Image:
+        return read_image(path)
+
+    def batch(self, contents: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """RGB pictures of any size, resized, cropped and normalised as in evaluation."""
+        transform = make_eval_transform(self.input_config)
+        return {self.source: torch.stack([transform(picture) for picture in contents])}
+
+    def explained(
+        self, batch: Mapping[str, Any], explanation: relprop.Explanation
+    ) -> ExplainedImages:
+        return ExplainedImages.of(explanation)
+
+    def blank(self, inputs: Tensor) -> Tensor:
+        """A black picture."""
+        mean, std = (torch.tensor(self.input_config[x]) for x in ("mean", "std"))
+        return (-mean / std)[:, None, None].to(inputs)
+
+    # -------------------------------------------------------------------------------- drawing
+
+    def pictures(self, batch: Mapping[str, Any]) -> Tensor:
+        """The pictures of a batch as they look, [B, 3, H, W], 0..1."""
+        return unnormalize(batch[self.source], self.input_config["mean"], self.input_config["std"])
+
+    def part(
+        self,
+        content: Image.Image,
+        batch: Mapping[str, Any],
+        sample: int,
+        relevance: dict[str, np.ndarray],
+    ) -> ImagePart:
+        region = seen_region(content.size, self.input_config)
+        return ImagePart(self, content, relevance, region=region, size=content.size)
+
+    # -------------------------------------------------------------------------- while training
+
+    def scores(self, batch: Mapping[str, Any], explained: ExplainedImages) -> dict[str, Tensor]:
+        """The map as a segmentation of the object, of the samples that have a mask."""
+        has_mask = self._has_mask(batch)
+        if not has_mask.any():
+            return {}
+        segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
+        heatmaps = explained.heatmap(batch[self.source].shape[-2:]).float().cpu()
+        segmentation.update(heatmaps[has_mask], batch["mask"].cpu()[has_mask])
+        return segmentation.compute()
+
+    def _has_mask(self, batch: Mapping[str, Any]) -> Tensor:
+        """Which samples of a batch have a mask, bool [B], on the CPU; all where it does not say."""
+        known = torch.full((len(batch["label"]),), "mask" in batch)
+        return batch.get("has_mask", known).cpu()
+
+    def samples_picture(
+        self,
+        batch: Mapping[str, Any],
+        explanations: Sequence[ExplainedImages],
+        titles: Sequence[str],
+        class_names: Sequence[str],
+        heading: str,
+        signed: bool,
+    ) -> np.ndarray:
+        return explanation_picture(
+            self.pictures(batch),
+            explanations,
+            titles,
+            class_names,
+            heading,
+            batch.get("label"),
+            signed,
+        )
+
+    def watch_more(self, watch: Watch, count: int) -> None:
+        """Scenes of two objects, each explained for the class of each: class specificity."""
+        pairs = getattr(watch.data, "pairs_dataset", None)
+        if pairs is None:
+            return
+        batch = watch.load(pairs, range(min(count, len(pairs))))
+        explanations = watch.explain(batch, list(batch["labels"].T), self.source)
+        specificity = ClassSpecificity(sync_on_compute=False).to(watch.module.device)
+        for one, explanation in enumerate(explanations):
+            heatmaps = explanation.heatmap(batch[self.source].shape[-2:])
+            specificity.update(heatmaps, batch["masks"][:, one], batch["masks"][:, 1 - one])
+        watch.report.scalars |= specificity.compute()
+        watch.report.pictures["pairs"] = self.samples_picture(
+            batch,
+            explanations,
+            ("why {}?", "why {}?"),
+            watch.data.class_names,
+            f"Two objects a scene: why each? Epoch {watch.epoch}",
+            watch.signed,
+        )

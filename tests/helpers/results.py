@@ -1,0 +1,32 @@
+"""Results made up, as explain.py finds them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from lightning_modules.explanations.results import Result
+from lightning_modules.modalities import Images, Texts
+from lightning_modules.modalities.images.part import ImagePart
+from lightning_modules.modalities.texts.part import TextPart
+
+
+def of_text(
+    text: str, words: Sequence[tuple[int, int]], relevance: Mapping[str, np.ndarray], **about
+) -> Result:
+    part = TextPart(Texts("text", {}), text, relevance, words=words)
+    return Result(parts={"text": part}, **about)
+
+
+def of_picture(
+    picture: Image.Image,
+    relevance: Mapping[str, np.ndarray],
+    region: tuple[float, float, float, float] | None = None,
+    **about,
+) -> Result:
+    """``region``: that the model saw; None: all."""
+    size = picture.size
+    part = ImagePart(
+        Images("image", {}), picture, relevance, region=region or (0, 0, *size), size=size
+    )
+    return Result(parts={"image": part}, **about)
