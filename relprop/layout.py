@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -64,7 +67,7 @@ def follow_tokens(recording: Recording, stream: Tensor) -> list[bool | None]:
     """
     tokens = recording.attention[0].shape[-1]
     below = [products[0] for products in recording.products]
-    by_half = [_dependence(recording, stream, some, -2, below) for some in _halves(tokens)]
+    by_set = [_dependence(recording, stream, some, -2, below) for some in _sets(tokens)]
 
     def followed(found: tuple[Tensor | None, ...]) -> bool | None:
         if any(f is None for f in found):
@@ -72,13 +75,13 @@ def follow_tokens(recording: Recording, stream: Tensor) -> list[bool | None]:
         dimensions = _dimensions_of(tokens, found[0])
         return any(_one_to_one([_any(f.movedim(d, 0)) for f in found]) for d in dimensions)
 
-    return [followed(found) for found in zip(*by_half, strict=True)]
+    return [followed(found) for found in zip(*by_set, strict=True)]
 
 
 def _seen_by_tokens(recording: Recording, prefix: int, count: int) -> Iterator[list[Tensor]]:
-    """Which of ``count`` patches half of as many tokens after ``prefix`` depend on, and the others.
+    """Which of ``count`` patches each of the sets of as many tokens after ``prefix`` depends on.
 
-    Two of [count], bool: of the values of the first block, read in one way after the other.
+    [count] each, bool: of the values of the first block, read in one way after the other.
     """
     embedding, values = recording.embedding, recording.values[0]
     tokens = recording.attention[0].shape[-1]
@@ -97,22 +100,30 @@ def _seen_by_tokens(recording: Recording, prefix: int, count: int) -> Iterator[l
 
     after = tokens - count - prefix
     for dimension in _dimensions_of(tokens, values):
-        starts = [F.pad(half, (prefix, after)) for half in _halves(count)]
+        starts = [F.pad(some, (prefix, after)) for some in _sets(count)]
         found = [_dependence(recording, values, x, dimension, [below])[0] for x in starts]
         if all(f is not None for f in found):
             for parts in zip(*map(patches, found), strict=True):
                 yield [_any(part) for part in parts]
 
 
-def _halves(count: int) -> tuple[Tensor, Tensor]:
-    """Half of them, drawn at random, and the others: two of [count], bool."""
-    half = torch.rand(count, generator=torch.Generator().manual_seed(0)) < 0.5
-    return half, ~half
+@functools.lru_cache
+def _sets(count: int) -> Tensor:
+    """Sets of tokens, as few as can be, so that one holds i and not j, for each i and j.
+
+    [sets, count], bool. Of k sets each token is in another half (Sperner 1928), for k = 2 at least.
+    """
+    size = next(k for k in itertools.count(2) if math.comb(k, k // 2) >= count)
+    sets = torch.zeros(size, count, dtype=torch.bool, device="cpu")
+    chosen = itertools.combinations(range(size), size // 2)
+    for token, of_token in enumerate(itertools.islice(chosen, count)):
+        sets[list(of_token), token] = True
+    return sets
 
 
 def _one_to_one(seen: Sequence[Tensor]) -> bool:
-    """Whether what the two halves see, each [count], is these halves."""
-    return all(torch.equal(s, half) for s, half in zip(seen, _halves(len(seen[0])), strict=True))
+    """Whether what each of the sets sees, [count], is this set: token i sees i and no other."""
+    return all(torch.equal(s, some) for s, some in zip(seen, _sets(len(seen[0])), strict=True))
 
 
 def _any(parts: Tensor) -> Tensor:

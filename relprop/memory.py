@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.inputs import batch_size
-from relprop.trace import Trace, record
+from relprop.trace import Trace, forward
 
 MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
 # Of a walk back: tensors of the size of the largest one that live at the same time.
@@ -37,7 +37,8 @@ def measure_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> i
         return x.detach()  # an output that its own graph keeps would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        trace = record(model, samples(inputs, 0, 1))
+        recorded = forward(model, samples(inputs, 0, 1))
+    trace = Trace(*recorded)  # without hooks, which torch.func in a rule does not take
     for parameter in model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     return sum(kept.values()) + memory_of_walk(trace)

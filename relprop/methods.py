@@ -203,16 +203,21 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     weight = G[..., trace.prefix :].mean(dim=-1)[..., None, None]
     cam = (trace.attention[-1] * weight).mean(dim=1).clamp(min=0)
     row = _read(w, cam)
-    low, high = _range(row[:, trace.prefix :] if trace.grid else cam, trace.valid)
+    maps, valid = (row[:, trace.prefix :] if trace.grid else cam), trace.valid
+    if valid is not None and trace.grid:
+        valid = valid[:, trace.prefix :]
+    elif valid is not None:  # rows of padding count where the head reads it
+        valid = valid[:, None, :] & (valid | (w > 0))[:, :, None]
+    low, high = _range(maps, valid)
     return torch.where(high > low, (row - low) / (high - low), 0)
 
 
 def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Least and greatest value of each map, padding aside: [B, ...] -> two of [B, 1]."""
-    low = maps
+    """Least and greatest value of each map where ``valid``: [B, ...] -> two of [B, 1]."""
+    low, high = maps, maps
     if valid is not None:
-        low = maps.masked_fill(~(valid[:, None, :] & valid[:, :, None]), torch.inf)
-    return low.flatten(1).amin(dim=1, keepdim=True), maps.flatten(1).amax(dim=1, keepdim=True)
+        low, high = maps.masked_fill(~valid, torch.inf), maps.masked_fill(~valid, -torch.inf)
+    return low.flatten(1).amin(dim=1, keepdim=True), high.flatten(1).amax(dim=1, keepdim=True)
 
 
 @method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True)

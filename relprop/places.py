@@ -241,7 +241,8 @@ def _mover(x: Tensor, origin: Tensor, backward: Backward):
     """The linear map from values of ``origin`` to those of ``x``: 1 where it is moved, 0 else.
 
     The transpose of how relevance moves from ``x`` to ``origin``; what is mixed on the way, by
-    other operations than a sum with a constant, is NaN.
+    other operations than a sum with a constant, is 2 or more for values of 1 (and not NaN, which
+    torch's anomaly detection takes for an error).
     """
     rules = {operation: _mixed for operation in PAPER} | {"add": spread}
     arriving = torch.zeros_like(x, requires_grad=True)
@@ -266,10 +267,7 @@ def spread(relevance: Tensor, output: Tensor, *streams, eps: float, **options) -
 
 
 def _mixed(relevance: Tensor, output: Tensor, *inputs, eps: float, **options) -> tuple:
-    return tuple(
-        torch.full_like(x, torch.nan) * relevance.sum() if torch.is_tensor(x) else None
-        for x in inputs
-    )
+    return tuple(2 * relevance.sum().expand_as(x) if torch.is_tensor(x) else None for x in inputs)
 
 
 def _flat(places: Tensor, shape: torch.Size) -> Tensor:

@@ -128,6 +128,8 @@ class Recorder(TorchFunctionMode):
         if not path:
             return self._run_off_path(function, args, kwargs)
         check_recorded(path)
+        args = tuple(_as_saved(a) for a in args)
+        kwargs = {k: _as_saved(a) for k, a in kwargs.items()}
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
@@ -287,6 +289,13 @@ class Recorder(TorchFunctionMode):
                     "another view of its memory; write that operation out of place"
                 )
         return value
+
+
+def _as_saved(value):
+    """A copy of weights, or a table, made in inference mode: autograd keeps no such tensor."""
+    if isinstance(value, (tuple, list)) and any(t.is_inference() for t in tensors_in(value)):
+        return type(value)(_as_saved(v) for v in value)
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

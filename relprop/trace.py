@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.chain import chain_of, settle_source
@@ -31,7 +32,8 @@ class Trace:
     parts of the input, and where in it they lie; ``grid`` the rows and columns of its patches, None
     where it is no picture; ``prefix`` the number of tokens before the patches (class token,
     distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps are 0 on
-    padding. The recorded graph lives as long as the trace, unless it is ``single_use``.
+    padding. The recorded graph lives as long as the trace, unless it is
+    ``single_use``.
     """
 
     def __init__(self, logits: Tensor, recording: Recording, valid: Tensor | None = None) -> None:
@@ -51,7 +53,7 @@ class Trace:
         # need not hand out anew. Walks after it are autograd's RuntimeError.
         self.single_use = False
         self._walking = threading.RLock()  # the recording knows of one walk back at a time
-        with walking(logits.device):
+        with walking(logits.device), torch.device("cpu"):  # whatever the default device is
             check_batch_first(recording, logits)
             settle_source(recording, logits)
             places = places_of(recording)
@@ -64,8 +66,10 @@ class Trace:
                 self.tokens, channels=-1 if source is not None and source.ndim > 2 else None
             )
         self.places = places
-        self.valid = valid if valid is not None and self._is_padding(valid) else None
+        self.valid = None if valid is None else self._of_tokens(valid)
         self._has_padding = self.valid is not None and not bool(self.valid.all())
+        if self._has_padding:
+            self._rows = self.valid | self._read_by_head()
 
     @property
     def logits(self) -> Tensor:
@@ -190,17 +194,33 @@ class Trace:
         if self._chain.no_chain:
             raise UnsupportedModel(self._chain.no_chain)
 
-    def _is_padding(self, valid: Tensor) -> bool:
-        """Other masks, such as [N, N], say which token may attend to which.
+    def _of_tokens(self, valid: Tensor) -> Tensor | None:
+        """A mask of the tokens of a block, [B, N], of one of the input's; None where it is none.
 
-        Where there are as many samples as tokens the attention tells: nothing attends to padding.
+        Tokens of the model's own are no padding. Other masks, such as [N, N], say which token may
+        attend to which. Where there are as many samples as tokens the attention tells: nothing
+        attends to padding.
         """
         attention = self._recording.attention[0].detach()
-        batch, tokens = self._recording.batch_size, attention.shape[-1]
-        if valid.shape != (batch, tokens) or batch != tokens:
-            return valid.shape == (batch, tokens)
+        batch, rows = self._recording.batch_size, valid.shape[0]
+        is_square = rows == valid.shape[1]
+        if valid.shape[1] == self.places.count:
+            after = self.tokens - self.prefix - self.places.count
+            valid = F.pad(valid, (self.prefix, after), value=True)
+        if valid.shape != (batch, self.tokens):
+            return None
         attended = attention.unflatten(0, (batch, -1)).flatten(1, -2).sum(dim=1)  # [B, N]
-        return not bool(attended[~valid].any())
+        return None if is_square and bool(attended[~valid].any()) else valid
+
+    def _read_by_head(self) -> Tensor:
+        """True for the tokens of the last block that the logits depend on, bool [B, N]."""
+        stream = self._chain.stream
+        if stream is None or stream.shape[:2] != self.valid.shape:
+            return torch.zeros_like(self.valid)
+        # Other weights for each class: of probabilities the sum is a constant.
+        weights = torch.linspace(1, 2, self._logits.shape[1]).to(self._logits)
+        found = self._walk([stream], weights.expand_as(self._logits), None, 0.0)
+        return (found[0] != 0).any(dim=-1)
 
     def _maps(self, start_layer: int) -> list[Tensor]:
         self.check_start_layer(start_layer)
@@ -219,11 +239,22 @@ class Trace:
         last: bool = False,
     ) -> tuple[Tensor, ...]:
         """One pass from y_t back to ``inputs``, of the gradient (``rules`` None) or relevance."""
+        classes = torch.arange(self._logits.shape[1], device=target.device)
+        start = (classes == target[:, None]).to(self._logits.dtype)
+        return self._walk(inputs, start, rules, eps, last)
+
+    def _walk(
+        self,
+        inputs: list[Tensor],
+        start: Tensor,
+        rules: str | RuleSet | None,
+        eps: float,
+        last: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`_walk_back`, from ``start`` [B, C] at the logits."""
         backward = self._recording.backward
         with self._walking, walking(self._logits.device):  # a rule may need a graph of its own
             backward.rules, backward.eps = None if rules is None else rule_set(rules), eps
-            classes = torch.arange(self._logits.shape[1], device=target.device)
-            start = (classes == target[:, None]).to(self._logits.dtype)
             keep = not (last and self.single_use)
             found = torch.autograd.grad(
                 self._logits, inputs, start, retain_graph=keep, allow_unused=True
@@ -233,12 +264,15 @@ class Trace:
         )
 
     def _finished(self, maps: Tensor) -> Tensor:
-        """[B, H, N, N], from [B*H, N, N] as ``bmm`` has it, and 0 on padding."""
+        """[B, H, N, N], from [B*H, N, N] as ``bmm`` has it, and 0 on padding.
+
+        What a token of padding attends to is kept where the head reads that token.
+        """
         if maps.ndim == 3:
             maps = maps.unflatten(0, (self._recording.batch_size, -1))
         if not self._has_padding:
             return maps
-        return maps * (self.valid[:, None, :, None] & self.valid[:, None, None, :])
+        return maps * (self._rows[:, None, :, None] & self.valid[:, None, None, :])
 
 
 def record(
@@ -254,6 +288,13 @@ def record(
     off, the model's own too. ``largest``: bytes; the recording breaks off (TooLarge) at the first
     tensor in a CPU's memory that has more.
     """
+    return Trace(*forward(model, inputs, largest))
+
+
+def forward(
+    model: nn.Module, inputs: Tensor | Mapping[str, Tensor], largest: int | None = None
+) -> tuple[Tensor, Recording, Tensor | None]:
+    """What a :class:`Trace` is made of."""
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
@@ -274,8 +315,8 @@ def record(
         warnings.warn(
             f"the model is in {logits.dtype}, where maps by relevance of both signs (lrp) are lost "
             "to rounding, and others suffer; explain a copy of it: copy.deepcopy(model).float()",
-            stacklevel=2,
+            stacklevel=3,
         )
     mask = keywords.get("attention_mask")
     valid = mask.bool() if mask is not None and mask.ndim == 2 else None
-    return Trace(logits, recording, valid)
+    return logits, recording, valid

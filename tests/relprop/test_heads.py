@@ -3,6 +3,8 @@
 And what is no chain of blocks, whose maps may be multiplied, is refused in words.
 """
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -216,6 +218,24 @@ def test_tokens_that_change_places_are_refused_by_what_reads_them(name):
         with pytest.raises(UnsupportedModel, match="change places between blocks 0 and 1"):
             relprop.explain_trace(trace, TARGET, method)
     assert relprop.explain_trace(trace, TARGET, "lrp").relevance.std() > 0
+
+
+def changing_places(order: list[int]) -> Plain:
+    calls = []
+
+    def between(x):
+        calls.append(x)
+        return x[:, order] if len(calls) % 3 == 1 else x
+
+    return Plain(between=between)
+
+
+@pytest.mark.parametrize("i, j", itertools.combinations(range(N), 2))
+def test_two_tokens_that_change_places_are_refused(i, j):
+    order = list(range(N))
+    order[i], order[j] = j, i
+    with pytest.raises(UnsupportedModel, match="change places between blocks 0 and 1"):
+        relprop.explain(changing_places(order), pixels(), 1)
 
 
 DROPPED = {

@@ -17,6 +17,7 @@ from tests.helpers.plain import (
     Plain,
     additive,
     assert_same,
+    autograd_gradients,
     eager,
     everything,
     fused,
@@ -75,6 +76,61 @@ def test_padding_changes_nothing(method):
             assert found[length:].eq(0).all()
             largest = max(largest, found.abs().max())
     assert largest > 0
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_padding_of_a_text_changes_nothing_beside_a_token_of_the_models_own(method):
+    class WithClassToken(Plain):
+        def forward(self, x, attention_mask):
+            return super().forward(x, attention_mask=F.pad(attention_mask, (1, 0), value=1))
+
+    def tokens(self, x):
+        own = self.position[:, :1].expand(len(x), -1, -1)
+        return torch.cat([own, self.embed(x)], dim=1)
+
+    model, x = WithClassToken(text=True, tokens=tokens), ids()
+    mask = KEPT[:, 0, 0].long()
+    padded, largest = relprop.record(model, {"x": x, "attention_mask": mask}), 0
+    for i, length in enumerate(N - PADDED):
+        alone = {"x": x[i : i + 1, :length], "attention_mask": mask[i : i + 1, :length]}
+        alone = relprop.record(model, alone)
+        for target in range(C):
+            found = relprop.explain_trace(padded, target, method).relevance[i]
+            expected = relprop.explain_trace(alone, target, method).relevance[0]
+            torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
+            largest = max(largest, found.abs().max())
+    assert largest > 0
+
+
+def test_a_head_that_reads_a_token_of_padding_reads_its_row():
+    """As it does of a text that is padded at its beginning, where the model reads the first."""
+    model, kept, target = Plain(text=True), torch.arange(N) >= PADDED[:, None], torch.arange(B)
+    inputs = {"x": ids(), "attention_mask": kept.long()}
+    G = autograd_gradients(model, inputs["x"], None, inputs["attention_mask"])
+    A = [a.detach() for a in model.maps]
+    product = torch.eye(N).double()
+    for g, a in zip(G, A, strict=True):
+        product = (torch.eye(N).double() + (g * a).relu().mean(1)) @ product
+    found = relprop.explain(model, inputs, target, "generic_attention").relevance
+    torch.testing.assert_close(found, product[:, 0] * kept)
+    found = relprop.explain(model, inputs, target, "raw_attention").relevance
+    torch.testing.assert_close(found, A[-1].mean(1)[:, 0])
+    weight = (G[-1][:, :, :1] * kept[:, None, None]).mean(-1, keepdim=True)
+    cam = (A[-1] * weight).mean(1).clamp(min=0)
+    for i in range(B):
+        read = kept[i] | (torch.arange(N) == 0)
+        values = cam[i][read][:, kept[i]]
+        expected = (cam[i, 0] - values.min()) / (values.max() - values.min()) * kept[i]
+        found = relprop.explain(model, inputs, target, "gradcam").relevance[i]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_a_mask_of_the_patches_of_a_picture(method):
+    mask = torch.ones(B, N, dtype=torch.long)
+    expected = relprop.explain(Plain(), pixels(), 1, method).relevance
+    found = relprop.explain(Plain(), {"x": pixels(), "attention_mask": mask}, 1, method).relevance
+    torch.testing.assert_close(found, expected)
 
 
 def test_causal():

@@ -1,5 +1,6 @@
 """Batches and classes in parts: the same maps, in the memory that there is."""
 
+import copy
 import gc
 import re
 
@@ -47,6 +48,14 @@ def test_max_memory_is_a_number_of_bytes(tiny_vit, images, wrong):
         relprop.explain(tiny_vit(), images, 1, max_memory=wrong)
     with pytest.raises(ValueError, match=expected):
         relprop.explain_classes(relprop.record(tiny_vit(), images), [0, 1], max_memory=wrong)
+
+
+@pytest.mark.parametrize("method", relprop.METHODS)
+def test_a_batch_in_parts_of_a_model_that_takes_means_between_its_blocks(method):
+    model = Plain(between=lambda x: x - x.mean(-1, keepdim=True))
+    expected = relprop.explain(model, pixels(), 1, method).relevance
+    found = relprop.explain(model, pixels(), 1, method, max_memory=0).relevance
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_nothing_of_an_explanation_in_parts_stays(tiny_vit, images):
@@ -158,7 +167,7 @@ def test_a_mask_between_tokens_is_no_padding(mask):
 
 
 def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):
-    monkeypatch.setattr("relprop.methods.METHODS", dict(relprop.METHODS))
+    monkeypatch.setattr("relprop.methods.METHODS", copy.deepcopy(relprop.METHODS))
     monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
 
     @relprop.method("of the batch")

@@ -11,7 +11,7 @@ from torch.autograd.function import BackwardCFunction
 import relprop
 from relprop import rules
 from relprop.recorder import Recorder
-from tests.helpers.plain import D, N, Plain, assert_same, everything, pixels
+from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
 
 # --------------------------------------------------------------- what a model may be wrapped in
 
@@ -67,6 +67,7 @@ CONTEXTS = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another default device": lambda: torch.device("meta"),
 }
 
 
@@ -79,6 +80,14 @@ def test_contexts(context, method, tiny_vit, images):
         found = relprop.explain(model, images.clone(), method=method)
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.relevance, expected.relevance)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])
+def test_a_model_made_in_inference_mode(text):
+    inputs = ids() if text else pixels()
+    with torch.inference_mode():
+        model = Plain(text)
+    assert_same(everything(model, inputs), everything(Plain(text), inputs))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -132,6 +132,15 @@ def test_a_sequence_less_its_mean(method):
     torch.testing.assert_close(found.relevance, expected.relevance)
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_a_sequence_less_its_mean_where_torch_looks_for_nan():
+    model = embedding(lambda x: x - x.mean(1, keepdim=True), F_)
+    expected = relprop.explain(model, numbers(ENTRIES, F_), TARGET)
+    with torch.autograd.detect_anomaly():
+        found = relprop.explain(model, numbers(ENTRIES, F_), TARGET)
+    assert torch.equal(found.relevance, expected.relevance)
+
+
 @METHODS
 def test_vectors_that_go_into_the_blocks_as_they_are(method):
     """Their first layer is that of the first block's queries, keys and values."""
