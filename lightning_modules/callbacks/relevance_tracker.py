@@ -24,6 +24,7 @@ from lightning_modules.data.texts.base import TextItems
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
+from relprop.errors import UnknownName
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PROBES = {"vit": ImageProbes, "bert": TextProbes}
@@ -84,7 +85,7 @@ class RelevanceTracker(Callback):
         for name in self.protocols:
             if name not in PROTOCOLS:
                 accepted = ", ".join(PROTOCOLS)
-                raise ValueError(f"tracker.protocols has {name!r}; accepted: {accepted}")
+                raise UnknownName(f"tracker.protocols has {name!r}; accepted: {accepted}")
         relprop.check_method(method, {"start_layer": start_layer})
         self.folder = Path(run_dir) / "explanations"
         self.samples, self.every_n_epochs, self.seed = samples, every_n_epochs, seed

@@ -134,6 +134,14 @@ class DataModule(lightning.LightningDataModule):
     def take_inputs(self, input_config: dict) -> None:
         """Take over what of a resumed run's ``input_config`` this one's data decided anew."""
 
+    def annotated(self, dataset: Dataset) -> str:
+        """How many samples say what decides their label, as "40 masks"; "" where none does."""
+        return ""
+
+    def example(self) -> list[str]:
+        """Arguments of explain.py for a sample of test, or a placeholder for one."""
+        return ["--input", "FILE"]
+
     def train_dataloader(self) -> TrainLoader:
         """Shuffled anew every epoch. Drops the last, partial batch unless it is the only one."""
         sampler = self.train_sampler()
@@ -185,3 +193,9 @@ class ImageDataModule(DataModule):
     """
 
     pairs_dataset: Dataset | None = None
+
+    def annotated(self, dataset: Dataset) -> str:
+        return f"{len(dataset):,} masks" if "mask" in dataset[0] else ""
+
+    def example(self) -> list[str]:
+        return ["--input", "PICTURE"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ class Input:
         if not text.strip():
             raise InputError(f"{self.name}: no text")
         return text
+
+
+def given_texts(texts: list[str]) -> list[str]:
+    """Those of the command line; for ``-`` one a line of standard input."""
+    if "-" not in texts:
+        return texts
+    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    return [t for text in texts for t in (lines if text == "-" else [text])]
 
 
 def find_inputs(patterns: Sequence[str], texts: Sequence[str], kind: str) -> list[Input]:

@@ -15,7 +15,7 @@ from tests.helpers.samples import save
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(folders, "rank_zero_info", lines.append)
+    monkeypatch.setattr(folders, "tell", lines.append)
     return lines
 
 
