@@ -213,7 +213,7 @@ def fit(
     data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
 ) -> str | None:
     """Train; the option that has ended training before its schedule did, if one has."""
-    reason = "patience"
+    reason = None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Stopped as stop:
@@ -224,6 +224,9 @@ def fit(
         raise InputError(f"trainer.val_check_interval: {said(error)}") from error
     if reason == "signal":
         raise SystemExit(130)
+    patience = trainer.early_stopping_callback
+    if patience is not None and patience.wait_count >= patience.patience:
+        reason = reason or "patience"
     return reason if model.progress() < 1 else None
 
 

@@ -42,8 +42,7 @@ def print_end(
         return
     names = ("best.ckpt", "last.ckpt")
     files = [path for name in names if (path := run_dir / "checkpoints" / name).is_file()]
-    if files:
-        say_fact("checkpoint", str(files[0]))
+    say_fact("checkpoint", str(files[0]) if files else "none")
     if any((run_dir / "explanations").glob("*.png")):
         say_fact("pictures", str(run_dir / "explanations"))
     if files:

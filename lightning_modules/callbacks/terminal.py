@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
 from lightning_modules.data.base import DataModule
-from lightning_modules.utils.terminal import say
+from lightning_modules.utils.terminal import counted, say
 
 NAMED = 5  # classes
 TRACKED = "relevance/"
@@ -47,7 +47,7 @@ class Terminal(Callback):
     def facts(self, trainer: Trainer, module: LightningModule) -> dict[str, str]:
         """What is trained on what, where, and how to watch it, each by a name of one word."""
         config = self.config
-        epochs = f"{trainer.max_epochs} epochs, " if trainer.max_epochs != -1 else ""
+        epochs = f"{counted(trainer.max_epochs, 'epoch')}, " if trainer.max_epochs != -1 else ""
         facts = {
             "data": f"{config.data.kind}: {samples_of(trainer.datamodule)}",
             "classes": classes_of(trainer.datamodule),
@@ -55,11 +55,17 @@ class Terminal(Callback):
             "training": f"{epochs}{device_of(trainer)}, precision {trainer.precision}",
         }
         if self.resumed is not None:
-            facts["resumed"] = "at epoch {}, step {}".format(*self.resumed)
+            epoch, step = self.resumed
+            done = -1 < trainer.max_epochs <= epoch
+            facts["resumed"] = f"at epoch {epoch}, step {step}" + ": no epoch is left" * done
         if self.trial:
-            return facts | {"trial": f"{trainer.fast_dev_run:d} steps, of which nothing is kept"}
+            steps = counted(int(trainer.fast_dev_run), "step")
+            return facts | {"trial": f"{steps}, of which nothing is kept"}
         watch = f"tensorboard --logdir {shlex.quote(config.run_dir)}"
         return facts | {"folder": config.run_dir, "watch": watch}
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started = time.perf_counter()  # of the rest of an epoch that is resumed
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started = time.perf_counter()

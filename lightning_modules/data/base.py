@@ -7,6 +7,8 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_modules.utils.terminal import counted
+
 
 def check_option(name: str, value: object, valid: bool, accepted: str) -> None:
     """Raises a ValueError that names the option, its value and what is accepted, unless `valid`."""
@@ -195,7 +197,7 @@ class ImageDataModule(DataModule):
     pairs_dataset: Dataset | None = None
 
     def annotated(self, dataset: Dataset) -> str:
-        return f"{len(dataset):,} masks" if "mask" in dataset[0] else ""
+        return counted(len(dataset), "mask") if "mask" in dataset[0] else ""
 
     def example(self) -> list[str]:
         return ["--input", "PICTURE"]

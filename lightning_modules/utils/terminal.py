@@ -47,6 +47,11 @@ def tell(message: object) -> None:
     say(message, sys.stderr)
 
 
+def counted(number: int, thing: str) -> str:
+    """As "1 epoch" or "2,000 epochs"."""
+    return f"{number:,} {thing}" + "s" * (number != 1)
+
+
 def console() -> Console:
     """Standard output, for tables: as wide as a terminal, or as PLAIN_WIDTH."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)

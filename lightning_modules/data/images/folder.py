@@ -27,7 +27,7 @@ from lightning_modules.data.images.transforms import (
     seeded,
 )
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.terminal import tell
+from lightning_modules.utils.terminal import counted, tell
 
 
 class TrainImages(Dataset):
@@ -193,7 +193,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def annotated(self, dataset: EvalImages) -> str:
         count = len(with_mask(dataset))
-        return f"{count:,} masks" if count else ""
+        return counted(count, "mask") if count else ""
 
     def example(self) -> list[str]:
         return ["--input", self.test_dataset.samples[0][0]]

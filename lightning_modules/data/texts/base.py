@@ -14,6 +14,7 @@ from lightning_modules.data.texts.tokenizers import (
     tokenizer_from_config,
     train_tokenizer,
 )
+from lightning_modules.utils.terminal import counted
 
 POOL = 50  # batches whose texts are sorted by length together
 EXAMPLE = 100  # characters of a text in a command
@@ -155,7 +156,7 @@ class TextDataModule(DataModule):
 
     def annotated(self, dataset: TextItems) -> str:
         count = sum(bool(item["rationale"]) for item in dataset.items)
-        return f"{count:,} rationales" if count else ""
+        return counted(count, "rationale") if count else ""
 
     def example(self) -> list[str]:
         plain = (item["text"] for item in self.test_dataset.items if item["text"][:1].isalnum())
