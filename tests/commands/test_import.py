@@ -123,8 +123,9 @@ def test_the_name_of_a_file_is_no_name_of_a_module(folder, capsys):
 )
 def test_an_unknown_name_asks_for_its_module(folder, capsys, main, arguments, named):
     if main is train.main:
-        path = ROOT / "configs" / "vit_digits.yaml"
-        arguments = [f"--config={path}", f"run_dir={folder / 'run'}", *arguments[:5], *arguments[6:]]
+        config = f"--config={ROOT / 'configs' / 'vit_digits.yaml'}"
+        options = [option for option in arguments if not option.startswith("--config")]
+        arguments = [config, f"run_dir={folder / 'run'}", *options]
     message = told(capsys, main, *arguments)
     assert named in message and message.endswith(f"{HINT}--import MODULE")
 
