@@ -20,6 +20,7 @@ import torch
 import relprop
 from benchmarks import explanations, models, peers, precision, throughput, training
 from benchmarks.table import Table
+from lightning_modules.utils.cli import Parser
 
 SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
 
@@ -37,18 +38,8 @@ OPTIONS = {  # what an argument is, what is measured by default, in which sectio
 }
 
 
-def fail(message: str) -> None:
-    print(f"python -m benchmarks: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.error = fail  # one line, without the usage
+    parser = Parser("python -m benchmarks", __doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--rounds", type=count, default=5, help="timed runs of each (default: 5)")
     for option, (kind, default, of) in OPTIONS.items():

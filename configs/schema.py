@@ -28,6 +28,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES
 from lightning_modules.utils.names import one_line
+from relprop.errors import UnknownName
 
 # Constructor arguments that train.py fills in, and which a config therefore must not set.
 SUPPLIED_BY_TRAIN = (
@@ -43,12 +44,13 @@ TOP_LEVEL = dict(
     run_dir=str,
     patience=int | None,  # epochs without a better validation accuracy, then training stops
     on_nonfinite=Literal["stop", "skip"],  # what a step does whose gradient is no number
+    imports=list[str],  # modules that the run was started with; for people, nothing imports them
     model=dict,
     data=dict,
     tracker=dict | None,
     trainer=dict,
 )
-TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop")
+TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop", imports=[])
 MAX_LENGTH = 65536  # characters of a file
 MAX_DEPTH = 20  # mappings and lists within each other
 # Numbers of base 8 and 60: what nobody means who writes 010 or 12:00:00:00.
@@ -102,6 +104,15 @@ def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[
         lambda written: {"data": chosen_schema("data", DATAMODULES, written)},
     )
     return OmegaConf.to_container(config.data)
+
+
+def imports_of(path: str | Path) -> list[str]:
+    """The modules that a config says its run was started with; none where it cannot be read."""
+    try:
+        named = read_file(path).get("imports")
+    except ConfigError:
+        return []
+    return named if accepts(TOP_LEVEL["imports"], named) else []
 
 
 def make_config(
@@ -229,10 +240,12 @@ def merge(below: Any, above: Any) -> Any:
 def chosen_schema(section: str, registry: Mapping[str, type], written: dict[str, Any]) -> type:
     """The schema of the class that a section's `kind` names."""
     kind = written.get(section, {}).get("kind")
+    accepted = f"accepted: {', '.join(registry)}"
+    if kind is None:
+        raise ConfigError(f"{section}.kind: missing; {accepted}")
     if not isinstance(kind, str) or kind not in registry:
-        problem = "missing" if kind is None else f"{show(kind)} is unknown"
-        hint = similar(str(kind), registry)
-        raise ConfigError(f"{section}.kind: {problem}{hint}; accepted: {', '.join(registry)}")
+        problem = f"{show(kind)} is unknown{similar(str(kind), registry)}; {accepted}"
+        raise ConfigError(f"{section}.kind: {problem}") from UnknownName(problem)
     return make_schema(section, registry[kind], [("kind", str, kind)])
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.data.base import check_option
+from lightning_modules.utils.terminal import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Why a run stops. Of several processes with different reasons all take the last of them.
@@ -73,10 +74,9 @@ class Stops(Callback):
         if self.reason == "signal":
             raise KeyboardInterrupt
         self.reason = "signal"
-        rank_zero_only(print)(
+        tell(
             "train.py: stopping at the end of this step, or of the validation under way; Ctrl-C "
-            "again stops at once",
-            file=sys.stderr,
+            "again stops at once"
         )
 
     # ------------------------------------------------------------------------------ stopping
@@ -125,3 +125,17 @@ def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     if trainer.check_val_every_n_epoch is None:  # validation goes by all batches of the run
         batch_idx = trainer.fit_loop.total_batch_idx
     return isinstance(every, int) and (batch_idx + 1) % every == 0
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """A cluster's polite request to stop is as a person's."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

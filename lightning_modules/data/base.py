@@ -7,6 +7,8 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_modules.utils.terminal import counted
+
 
 def check_option(name: str, value: object, valid: bool, accepted: str) -> None:
     """Raises a ValueError that names the option, its value and what is accepted, unless `valid`."""
@@ -134,6 +136,14 @@ class DataModule(lightning.LightningDataModule):
     def take_inputs(self, input_config: dict) -> None:
         """Take over what of a resumed run's ``input_config`` this one's data decided anew."""
 
+    def annotated(self, dataset: Dataset) -> str:
+        """How many samples say what decides their label, as "40 masks"; "" where none does."""
+        return ""
+
+    def example(self) -> list[str]:
+        """Arguments of explain.py for a sample of test, or a placeholder for one."""
+        return ["--input", "FILE"]
+
     def train_dataloader(self) -> TrainLoader:
         """Shuffled anew every epoch. Drops the last, partial batch unless it is the only one."""
         sampler = self.train_sampler()
@@ -185,3 +195,9 @@ class ImageDataModule(DataModule):
     """
 
     pairs_dataset: Dataset | None = None
+
+    def annotated(self, dataset: Dataset) -> str:
+        return counted(len(dataset), "mask") if "mask" in dataset[0] else ""
+
+    def example(self) -> list[str]:
+        return ["--input", "PICTURE"]

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import tell
 
 # Of macOS, Windows, and the file servers of Synology and QNAP, in lower case.
 LEFT_BY_SYSTEMS = {
@@ -70,4 +68,4 @@ def say_left_out(folder: str | Path, files: Sequence[str], taken: str) -> None:
     count = f"{len(files)} file" + "s" * (len(files) > 1)
     named = ", ".join(os.path.relpath(file, folder) for file in files[:NAMED])
     more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-    rank_zero_info(one_line(f"{folder}: left out {count}: {named}{more}; taken are {taken}"))
+    tell(f"{folder}: left out {count}: {named}{more}; taken are {taken}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,14 @@ class Input:
         return contents
 
 
+def given_texts(texts: list[str]) -> list[str]:
+    """Those of the command line; for ``-`` one a line of standard input."""
+    if "-" not in texts:
+        return texts
+    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    return [t for text in texts for t in (lines if text == "-" else [text])]
+
+
 def find_inputs(
     patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
 ) -> list[Input]:
@@ -86,27 +95,24 @@ def joined_inputs(
     for pattern in patterns:
         name, equals, path = pattern.partition("=")
         if not equals or name not in sources:
-            raise InputError(
-                f"--input {pattern}: of which source is not said; accepted: {accepted}"
-            )
+            raise InputError(f"--input {pattern}: it names no source; accepted: {accepted}")
         files[name] |= {file.stem: file for file in find_files(path, sources[name])}
-    first, *others = files.values()
     if texts or not all(files.values()):
         problem = "--text: it is not said for which input" if texts else "no input of each source"
         raise InputError(f"{problem}; accepted: {accepted}")
     if all(len(x) == 1 for x in files.values()):  # one sample, whatever its files are called
         paths = {name: next(iter(x.values())) for name, x in files.items()}
         return [Input(" + ".join(map(str, paths.values())), paths)]
-    alone = sorted(set(first).symmetric_difference(*others)) or [
-        x for x in first if any(x not in other for other in others)
-    ]
+    everywhere = set.intersection(*map(set, files.values()))
+    alone = sorted(set.union(*map(set, files.values())) - everywhere)
     if alone:
         raise InputError(
             f"--input: not every source has a file {alone[0]}; accepted: files with the same "
             "names, but for their endings, of each source"
         )
     return [
-        Input(stem, {name: of_source[stem] for name, of_source in files.items()}) for stem in first
+        Input(stem, {name: of_source[stem] for name, of_source in files.items()})
+        for stem in sorted(everywhere)
     ]
 
 

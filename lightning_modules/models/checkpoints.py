@@ -10,6 +10,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN, load_data
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError, blamed_on
+from relprop.errors import UnknownName
 
 PARTS = {"state_dict": dict, "hyper_parameters": dict}  # what a classifier is made of
 PARTS_TO_RESUME = PARTS | {
@@ -29,12 +30,16 @@ def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict
     Raises:
         InputError: the file is broken, of another program, or would run code; or one of the
             ``parts`` is not there.
+        UnknownName: no such kind of classifier is registered.
     """
     accepted = f"accepted: {WRITTEN_BY_TRAIN}"
     state = load_data(checkpoint, accepted)
     kind = state.get("kind") if isinstance(state, dict) else None
-    if not isinstance(kind, str) or kind not in CLASSIFIERS:
+    if not isinstance(kind, str):
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
+    if kind not in CLASSIFIERS:
+        known = ", ".join(CLASSIFIERS)
+        raise UnknownName(f"{checkpoint}: the classifier is of kind {kind!r}; accepted: {known}")
     for name, type_ in parts.items():
         if not isinstance(state.get(name), type_):
             problem = f"it is broken ({name} is missing, or no {type_.__name__})"

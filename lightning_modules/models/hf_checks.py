@@ -7,13 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import tell
 
 SET_HERE = {  # keys of a configuration that a config of ours cannot set, and why
     "id2label": "the labels are the classes of the data",
@@ -70,8 +69,8 @@ def check_vocabulary(given: str, model: nn.Module, tokenizer: PreTrainedTokenize
             "the tokenizer that the model was trained with"
         )
     if rows - tokens > PADDING * rows:
-        rank_zero_info(
-            f"{one_line(given)}: the tokenizer has {tokens} tokens, and the model embeds {rows}: "
+        tell(
+            f"{given}: the tokenizer has {tokens} tokens, and the model embeds {rows}: "
             "the model misreads the texts unless it was trained with this tokenizer"
         )
 

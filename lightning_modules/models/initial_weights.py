@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_info
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models import class_names as classes
 from lightning_modules.models.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import tell
 
 OPTION = "model.weights"
 
@@ -122,7 +121,3 @@ def load_into(
             f"{OPTION} {path} do not fit the model: {len(missing)} of its parameters are "
             f"missing and {len(unexpected)} are unknown, e.g. {(missing + unexpected)[0]}"
         )
-
-
-def tell(message: str) -> None:
-    rank_zero_info(one_line(message))

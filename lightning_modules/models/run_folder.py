@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.utils.errors import InputError
+
+
+def check_resumed(run_dir: Path, overrides: Sequence[str]) -> None:
+    """Raises an error where there is no run to resume, or an override asks for another folder."""
+    if not (run_dir / "config.yaml").is_file():
+        raise FileNotFoundError(f"--resume {run_dir}: no run is there (no config.yaml)")
+    for override in overrides:
+        if override.partition("=")[0] == "run_dir":
+            raise InputError(
+                f"{override}: a run is resumed in its own folder; accepted with --resume "
+                f"{run_dir}: any option but run_dir"
+            )
 
 
 def check_same_model(begun: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -78,6 +78,7 @@ def test_a_config_is_complete(load):
         "run_dir": "runs/a",
         "patience": None,
         "on_nonfinite": "stop",
+        "imports": [],
         "model": {
             "kind": "vit",
             "name": "tiny",

@@ -18,7 +18,7 @@ SOURCES = {"image": {"image": Images("image", {})}, "text": {"text": Texts("text
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(folders, "rank_zero_info", lines.append)
+    monkeypatch.setattr(folders, "tell", lines.append)
     return lines
 
 

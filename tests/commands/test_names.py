@@ -318,11 +318,11 @@ def test_a_run_that_is_stopped_tells_its_folder_in_printable_characters(
     assert_printable(message)
 
 
-def test_what_is_told_of_a_folder_is_printable(images, caplog):
+def test_what_is_told_of_a_folder_is_printable(images, capsys):
     (images / OUT).symlink_to(images / "data")
     DATAMODULES["image_folder"](root=str(images / OUT), image_size=32)
-    (record,) = [x for x in caplog.records if "val serves as test" in x.getMessage()]
-    assert record.getMessage().isprintable()
+    (line,) = [x for x in capsys.readouterr().err.split("\n") if "val serves as test" in x]
+    assert line.isprintable()
 
 
 # --------------------------------------------------------------------------------- TensorBoard

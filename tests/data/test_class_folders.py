@@ -25,7 +25,7 @@ def said(monkeypatch) -> list[str]:
     """The lines that are said about a data set."""
     lines = []
     for module in (folders, class_folders):
-        monkeypatch.setattr(module, "rank_zero_info", lines.append)
+        monkeypatch.setattr(module, "tell", lines.append)
     return lines
 
 

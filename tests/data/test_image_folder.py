@@ -53,7 +53,7 @@ def test_a_class_may_be_missing_in_val(root):
 
 def test_test_falls_back_to_val_and_says_so(root, monkeypatch):
     said = []
-    monkeypatch.setattr(image_folder_file, "rank_zero_info", said.append)
+    monkeypatch.setattr(image_folder_file, "tell", said.append)
     data = folder(root)
     assert data.test_dataset is data.val_dataset
     assert said == [f"{root / 'test'}: no such folder, so val serves as test"]

@@ -1,7 +1,5 @@
 """A new run begins from the weights of an earlier one, whose head is of the classes it names."""
 
-import logging
-
 import pytest
 import timm
 import torch
@@ -55,7 +53,7 @@ def test_weights_of_a_run_are_those_it_ended_with(tmp_path, old):
 
 
 @KINDS
-def test_the_head_follows_the_names_of_the_classes(tmp_path, old, data, caplog):
+def test_the_head_follows_the_names_of_the_classes(tmp_path, old, data, capsys):
     run_dir, options = old(data)
     trained = load(run_dir)["state_dict"]
     state = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
@@ -66,10 +64,11 @@ def test_the_head_follows_the_names_of_the_classes(tmp_path, old, data, caplog):
 
     state["hyper_parameters"]["class_names"] = ["fox", "cat", "dog"]  # as many others
     torch.save(state, tmp_path / "others.ckpt")
-    with caplog.at_level(logging.INFO):
-        found = fit(tmp_path / "others", options, f"model.weights={tmp_path / 'others.ckpt'}")
+    capsys.readouterr()
+    found = fit(tmp_path / "others", options, f"model.weights={tmp_path / 'others.ckpt'}")
     assert not any(torch.equal(row, other) for row in head_of(found) for other in head_of(trained))
-    (line,) = [r.getMessage() for r in caplog.records if "head is left out" in r.getMessage()]
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "head is left out" in line]
     assert "only here 'emu'; only there 'fox'" in line
     body = [name for name in trained if name.startswith("backbone.") and "head" not in name]
     body = [name for name in body if "classifier" not in name]
@@ -138,20 +137,19 @@ def folder(tmp_path):
     ],
 )
 def test_the_head_of_a_pretrained_text_model_follows_its_names(
-    tmp_path, folder, labels, order, told, caplog
+    tmp_path, folder, labels, order, told, capsys
 ):
     model, head = folder(labels)
     (tmp_path / "data").mkdir()
     options = text_table(tmp_path / "data", train=CLASSES, val=CLASSES)
     options = [option for option in options if "model.config" not in option]
     options += ["model.config=null", f"model.name={model}", f"data.tokenizer={model}"]
-    with caplog.at_level(logging.INFO):
-        found = fit(tmp_path / "new", options)["backbone.classifier.weight"]
+    found = fit(tmp_path / "new", options)["backbone.classifier.weight"]
     if order is None:
         assert not any(torch.equal(row, other) for row in found for other in head)
     else:
         assert torch.equal(found, head[order])
-    lines = [r.getMessage() for r in caplog.records if "the head is" in r.getMessage()]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "the head is" in line]
     assert len(lines) == (told is not None) and all(told in line for line in lines)
 
 

@@ -147,22 +147,22 @@ def test_the_largest_batch_has_the_last_of_the_added_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "is_told"), [(55, False), (5_000, True)])
-def test_many_more_embeddings_than_tokens_are_told(tmp_path, capsys, caplog, rows, is_told):
+def test_many_more_embeddings_than_tokens_are_told(tmp_path, capsys, rows, is_told):
     save_text_classifier(tmp_path, vocab_size=rows)
     assert vocabulary_size(tokenizer_of()) == 55
     explain_(tmp_path, "--output", str(tmp_path / "out"))
-    said = capsys.readouterr().err + caplog.text
+    said = capsys.readouterr().err
     assert ("the tokenizer has 55 tokens, and the model embeds 5000" in said) == is_told
 
 
-def test_padding_of_the_vocabulary_is_not_worth_a_word(tmp_path, capsys, caplog):
+def test_padding_of_the_vocabulary_is_not_worth_a_word(tmp_path, capsys):
     """Of 30,528 embeddings for BERT's 30,522 tokens, say."""
     tokenizer = tokenizer_of()
     tokenizer.add_tokens([f"w{i}" for i in range(945)])
     save_text_classifier(tmp_path, vocab_size=1008)
     tokenizer.save_pretrained(tmp_path)
     explain_(tmp_path, "--output", str(tmp_path / "out"))
-    assert "the model embeds" not in capsys.readouterr().err + caplog.text
+    assert "the model embeds" not in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------- long texts

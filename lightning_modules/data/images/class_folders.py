@@ -11,12 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from lightning_modules.data.folders import files_in, hidden, parted_by_ending
 from lightning_modules.data.images.files import IMAGE_ENDINGS
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import tell
 
 LAYOUT = f"root/train/<class>/<image> and root/val/<class>/<image> ({' '.join(IMAGE_ENDINGS)})"
 SAMPLES = f"images of a class ({' '.join(IMAGE_ENDINGS)})"
@@ -97,7 +95,7 @@ def find_masks(root: Path, splits: Mapping[str, Samples]) -> dict[str, dict[str,
         f"{len(masks[split])} of {len(samples)} samples of {split}"
         for split, samples in splits.items()
     ]
-    rank_zero_info(f"{one_line(root / 'masks')}: there are masks of {', '.join(counts)}")
+    tell(f"{root / 'masks'}: there are masks of {', '.join(counts)}")
     return masks
 
 

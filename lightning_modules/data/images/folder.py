@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
@@ -28,7 +27,7 @@ from lightning_modules.data.images.transforms import (
     seeded,
 )
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import counted, tell
 
 
 class TrainImages(Dataset):
@@ -182,7 +181,7 @@ class ImageFolderDataModule(ImageDataModule):
                 evaluated[split], more = find_samples(folder / split, self.class_names)
                 others += more
         if "test" not in evaluated:
-            rank_zero_info(f"{one_line(folder / 'test')}: no such folder, so val serves as test")
+            tell(f"{folder / 'test'}: no such folder, so val serves as test")
         say_left_out(folder, others, SAMPLES)
         masks = find_masks(folder, evaluated)
         datasets = {
@@ -191,3 +190,10 @@ class ImageFolderDataModule(ImageDataModule):
         }
         self.val_dataset = datasets["val"]
         self.test_dataset = datasets.get("test", self.val_dataset)
+
+    def annotated(self, dataset: EvalImages) -> str:
+        count = len(with_mask(dataset))
+        return counted(count, "mask") if count else ""
+
+    def example(self) -> list[str]:
+        return ["--input", self.test_dataset.samples[0][0]]

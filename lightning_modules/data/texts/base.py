@@ -1,6 +1,7 @@
 """What the text data sets share: their items, the order of their batches, their tokenizer."""
 
 import itertools
+import textwrap
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,8 +14,10 @@ from lightning_modules.data.texts.tokenizers import (
     tokenizer_from_config,
     train_tokenizer,
 )
+from lightning_modules.utils.terminal import counted
 
 POOL = 50  # batches whose texts are sorted by length together
+EXAMPLE = 100  # characters of a text in a command
 
 
 class TextItems(Dataset):
@@ -150,6 +153,15 @@ class TextDataModule(DataModule):
             mine = ("tokenizer", "special_tokens")
             self.input_config = self.input_config | {name: input_config[name] for name in mine}
             self._make_collator()
+
+    def annotated(self, dataset: TextItems) -> str:
+        count = sum(bool(item["rationale"]) for item in dataset.items)
+        return counted(count, "rationale") if count else ""
+
+    def example(self) -> list[str]:
+        plain = (item["text"] for item in self.test_dataset.items if item["text"][:1].isalnum())
+        text = next(plain, "TEXT")
+        return ["--text", textwrap.shorten(text, EXAMPLE, placeholder="") or text[:EXAMPLE]]
 
     def train_sampler(self) -> LengthSampler:
         """The order of the training texts: in batches of similar length."""

@@ -3,12 +3,10 @@
 import re
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.files import read_lines
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
+from lightning_modules.utils.terminal import tell
 
 ACCEPTED = "trees like (3 (2 A) (3 (4 great) (2 film))), labels from 0 to 4, one a line"
 # The files have stray spaces, and no-break spaces within words.
@@ -109,5 +107,5 @@ class SSTDataModule(TextDataModule):
             self.test_dataset = TextItems(read_trees(folder / "test.txt"))
         else:
             self.test_dataset = self.val_dataset
-            rank_zero_info(f"{one_line(folder / 'test.txt')}: no such file, so dev serves as test")
+            tell(f"{folder / 'test.txt'}: no such file, so dev serves as test")
         self.make_inputs(tokenizer, vocab_size, max_length)

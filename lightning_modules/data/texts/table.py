@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from lightning_modules.data.base import check_option
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.terminal import tell
 
 DIALECTS = {
     ".csv": {"dialect": csv.excel},
@@ -186,7 +185,7 @@ class TextTableDataModule(TextDataModule):
         self.val_dataset = TextItems(number_labels(val_rows, self.class_names))
         if test is None:
             self.test_dataset = self.val_dataset
-            rank_zero_info("test is null, so val serves as test")
+            tell("test is null, so val serves as test")
         else:
             test_rows = read_table("test", test, *columns)
             self.test_dataset = TextItems(number_labels(test_rows, self.class_names))

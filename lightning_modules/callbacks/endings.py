@@ -1,0 +1,108 @@
+"""How a run ends, in words: what it has come to, where all of it lies, and how to go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from lightning_modules.callbacks.metrics_table import MetricsTable
+from lightning_modules.callbacks.terminal import say_fact
+from lightning_modules.data.base import DataModule
+from lightning_modules.models.classifier import Classifier, schedule
+from lightning_modules.utils.cli import import_options
+from lightning_modules.utils.names import printable, tag
+from lightning_modules.utils.terminal import console, say, tell
+
+CLASSES = 10  # rows of the test table: of all classes, or of the lowest
+
+
+@rank_zero_only
+def print_end(
+    config: DictConfig, data: DataModule, trainer: Trainer, metrics: Mapping[str, float]
+) -> None:
+    """The best epoch, the test table, where everything lies, and how to explain with the run.
+
+    ``metrics``: of the test; empty where there was none.
+    """
+    run_dir, trial = Path(config.run_dir), config.trainer.get("fast_dev_run")
+    best = best_epoch(trainer)
+    if best is not None and not trial:
+        say_fact("best", f"epoch {best['epoch']}, val accuracy {best['val/accuracy']:.3f}")
+    if metrics:
+        console().print(test_table(metrics, data))
+    if trial:
+        say_fact("trial", "ended, and nothing is kept")
+        return
+    names = ("best.ckpt", "last.ckpt")
+    files = [path for name in names if (path := run_dir / "checkpoints" / name).is_file()]
+    say_fact("checkpoint", str(files[0]) if files else "none")
+    if any((run_dir / "explanations").glob("*.png")):
+        say_fact("pictures", str(run_dir / "explanations"))
+    if files:
+        say_fact("explain", explain_command(config, data))
+
+
+def best_epoch(trainer: Trainer) -> Mapping[str, float] | None:
+    """The metrics of the first epoch with the highest accuracy; None where nothing is validated."""
+    rows = [row for x in trainer.callbacks if isinstance(x, MetricsTable) for row in x.rows]
+    measured = [row for row in rows if "val/accuracy" in row]
+    return max(measured, key=lambda row: row["val/accuracy"], default=None)
+
+
+def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
+    """Figures of the test in columns; the first row is of all samples, the others of classes."""
+    figures = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
+    figures = {name.replace("_", " "): figures[name] for name in sorted(figures)}
+    by_tag = {f"test_class_accuracy/{tag(name)}": name for name in data.class_names}
+    lowest = sorted((x, by_tag[n]) for n, x in metrics.items() if n in by_tag)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("test", min_width=10)
+    for name in figures:
+        table.add_column(name, justify="right")
+    table.add_row(f"all {len(data.test_dataset):,}", *(f"{x:.3f}" for x in figures.values()))
+    for accuracy, name in lowest[:CLASSES]:
+        table.add_row(f"class {printable(name):.60}", f"{accuracy:.3f}")
+    if len(lowest) > CLASSES:
+        table.add_row(f"the lowest {CLASSES} of {len(lowest):,} classes")
+    return table
+
+
+def explain_command(config: DictConfig, data: DataModule) -> str:
+    """The command that explains a sample with the run's checkpoint."""
+    words = ["--checkpoint", config.run_dir, *data.example()]
+    return " ".join(["python explain.py", *import_options(config.imports), shlex.join(words)])
+
+
+def how_to_carry_on(config: DictConfig) -> str:
+    """To be added to why a run has ended, if there is one by now."""
+    begun = (Path(config.run_dir) / "config.yaml").is_file()
+    if not begun or config.trainer.get("fast_dev_run"):
+        return ""
+    words = ["python train.py", *import_options(config.imports), "--resume"]
+    return f"; to carry on: {' '.join(words)} {shlex.quote(config.run_dir)}"
+
+
+def stopped(config: DictConfig) -> NoReturn:
+    """Say that a person has stopped the run, and how to carry on; exit code 130."""
+    tell(f"train.py: stopped{how_to_carry_on(config)}")
+    raise SystemExit(130) from None
+
+
+@rank_zero_only
+def print_early_end(config: DictConfig, model: Classifier, reason: str) -> None:
+    """The last line of a run whose learning rate has not fallen to its end."""
+    option = f"{reason}={OmegaConf.select(config, reason)}"
+    more = {"trainer.max_steps": " trainer.max_steps=MORE", "patience": " patience=MORE"}
+    progress = model.progress()
+    say(
+        f"{option} ended the run at {progress:.0%} of its training, with the learning rate at "
+        f"{schedule(progress, model.hparams.warmup):.0%} of its peak"
+        f"{how_to_carry_on(config)}{more.get(reason, '')}"
+    )
