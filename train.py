@@ -40,16 +40,12 @@ from lightning_modules.callbacks import (
     UnfinishedEpoch,
 )
 from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.data.base import check_option
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.models.classifier import Classifier, schedule
 from lightning_modules.models.fit_checks import (
-    MODEL_RANGES,
-    TRAINER_RANGES,
     check_goes_on,
     check_model_options,
-    check_ranges,
 )
 from lightning_modules.models.run_folder import (
     check_same_model,
@@ -220,14 +216,11 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
 def build(config: DictConfig, checkpoint: Path | None):
     """Data, classifier and trainer of an experiment."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    check_option("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
     trainer_options = OmegaConf.to_container(config.trainer)
-    check_ranges("trainer", trainer_options, TRAINER_RANGES)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
-    check_ranges("model", model_options, MODEL_RANGES)
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is None:
         check_model_options(model_options.get("model_options"))

@@ -15,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_modules.data.base import check_option
+from lightning_modules.utils.options import check_option
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Why a run stops. Of several processes with different reasons all take the last of them.

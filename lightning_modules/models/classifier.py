@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import lightning
 import numpy as np
@@ -17,6 +17,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 import relprop
 from lightning_modules.utils.errors import InputError, blamed_on
 from lightning_modules.utils.names import tag
+from lightning_modules.utils.options import NotNegative, Range, Seed
+from relprop.registry import Registry
 
 WARMUP_START = 0.01  # of the peak learning rate
 
@@ -31,23 +33,63 @@ def schedule(progress: float, warmup: float) -> float:
     return (1 + math.cos(math.pi * min(1, (progress - warmup) / max(1 - warmup, 1e-9)))) / 2
 
 
+class Classifiers(Registry[type["Classifier"]]):
+    """Classifiers by the name that configs and checkpoints give them."""
+
+    def add(self, name: str, thing: type[Classifier], source: Callable) -> None:
+        super().add(name, thing, source)
+        thing.kind = name
+
+
+CLASSIFIERS = Classifiers("model")
+
+
 class Classifier(lightning.LightningModule):
     """Fine-tunes a backbone and explains its decisions.
 
     A subclass sets ``self.backbone``, which stays its library's own model, and says what of a
     batch goes into it (:meth:`inputs`) and how its parameters are grouped
-    (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
-    with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
-    ``label_smoothing``.
+    (:meth:`parameter_groups`). It declares the arguments of its own and those whose defaults it
+    changes, and hands ``**options`` on. All arguments become hyper-parameters, and are plain values
+    so that checkpoints load with ``weights_only=True``.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: how the data were made into inputs; kept with the checkpoint.
+        freeze_backbone: train the classification head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases, norms, class token and position embeddings.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: share of a label that is spread over all classes.
+        seed: of all that is random in training: dropout, drop path, mixup.
     """
 
     kind: str  # its name in CLASSIFIERS
+    not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
     activation: str | None = "softmax"  # a key of results.ACTIVATIONS
     fewest_classes = 2
 
-    def __init__(self, classes: int) -> None:
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        *,
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: NotNegative = 1e-3,
+        warmup: Annotated[float, Range(0, 1)] = 0.1,
+        weight_decay: NotNegative = 0.05,
+        layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0,
+        label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
+        seed: Seed = 0,
+    ) -> None:
         super().__init__()
+        # Of all constructors on the way here; config.yaml has them for the logger.
+        self.save_hyperparameters(ignore=self.not_kept, logger=False)
+        classes = len(class_names)
         if classes < self.fewest_classes:
             raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
         if classes < 2:  # it was trained elsewhere, and is neither trained nor scored
