@@ -39,7 +39,6 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.stops import sigterm_as_ctrl_c
 from lightning_modules.callbacks.terminal import EpochBar, Terminal
 from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.data.base import check_option
 from lightning_modules.models import fit_checks, run_folder
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
@@ -140,14 +139,11 @@ def run(config: DictConfig, checkpoint: Path | None) -> None:
 
 def build(config: DictConfig, checkpoint: Path | None):
     """Data, classifier and trainer of an experiment."""
-    check_option("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
     trainer_options = OmegaConf.to_container(config.trainer)
-    fit_checks.check_ranges("trainer", trainer_options, fit_checks.TRAINER_RANGES)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
-    fit_checks.check_ranges("model", model_options, fit_checks.MODEL_RANGES)
     state = {"global_step": 0, "without_sources": {}}
     if checkpoint is None:
         fit_checks.check_model_options(model_options.get("model_options"))

@@ -19,15 +19,15 @@ from torch.utils.data import Subset
 
 import relprop
 from lightning_modules.callbacks.watch import Report, Watch
-from lightning_modules.data.base import check_option
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
+from lightning_modules.utils.options import Checked, Count, Seed
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
-class RelevanceTracker(Callback):
+class RelevanceTracker(Checked, Callback):
     """Logs relevance maps of validation samples, in pictures and in numbers, each epoch.
 
     It watches the same samples in every epoch: ``seed`` draws them from the validation set. Tags:
@@ -63,22 +63,14 @@ class RelevanceTracker(Callback):
     def __init__(
         self,
         run_dir: str,
-        samples: int = 32,
-        every_n_epochs: int = 1,
+        samples: Count = 32,
+        every_n_epochs: Count = 1,
         method: str = "transformer_attribution",
         start_layer: int = 0,
         protocols: list[str] | None = None,
-        protocols_every_n_epochs: int = 5,
-        seed: int = 0,
+        protocols_every_n_epochs: Count = 5,
+        seed: Seed = 0,
     ) -> None:
-        for name, value in (
-            ("samples", samples),
-            ("every_n_epochs", every_n_epochs),
-            ("protocols_every_n_epochs", protocols_every_n_epochs),
-        ):
-            if value < 1:
-                raise ValueError(f"tracker.{name} is {value}; accepted: 1 or more")
-        check_option("tracker.seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
         self.protocols = protocols or []
         self.protocols_every_n_epochs = protocols_every_n_epochs
         for name in self.protocols:

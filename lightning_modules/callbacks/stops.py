@@ -15,7 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from lightning_modules.data.base import check_option
+from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

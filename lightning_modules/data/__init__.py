@@ -1,6 +1,6 @@
 """The data sets, by the name that a config gives them."""
 
-from lightning_modules.data.base import DataModule, EpochSampler, ImageDataModule
+from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
 from lightning_modules.data.images.digits import DigitsDataModule
 from lightning_modules.data.images.folder import ImageFolderDataModule
 from lightning_modules.data.images.imagenet import (
@@ -15,18 +15,6 @@ from lightning_modules.data.texts.reviews import ReviewsDataModule
 from lightning_modules.data.texts.sst import SSTDataModule
 from lightning_modules.data.texts.table import TextTableDataModule
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config
-
-DATAMODULES: dict[str, type[DataModule]] = {
-    "digits": DigitsDataModule,
-    "image_folder": ImageFolderDataModule,
-    "imagenet": ImageNetDataModule,
-    "imagenet_segmentation": ImageNetSegmentationDataModule,
-    "pets": PetsDataModule,
-    "reviews": ReviewsDataModule,
-    "text_table": TextTableDataModule,
-    "sst": SSTDataModule,
-    "eraser": EraserDataModule,
-}
 
 __all__ = [
     "DATAMODULES",

@@ -1,19 +1,16 @@
 """What all data sets share: the order of the samples, and their loaders."""
 
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import lightning
 import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_modules.utils.options import Checked, Count, Range, Seed
 from lightning_modules.utils.terminal import counted
-
-
-def check_option(name: str, value: object, valid: bool, accepted: str) -> None:
-    """Raises a ValueError that names the option, its value and what is accepted, unless `valid`."""
-    if not valid:
-        raise ValueError(f"{name}={value!r} is not accepted: {name} must be {accepted}")
+from relprop.registry import Registry
 
 
 def epoch_and_index(key: int | tuple[int, int]) -> tuple[int, int]:
@@ -94,8 +91,11 @@ class TrainLoader(DataLoader):
             yield batch
 
 
-class DataModule(lightning.LightningDataModule):
+class DataModule(Checked, lightning.LightningDataModule):
     """A data set with train, val and test splits, and their loaders.
+
+    A subclass declares the arguments of its own and those whose defaults it changes, and hands
+    ``**options`` on. Registered in ``DATAMODULES``, a config finds it by its name.
 
     The subclass's constructor sets the attributes below, so that a model can be built to fit the
     data (number of classes, size of the input) before a Trainer exists.
@@ -124,11 +124,13 @@ class DataModule(lightning.LightningDataModule):
     test_dataset: Dataset
     collate: Callable[[list[dict]], dict] | None = None
 
-    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+    def __init__(
+        self,
+        batch_size: Count = 32,
+        num_workers: Annotated[int, Range(0)] = 0,
+        seed: Seed = 0,
+    ) -> None:
         super().__init__()
-        check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
-        check_option("num_workers", num_workers, num_workers >= 0, "at least 0")
-        check_option("data.seed", seed, 0 <= seed < 2**32, "from 0 to 2**32 - 1")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -177,6 +179,9 @@ class DataModule(lightning.LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
             **options,
         )
+
+
+DATAMODULES: Registry[type[DataModule]] = Registry("data set")
 
 
 class ImageDataModule(DataModule):

@@ -17,17 +17,19 @@ from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.bert_backbone import create_backbone, in_words, load_weights
-from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.classifier import CLASSIFIERS, Classifier
+from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+@CLASSIFIERS.register("bert")
 class BertClassifier(Classifier):
     """A Hugging Face sequence classifier, fine-tuned or trained from scratch.
 
     Args:
-        class_names: the classes, in the order of their labels.
-        input_config: tokenizer and ``max_length``, as plain values; kept with the checkpoint.
+        class_names: see :class:`Classifier`.
+        input_config: tokenizer, ``max_length`` and ``overlap``, as plain values.
         name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``, or
             ``package:NAME/FOLDER`` for a folder of an installed Python package.
         config: or a Hugging Face configuration to train from scratch, with its ``model_type``
@@ -35,20 +37,12 @@ class BertClassifier(Classifier):
         weights: begin with those of a run's folder or of one of its checkpoints; a head of other
             classes is left out.
         attention: ``sdpa`` or ``eager``; explanations are the same.
-        freeze_backbone: train the classification head alone.
-        compile: ``torch.compile`` the backbone for training.
-        lr: peak learning rate.
-        warmup: share of all steps in which it rises.
-        weight_decay: none on biases and norms.
-        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
-        label_smoothing: 0 to 1.
-        seed: of dropout.
+        options: those of :class:`Classifier`.
 
     Batches are those of :class:`~lightning_modules.data.texts.batches.TextCollator`. The logits of
     a text in several windows are the mean of theirs, and all windows are explained for one class.
     """
 
-    kind = "bert"
     no_sources = {"name": None, "weights": None}
 
     def __init__(
@@ -59,24 +53,19 @@ class BertClassifier(Classifier):
         config: dict[str, Any] | None = None,
         weights: str | None = None,
         attention: str = "sdpa",
-        freeze_backbone: bool = False,
-        compile: bool = False,
-        lr: float = 2e-5,
-        warmup: float = 0.1,
-        weight_decay: float = 0.01,
-        layer_decay: float = 1.0,
-        label_smoothing: float = 0.0,
-        seed: int = 0,
+        *,
+        lr: NotNegative = 2e-5,
+        weight_decay: NotNegative = 0.01,
+        **options,
     ) -> None:
-        super().__init__(len(class_names))
-        self.save_hyperparameters(logger=False)  # config.yaml has them
+        super().__init__(class_names, input_config, lr=lr, weight_decay=weight_decay, **options)
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
         if weights is not None:
             load_weights(self.backbone, weights, class_names, input_config)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
-        if freeze_backbone:
+        if self.hparams.freeze_backbone:
             self.backbone.base_model.requires_grad_(False)
-        if compile:
+        if self.hparams.compile:
             self.backbone.compile()
 
     @cached_property

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lightning_modules.data.base import check_option
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config, vocabulary_size
 from lightning_modules.models.class_names import are_names, are_same
 from lightning_modules.models.hf_checks import check_keys, check_vocabulary
 from lightning_modules.models.initial_weights import Weights, load_into, read_weights, with_head_for
 from lightning_modules.utils.errors import InputError, blamed_on
 from lightning_modules.utils.hub import locate
+from lightning_modules.utils.options import check_option
 
 
 def in_words(name: str | None, config: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN, load_data
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError, blamed_on
-from relprop.errors import UnknownName
+from lightning_modules.utils.options import arguments
 
 PARTS = {"state_dict": dict, "hyper_parameters": dict}  # what a classifier is made of
 PARTS_TO_RESUME = PARTS | {
@@ -30,16 +30,14 @@ def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict
     Raises:
         InputError: the file is broken, of another program, or would run code; or one of the
             ``parts`` is not there.
-        UnknownName: no such kind of classifier is registered.
+        UnknownName: its model is of a kind that is not registered.
     """
     accepted = f"accepted: {WRITTEN_BY_TRAIN}"
     state = load_data(checkpoint, accepted)
     kind = state.get("kind") if isinstance(state, dict) else None
     if not isinstance(kind, str):
         raise InputError(f"{checkpoint}: it is of another program; {accepted}")
-    if kind not in CLASSIFIERS:
-        known = ", ".join(CLASSIFIERS)
-        raise UnknownName(f"{checkpoint}: the classifier is of kind {kind!r}; accepted: {known}")
+    CLASSIFIERS.find(kind, f"{checkpoint}: its model is of the kind {kind!r}")
     for name, type_ in parts.items():
         if not isinstance(state.get(name), type_):
             problem = f"it is broken ({name} is missing, or no {type_.__name__})"
@@ -49,10 +47,12 @@ def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict
 
 def load_classifier(checkpoint: Path) -> Classifier:
     """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
-    cls = CLASSIFIERS[read_checkpoint(checkpoint)["kind"]]
+    state = read_checkpoint(checkpoint)
+    cls = CLASSIFIERS[state["kind"]]
+    known = arguments(cls)  # other versions have others
+    options = {name: x for name, x in state["hyper_parameters"].items() if name in known}
     with blamed_on(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
-        module = cls.load_from_checkpoint(
-            checkpoint, map_location="cpu", weights_only=True, **cls.no_sources
-        ).eval()
-        module.check_inputs()
+        module = cls(**options | cls.no_sources)
+        module.load_state_dict(state["state_dict"])
+        module.eval().check_inputs()
     return module

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import lightning
 import numpy as np
@@ -14,10 +14,11 @@ from torch import Tensor, optim
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-import relprop
-from lightning_modules.modalities import Explained, Modality
+from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.utils.errors import InputError, blamed_on
 from lightning_modules.utils.names import tag
+from lightning_modules.utils.options import NotNegative, Range, Seed
+from relprop.registry import Registry
 
 WARMUP_START = 0.01  # of the peak learning rate
 
@@ -32,23 +33,63 @@ def schedule(progress: float, warmup: float) -> float:
     return (1 + math.cos(math.pi * min(1, (progress - warmup) / max(1 - warmup, 1e-9)))) / 2
 
 
-class Classifier(lightning.LightningModule):
+class Classifiers(Registry[type["Classifier"]]):
+    """Classifiers by the name that configs and checkpoints give them."""
+
+    def add(self, name: str, thing: type[Classifier], source: Callable) -> None:
+        super().add(name, thing, source)
+        thing.kind = name
+
+
+CLASSIFIERS = Classifiers("model")
+
+
+class Classifier(ExplainingModule):
     """Fine-tunes a backbone and explains its decisions.
 
-    A subclass sets ``self.backbone``, which stays its library's own model, and says what of a
-    batch goes into it (:meth:`inputs`) and how its parameters are grouped
-    (:meth:`parameter_groups`). Its hyper-parameters, all plain values so that checkpoints load
-    with ``weights_only=True``, include ``class_names``, ``seed``, ``lr``, ``warmup`` and
-    ``label_smoothing``.
+    A subclass sets ``self.backbone``, which stays its library's own model, and says what its
+    samples are made of (:attr:`sources`), what of a batch goes into the backbone (:meth:`inputs`)
+    and how its parameters are grouped (:meth:`parameter_groups`). It declares the arguments of its own and those whose defaults it
+    changes, and hands ``**options`` on. All arguments become hyper-parameters, and are plain values
+    so that checkpoints load with ``weights_only=True``.
+
+    Args:
+        class_names: the classes, in the order of their labels.
+        input_config: how the data were made into inputs; kept with the checkpoint.
+        freeze_backbone: train the classification head alone.
+        compile: ``torch.compile`` the backbone for training.
+        lr: peak learning rate.
+        warmup: share of all steps in which it rises.
+        weight_decay: none on biases, norms, class token and position embeddings.
+        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
+        label_smoothing: share of a label that is spread over all classes.
+        seed: of all that is random in training: dropout, drop path, mixup.
     """
 
     kind: str  # its name in CLASSIFIERS
+    not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
     activation: str | None = "softmax"  # a key of results.ACTIVATIONS
     fewest_classes = 2
 
-    def __init__(self, classes: int) -> None:
+    def __init__(
+        self,
+        class_names: list[str],
+        input_config: dict[str, Any],
+        *,
+        freeze_backbone: bool = False,
+        compile: bool = False,
+        lr: NotNegative = 1e-3,
+        warmup: Annotated[float, Range(0, 1)] = 0.1,
+        weight_decay: NotNegative = 0.05,
+        layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0,
+        label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
+        seed: Seed = 0,
+    ) -> None:
         super().__init__()
+        # Of all constructors on the way here; config.yaml has them for the logger.
+        self.save_hyperparameters(ignore=self.not_kept, logger=False)
+        classes = len(class_names)
         if classes < self.fewest_classes:
             raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
         if classes < 2:  # it was trained elsewhere, and is neither trained nor scored
@@ -65,17 +106,8 @@ class Classifier(lightning.LightningModule):
 
     # ---------------------------------------------------------------- what a subclass fills in
 
-    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        """What the backbone is called with."""
-        raise NotImplementedError
-
     def parameter_groups(self) -> list[dict]:
         """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
-        raise NotImplementedError
-
-    @property
-    def sources(self) -> dict[str, Modality]:
-        """The sources of a sample by name, as its picture, each with its modality."""
         raise NotImplementedError
 
     def largest_batch(self) -> dict[str, Any]:
@@ -94,26 +126,6 @@ class Classifier(lightning.LightningModule):
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------- inputs
-
-    def prepare(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """A batch, on the module's device, of what a person has: pictures, or texts.
-
-        Of several sources each input is a mapping with the content of each.
-        """
-        batch = {}
-        for name, modality in self.sources.items():
-            contents = [x[name] if isinstance(x, Mapping) else x for x in inputs]
-            batch |= modality.batch(contents)
-        return self.transfer_batch_to_device(batch, self.device, 0)
-
-    def blank(self, inputs: Tensor) -> Tensor:
-        """Inputs that show nothing, for :meth:`inputs` of one source; zeros for those of several.
-
-        Of a shape that can be expanded to that of ``inputs``.
-        """
-        modalities = list(self.sources.values())
-        blank = modalities[0].blank(inputs) if len(modalities) == 1 else 0.0
-        return torch.as_tensor(blank).to(inputs)
 
     def check_inputs(self) -> None:
         """Whether the backbone takes what the data bring: one sample, once, in evaluation.
@@ -255,82 +267,6 @@ class Classifier(lightning.LightningModule):
         """Steps that the schedule spans where ``trainer.max_epochs`` is -1; -1 is no end."""
         stops = (getattr(callback, "max_steps", -1) for callback in self.trainer.callbacks)
         return max(self.trainer.max_steps, *stops, -1)
-
-    # ------------------------------------------------------------------------- explanations
-
-    def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
-        """One recorded forward pass, for several methods or classes."""
-        return relprop.record(self.backbone, self.inputs(batch))
-
-    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits [B, C] of the samples of a recorded batch."""
-        return trace.logits
-
-    def per_row(self, values: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Values of the samples, [B], as values of the rows that the backbone is given."""
-        return values
-
-    def explain_sources(
-        self,
-        trace: relprop.Trace,
-        batch: Mapping[str, Any],
-        targets: Sequence[int | Tensor | None],
-        method: str = "transformer_attribution",
-        **options,
-    ) -> list[dict[str, Explained]]:
-        """For each of ``targets`` the relevance of every source, from a recording of the batch.
-
-        ``method`` and ``options`` are those of :func:`relprop.explain_trace`.
-        """
-        found = relprop.explain_classes(trace, targets, method, **options)
-        return [self.by_source(batch, explanation) for explanation in found]
-
-    def by_source(
-        self, batch: Mapping[str, Any], explanation: relprop.Explanation
-    ) -> dict[str, Explained]:
-        """An explanation of the engine's as that of each source.
-
-        A classifier of several sources overrides it, and cuts the explanation up.
-        """
-        ((name, modality),) = self.sources.items()
-        return {name: modality.explained(batch, explanation)}
-
-    def explain_classes(
-        self,
-        trace: relprop.Trace,
-        batch: Mapping[str, Any],
-        targets: Sequence[int | Tensor | None],
-        method: str = "transformer_attribution",
-        **options,
-    ) -> list[Explained | dict[str, Explained]]:
-        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
-        found = self.explain_sources(trace, batch, targets, method, **options)
-        return [x if len(x) > 1 else next(iter(x.values())) for x in found]
-
-    def explain_trace(
-        self,
-        trace: relprop.Trace,
-        batch: Mapping[str, Any],
-        target: int | Tensor | None = None,
-        method: str = "transformer_attribution",
-        **options,
-    ) -> Explained | dict[str, Explained]:
-        """As :meth:`explain`, from a recording of the same batch."""
-        return self.explain_classes(trace, batch, [target], method, **options)[0]
-
-    def explain(
-        self,
-        batch: Mapping[str, Any],
-        target: int | Tensor | None = None,
-        method: str = "transformer_attribution",
-        **options,
-    ) -> Explained | dict[str, Explained]:
-        """The relevance behind each decision; of several sources, by name.
-
-        ``target``, ``method`` and ``options`` are those of :func:`relprop.explain_trace`.
-        """
-        relprop.check_method(method, options)
-        return self.explain_trace(self.record(batch), batch, target, method, **options)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_modules.data.base import check_option
 from lightning_modules.models import class_names
 from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError, blamed_on
-
-MODEL_RANGES = {  # whether a value is in it, and in words
-    "lr": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "warmup": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "label_smoothing": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "mixup": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "cutmix": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
-}
-TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
-    "accumulate_grad_batches": (lambda value: value >= 1, "at least 1"),
-    "check_val_every_n_epoch": (lambda value: value >= 1, "at least 1, or null"),
-    "gradient_clip_val": (lambda value: value >= 0, "at least 0, or null"),
-    "val_check_interval": (
-        lambda value: not isinstance(value, (int, float)) or value > 0,  # or a length of time
-        "above 0, or null",
-    ),
-}
-
-
-def check_ranges(section: str, options: Mapping[str, Any], ranges: Mapping[str, tuple]) -> None:
-    """Raises a ValueError that names the first option that is out of its range."""
-    for name, (valid, accepted) in ranges.items():
-        value = options.get(name)
-        if value is not None:
-            check_option(f"{section}.{name}", value, valid(value), accepted)
 
 
 def check_model_options(options: Mapping[str, Any] | None) -> None:

@@ -21,7 +21,6 @@ from transformers import (
 
 from lightning_modules.data.texts.tokenizers import input_config_of, read_tokenizer
 from lightning_modules.models.bert import BertClassifier
-from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.hf_checks import check_vocabulary, positions_of
 from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
 from lightning_modules.utils.errors import InputError, blamed_on, said
@@ -52,6 +51,7 @@ class PublishedBert(BertClassifier):
     """
 
     fewest_classes = 1
+    not_kept = ("backbone", "activation")
 
     def __init__(
         self,
@@ -60,9 +60,7 @@ class PublishedBert(BertClassifier):
         backbone: PreTrainedModel,
         activation: str | None,
     ) -> None:
-        Classifier.__init__(self, len(class_names))
-        kept = {"class_names": class_names, "input_config": input_config}
-        self.save_hyperparameters(kept, logger=False)
+        super(BertClassifier, self).__init__(class_names, input_config)  # it would make one
         self.backbone = backbone
         self.activation = activation
 

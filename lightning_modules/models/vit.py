@@ -22,37 +22,31 @@ from lightning_modules.data.images.imagenet import imagenet_names
 from lightning_modules.modalities import Images
 from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.class_names import are_same
-from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
 from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.options import NotNegative
 
 
+@CLASSIFIERS.register("vit")
 class ViTClassifier(Classifier):
     """A timm ViT or DeiT, trained from scratch, from timm's weights, or from a file of weights.
 
     Args:
-        class_names: the classes, in the order of their labels.
-        input_config: how pictures were made into inputs, in timm's words (``input_size``, ``mean``,
-            ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``); kept with the checkpoint.
+        class_names: see :class:`Classifier`.
+        input_config: in timm's words (``input_size``, ``mean``, ``std``, ``interpolation``,
+            ``crop_pct``, ``crop_mode``).
         name: a timm model, e.g. ``deit_small_patch16_224``.
         pretrained: start from timm's weights for it, from the model hub.
         weights: or from a file of weights (``.safetensors``, ``.pth``), a run's folder or one of
             its checkpoints; a head of other classes is left out.
         model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
-        freeze_backbone: train the head alone.
-        compile: ``torch.compile`` the backbone for training.
-        lr: peak learning rate.
-        warmup: share of all steps in which it rises.
-        weight_decay: none on biases, norms, class token and position embeddings.
-        layer_decay: factor of the learning rate from each block to the one below; 1 is none.
-        label_smoothing: 0 to 1.
         mixup, cutmix: alpha of their Beta distributions; 0 is off.
-        seed: of dropout, drop path and mixup.
+        options: those of :class:`Classifier`.
 
     Batches hold ``image`` [B, 3, H, W] and ``label`` [B].
     """
 
-    kind = "vit"
     no_sources = {"pretrained": False, "weights": None}
 
     def __init__(
@@ -63,19 +57,12 @@ class ViTClassifier(Classifier):
         pretrained: bool = False,
         weights: str | None = None,
         model_options: dict[str, Any] | None = None,
-        freeze_backbone: bool = False,
-        compile: bool = False,
-        lr: float = 1e-3,
-        warmup: float = 0.1,
-        weight_decay: float = 0.05,
-        layer_decay: float = 1.0,
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        seed: int = 0,
+        *,
+        mixup: NotNegative = 0.0,
+        cutmix: NotNegative = 0.0,
+        **options,
     ) -> None:
-        super().__init__(len(class_names))
-        self.save_hyperparameters(logger=False)  # config.yaml has them
+        super().__init__(class_names, input_config, **options)
         size = tuple(input_config["input_size"][-2:])
         self.backbone = create_backbone(
             name, len(class_names), pretrained, model_options or {}, size
@@ -84,17 +71,16 @@ class ViTClassifier(Classifier):
             self.backbone.reset_classifier(len(class_names))
         if weights is not None:
             load_weights(self.backbone, weights, class_names)
-        if freeze_backbone:
+        if self.hparams.freeze_backbone:
             self.backbone.requires_grad_(False)
             for head in heads_of(self.backbone).values():
                 head.requires_grad_(True)
-        if compile:
+        if self.hparams.compile:
             self.backbone.compile()
         self.mix = None
         if mixup > 0 or cutmix > 0:
-            self.mix = Mixup(
-                mixup, cutmix, label_smoothing=label_smoothing, num_classes=len(class_names)
-            )
+            smoothing = self.hparams.label_smoothing
+            self.mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=len(class_names))
 
     @cached_property
     def sources(self) -> dict[str, Images]:

@@ -32,23 +32,23 @@ def assert_says(message: str, named: str) -> None:
 # ------------------------------------------------------------------------------------ new runs
 
 DIGITS = [  # options, and what the line has to say
-    ("seed=-1", "seed=-1 | from 0 to"),
-    ("data.seed=-1", "data.seed=-1 | from 0 to"),
-    ("model.seed=-1", "model.seed=-1 | from 0 to"),
-    ("tracker.seed=-1", "tracker.seed=-1 | from 0 to"),
+    ("seed=-1", "seed: -1 | int from 0 to"),
+    ("data.seed=-1", "data.seed: -1 | int from 0 to"),
+    ("model.seed=-1", "model.seed: -1 | int from 0 to"),
+    ("tracker.seed=-1", "tracker.seed: -1 | int from 0 to"),
     # What is optimised.
-    ("model.lr=-1", "model.lr=-1.0 | at least 0"),
-    ("model.lr=.nan", "model.lr=nan | at least 0"),
-    ("model.lr=.inf", "model.lr=inf | finite"),
-    ("model.label_smoothing=2", "model.label_smoothing=2.0 | from 0 to 1"),
-    ("model.label_smoothing=-0.1", "model.label_smoothing=-0.1 | from 0 to 1"),
-    ("model.mixup=-1", "model.mixup=-1.0 | at least 0"),
-    ("model.cutmix=.inf", "model.cutmix=inf | finite"),
-    ("model.warmup=2", "model.warmup=2.0 | from 0 to 1"),
-    ("model.warmup=-1", "model.warmup=-1.0 | from 0 to 1"),
-    ("model.layer_decay=0", "model.layer_decay=0.0 | above 0"),
-    ("model.layer_decay=-1", "model.layer_decay=-1.0 | above 0"),
-    ("model.weight_decay=-1", "model.weight_decay=-1.0 | at least 0"),
+    ("model.lr=-1", "model.lr: -1 is not accepted | at least 0"),
+    ("model.lr=.nan", "model.lr: NaN is not accepted | at least 0"),
+    ("model.lr=.inf", "model.lr: Infinity is not accepted | finite"),
+    ("model.label_smoothing=2", "model.label_smoothing: 2 is not accepted | from 0 to 1"),
+    ("model.label_smoothing=-0.1", "model.label_smoothing: -0.1 is not accepted | from 0 to 1"),
+    ("model.mixup=-1", "model.mixup: -1 is not accepted | at least 0"),
+    ("model.cutmix=.inf", "model.cutmix: Infinity is not accepted | finite"),
+    ("model.warmup=2", "model.warmup: 2 is not accepted | from 0 to 1"),
+    ("model.warmup=-1", "model.warmup: -1 is not accepted | from 0 to 1"),
+    ("model.layer_decay=0", "model.layer_decay: 0 is not accepted | above 0"),
+    ("model.layer_decay=-1", "model.layer_decay: -1 is not accepted | above 0"),
+    ("model.weight_decay=-1", "model.weight_decay: -1 is not accepted | at least 0"),
     # The model: of timm's making, and as the data want it.
     ("model.name=resnet18", "model.name resnet18 | accepted: a ViT or DeiT of timm"),
     ("model.pretrained=true", "model.pretrained=true | vit_tiny_patch16_224 | accepted"),
@@ -62,10 +62,16 @@ DIGITS = [  # options, and what the line has to say
     # Lightning's.
     ("trainer.max_epochs=-1", "trainer.max_epochs | accepted"),
     ("trainer.max_epochs=-1 trainer.max_time=00:00:01:00", "trainer.max_epochs | accepted"),
-    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 | at least 0"),
-    ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0 | at least 1"),
-    ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 | at least 1"),
-    ("trainer.val_check_interval=0", "trainer.val_check_interval=0 | above 0"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: -1 is not accepted | at least 0"),
+    (
+        "trainer.check_val_every_n_epoch=0",
+        "check_val_every_n_epoch: 0 is not accepted | at least 1",
+    ),
+    (
+        "trainer.accumulate_grad_batches=0",
+        "accumulate_grad_batches: 0 is not accepted | at least 1",
+    ),
+    ("trainer.val_check_interval=0", "trainer.val_check_interval: 0 is not accepted | above 0"),
     ("trainer.val_check_interval=1000", "trainer.val_check_interval | 1000 | training batches (3)"),
     ("trainer.precision=transformer-engine", "trainer: | transformer_engine"),
     ("trainer.limit_val_batches=0 patience=1", "patience | trainer.limit_val_batches"),
@@ -83,7 +89,7 @@ REVIEWS = [
     ("model.config.num_labels=7", "model.config | 'num_labels': 7 | one a class, [2]"),
     ("model.config.model_type=t5", "model.config | 't5' | accepted"),
     ("model.name=package:absent model.config=null", "model.name | package:absent | accepted"),
-    ("model.attention=fast", "model.attention='fast' | sdpa or eager"),
+    ("model.attention=fast", 'model.attention: "fast" | sdpa or eager'),
     ("tracker.protocols=[perturbation]", "tracker.protocols: perturbation | accepted: images"),
 ]
 CASES = [("digits", *case) for case in DIGITS] + [("reviews", *case) for case in REVIEWS]
@@ -266,8 +272,8 @@ def merge(below: dict, above: dict) -> dict:
 
 
 def test_options_of_training_do_not_matter_to_what_explains(trained, tmp_path):
-    """A checkpoint of a version that accepted them."""
-    change = {"hyper_parameters": {"layer_decay": 1.1, "warmup": 2.0}}
+    """A checkpoint of a version that accepted them, and had others."""
+    change = {"hyper_parameters": {"layer_decay": 1.1, "warmup": 2.0, "no_longer": 1}}
     state = merge(torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True), change)
     torch.save(state, tmp_path / "some.ckpt")
     assert load_classifier(tmp_path / "some.ckpt").hparams.layer_decay == 1.1

@@ -150,4 +150,4 @@ def test_digits_describe_their_inputs(digits):
 def test_digits_options_out_of_range(option, value):
     with pytest.raises(ValueError) as raises:
         DigitsDataModule(**{option: value})
-    message_of(raises, f"{option}={value!r}")
+    message_of(raises, f"{option}: {value} is not accepted")

@@ -194,7 +194,7 @@ def test_every_option_of_the_augmentation_counts(root):
 def test_image_folder_options_out_of_range(root, option, value):
     with pytest.raises(ValueError) as raises:
         folder(root, **{option: value})
-    message_of(raises, f"{option}={value!r}")
+    message_of(raises, f"{option}: {json.dumps(value)} is not accepted")
 
 
 @pytest.mark.parametrize("missing", [".", "train", "val"])

@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 def made(root, batch_size=3) -> tuple[ViTClassifier, ImageFolderDataModule]:
     """A classifier and its data."""
-    data = ImageFolderDataModule(str(root), batch_size, num_workers=0, image_size=32)
+    data = ImageFolderDataModule(str(root), batch_size=batch_size, num_workers=0, image_size=32)
     torch.manual_seed(0)
     module = ViTClassifier(
         class_names=data.class_names,

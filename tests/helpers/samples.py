@@ -1,7 +1,6 @@
 """Samples for tests, and what loaders make of them."""
 
 import random
-import re
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ def save(path, pixels, **options) -> None:
 def message_of(raises, *parts: object) -> None:
     """The error is one line that has all of the parts and says what is accepted."""
     message = str(raises.value)
-    assert "\n" not in message and re.search("accepted: |must be ", message), message
+    assert "\n" not in message and "accepted: " in message, message
     assert all(str(part) in message for part in parts), message
 
 

@@ -89,7 +89,7 @@ def test_no_tokenizer_is_told_by_explain_and_by_train(tmp_path, capsys, monkeypa
         train.main(training(run_dir, f"model.name={folder}", f"data.tokenizer={folder}"))
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert exit_.value.code == 2 and not run_dir.exists()
-    assert f"tokenizer='{folder}' is not accepted" in message and NO_TOKENIZER in message
+    assert f'tokenizer: "{folder}" is not accepted' in message and NO_TOKENIZER in message
 
 
 def test_a_vocabulary_alone_is_a_tokenizer(tmp_path):

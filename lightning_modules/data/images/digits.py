@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import ImageDataModule, check_option, epoch_and_index
+from lightning_modules.data.base import DATAMODULES, ImageDataModule, epoch_and_index
+from lightning_modules.utils.options import Count
 
 SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
 TILES = 4  # digits and distractors in a scene
@@ -146,35 +147,29 @@ class DigitPairs(DigitScenes):
         }
 
 
+@DATAMODULES.register("digits")
 class DigitsDataModule(ImageDataModule):
     """Scenes of handwritten digits; no handwritten digit is in two of train, val and test.
 
     Args:
-        batch_size, num_workers, seed: see DataModule.
         train_size: scenes an epoch of training; every epoch has fresh ones.
         val_size: scenes in val.
         test_size: scenes in test.
         pairs_size: scenes with two digits, made of the digits of test.
-
-    Raises:
-        ValueError: an argument is out of its range.
+        options: those of DataModule.
     """
 
     def __init__(
         self,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
-        train_size: int = 6400,
-        val_size: int = 1000,
-        test_size: int = 1000,
-        pairs_size: int = 500,
+        *,
+        train_size: Count = 6400,
+        val_size: Count = 1000,
+        test_size: Count = 1000,
+        pairs_size: Count = 500,
+        batch_size: Count = 128,
+        **options,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
-        check_option("train_size", train_size, train_size >= 1, "at least 1")
-        check_option("val_size", val_size, val_size >= 1, "at least 1")
-        check_option("test_size", test_size, test_size >= 1, "at least 1")
-        check_option("pairs_size", pairs_size, pairs_size >= 1, "at least 1")
+        super().__init__(batch_size=batch_size, **options)
         self.class_names = [str(digit) for digit in range(10)]
         self.input_config = {
             "input_size": [3, SCENE, SCENE],
@@ -183,7 +178,7 @@ class DigitsDataModule(ImageDataModule):
             "interpolation": "bicubic",
             "crop_pct": 1.0,
         }
-        sources = split_sources(seed)
+        seed, sources = self.seed, split_sources(self.seed)
         self.train_dataset = DigitScenes(sources["train"], train_size, seed, "train")
         self.val_dataset = DigitScenes(sources["val"], val_size, seed, "val")
         self.test_dataset = DigitScenes(sources["test"], test_size, seed, "test")

@@ -8,8 +8,9 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import ImageDataModule, epoch_and_index
+from lightning_modules.data.base import DATAMODULES, epoch_and_index
 from lightning_modules.data.folders import say_left_out
+from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.class_folders import (
     LAYOUT,
     SAMPLES,
@@ -19,13 +20,7 @@ from lightning_modules.data.images.class_folders import (
     find_samples,
 )
 from lightning_modules.data.images.files import read_image, read_mask
-from lightning_modules.data.images.transforms import (
-    make_eval_transform,
-    make_input_config,
-    make_mask_transform,
-    make_train_transform,
-    seeded,
-)
+from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import counted, tell
 
@@ -114,7 +109,8 @@ def with_mask(dataset: Dataset) -> list[int]:
     return list(range(len(dataset))) if "mask" in dataset[0] else []
 
 
-class ImageFolderDataModule(ImageDataModule):
+@DATAMODULES.register("image_folder")
+class ImageFolderDataModule(AugmentedDataModule):
     """Images in folders, a folder a class:
 
         root/train/<class>/*   the classes are the folders of train, sorted by name
@@ -129,14 +125,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: folder of the data set.
-        batch_size, num_workers, seed: see DataModule.
-        image_size: height and width of the inputs, in pixels.
-        transforms_of: timm model whose mean, std, interpolation, crop_pct and crop_mode apply.
-            None: ImageNet's mean and std, bicubic, 0.875, center.
-        auto_augment: timm's name of an AutoAugment, RandAugment or AugMix policy. None: none.
-        random_erasing: probability that noise erases a rectangle of a training image.
-        hflip: probability that a training image is mirrored.
-        scale: least and greatest share of a training image that its random crop covers.
+        options: those of AugmentedDataModule.
 
     Raises:
         FileNotFoundError: a folder, or all images of a split or of a class of train, are missing.
@@ -145,26 +134,8 @@ class ImageFolderDataModule(ImageDataModule):
             when a sample is read: a file is no image, or a mask has another size than its image.
     """
 
-    def __init__(
-        self,
-        root: str,
-        batch_size: int = 64,
-        num_workers: int = 2,
-        seed: int = 0,
-        image_size: int = 224,
-        transforms_of: str | None = None,
-        auto_augment: str | None = "rand-m9-mstd0.5-inc1",
-        random_erasing: float = 0.25,
-        hflip: float = 0.5,
-        scale: list[float] = [0.08, 1.0],  # noqa: B006 - a list in the config too; only read
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed)
-        self.input_config = make_input_config(image_size, transforms_of)
-        train_transform = make_train_transform(
-            self.input_config, auto_augment, random_erasing, hflip, scale
-        )
-        eval_transform = make_eval_transform(self.input_config)
-
+    def __init__(self, root: str, **options) -> None:
+        super().__init__(**options)
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; accepted: {LAYOUT}")
@@ -174,7 +145,7 @@ class ImageFolderDataModule(ImageDataModule):
         for label, name in enumerate(self.class_names):
             if label not in present:
                 raise FileNotFoundError(f"{folder / 'train' / name}: no images; accepted: {LAYOUT}")
-        self.train_dataset = TrainImages(train_samples, train_transform, seed)
+        self.train_dataset = TrainImages(train_samples, self.train_transform, self.seed)
         evaluated = {}
         for split in ("val", "test"):
             if split == "val" or (folder / split).is_dir():
@@ -185,7 +156,7 @@ class ImageFolderDataModule(ImageDataModule):
         say_left_out(folder, others, SAMPLES)
         masks = find_masks(folder, evaluated)
         datasets = {
-            split: EvalImages(samples, eval_transform, masks[split])
+            split: EvalImages(samples, self.eval_transform, masks[split])
             for split, samples in evaluated.items()
         }
         self.val_dataset = datasets["val"]

@@ -4,6 +4,7 @@ For `explain.py evaluate`: data of the paper's tables, with a test split alone.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import h5py
 import numpy as np
@@ -12,8 +13,9 @@ from timm.data import ImageNetInfo
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose, InterpolationMode, PILToTensor, Resize
 
-from lightning_modules.data.base import ImageDataModule
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.folders import say_left_out
+from lightning_modules.data.images.base import ResizedDataModule
 from lightning_modules.data.images.class_folders import (
     SAMPLES,
     find_classes,
@@ -21,8 +23,9 @@ from lightning_modules.data.images.class_folders import (
     loose_files,
 )
 from lightning_modules.data.images.folder import EvalImages
-from lightning_modules.data.images.transforms import make_eval_transform, make_input_config
+from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Count, Range
 
 
 def imagenet_names() -> list[str]:
@@ -32,25 +35,16 @@ def imagenet_names() -> list[str]:
     return [name.partition(",")[0] for name in names]
 
 
-class ImageNetTestModule(ImageDataModule):
+class ImageNetTestModule(ResizedDataModule):
     """What both have: ImageNet's classes, and no split but test.
 
     Args:
-        batch_size, num_workers, seed: see DataModule.
-        image_size, transforms_of: see ImageFolderDataModule.
+        options: those of ResizedDataModule.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
-        image_size: int,
-        transforms_of: str | None,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+    def __init__(self, *, batch_size: Count = 16, **options) -> None:
+        super().__init__(batch_size=batch_size, **options)
         self.class_names = imagenet_names()
-        self.input_config = make_input_config(image_size, transforms_of)
 
     @property
     def train_dataset(self) -> Dataset:
@@ -62,6 +56,7 @@ class ImageNetTestModule(ImageDataModule):
     val_dataset = train_dataset
 
 
+@DATAMODULES.register("imagenet")
 class ImageNetDataModule(ImageNetTestModule):
     """The validation images in folders: root/<WordNet id>/*.JPEG, as n02123045; some, or all 1000.
 
@@ -69,23 +64,15 @@ class ImageNetDataModule(ImageNetTestModule):
 
     Args:
         root: folder of the folders.
-        batch_size, num_workers, seed, image_size, transforms_of: see ImageFolderDataModule.
+        options: those of ResizedDataModule.
 
     Raises:
         FileNotFoundError: there is no folder, or no image.
         InputError: a folder is none of ImageNet's.
     """
 
-    def __init__(
-        self,
-        root: str,
-        batch_size: int = 16,
-        num_workers: int = 2,
-        seed: int = 0,
-        image_size: int = 224,
-        transforms_of: str | None = None,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed, image_size, transforms_of)
+    def __init__(self, root: str, *, num_workers: Annotated[int, Range(0)] = 2, **options) -> None:
+        super().__init__(num_workers=num_workers, **options)
         folder = Path(root).expanduser()
         labels = {name: label for label, name in enumerate(ImageNetInfo().label_names())}
         samples, others = [], loose_files(folder)
@@ -99,11 +86,12 @@ class ImageNetDataModule(ImageNetTestModule):
             raise FileNotFoundError(f"{folder}: no images; accepted: <WordNet id>/*.JPEG")
         say_left_out(folder, others, SAMPLES)
         # Their order is that of the classes: `--limit` takes some of every one.
-        order = np.random.default_rng(seed).permutation(len(samples))
+        order = np.random.default_rng(self.seed).permutation(len(samples))
         samples = [samples[i] for i in order]
-        self.test_dataset = EvalImages(samples, make_eval_transform(self.input_config))
+        self.test_dataset = EvalImages(samples, self.eval_transform)
 
 
+@DATAMODULES.register("imagenet_segmentation")
 class ImageNetSegmentationDataModule(ImageNetTestModule):
     """The 4,276 segmented images of Guillaumin et al. 2014, in their file `gtsegs_ijcv.mat`.
 
@@ -113,23 +101,15 @@ class ImageNetSegmentationDataModule(ImageNetTestModule):
 
     Args:
         file: path of it.
-        batch_size, num_workers, seed, image_size, transforms_of: see ImageFolderDataModule.
+        options: those of ResizedDataModule.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: it is not as described.
     """
 
-    def __init__(
-        self,
-        file: str,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: int = 0,
-        image_size: int = 224,
-        transforms_of: str | None = None,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed, image_size, transforms_of)
+    def __init__(self, file: str, **options) -> None:
+        super().__init__(**options)
         self.test_dataset = SegmentedImages(Path(file).expanduser(), self.input_config)
 
 

@@ -8,14 +8,10 @@ from torch.utils.data import Dataset
 from torchvision.datasets import OxfordIIITPet
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import ImageDataModule, check_option, epoch_and_index
-from lightning_modules.data.images.transforms import (
-    make_eval_transform,
-    make_input_config,
-    make_mask_transform,
-    make_train_transform,
-    seeded,
-)
+from lightning_modules.data.base import DATAMODULES, epoch_and_index
+from lightning_modules.data.images.base import AugmentedDataModule
+from lightning_modules.data.images.transforms import make_mask_transform, seeded
+from lightning_modules.utils.options import check_option
 
 BACKGROUND = 2  # of a trimap; 1 is the pet, 3 its outline, which is taken for a part of it
 
@@ -58,40 +54,21 @@ class EvalPets(Dataset):
         return {"image": self.transform(image), "label": label, "mask": mask}
 
 
-class PetsDataModule(ImageDataModule):
+@DATAMODULES.register("pets")
+class PetsDataModule(AugmentedDataModule):
     """torchvision's OxfordIIITPet; a fifth of its trainval split, of every breed, is val.
 
     Args:
         root: folder that holds, or with ``download`` will hold, `oxford-iiit-pet/`.
         download: fetch it if it is not there.
-        batch_size, num_workers, seed: see DataModule.
-        image_size, transforms_of, auto_augment, random_erasing, hflip, scale: see
-            ImageFolderDataModule.
+        options: those of AugmentedDataModule.
 
     Raises:
         ValueError: an argument is out of its range, or the data are not there.
     """
 
-    def __init__(
-        self,
-        root: str,
-        download: bool = False,
-        batch_size: int = 64,
-        num_workers: int = 2,
-        seed: int = 0,
-        image_size: int = 224,
-        transforms_of: str | None = None,
-        auto_augment: str | None = "rand-m9-mstd0.5-inc1",
-        random_erasing: float = 0.25,
-        hflip: float = 0.5,
-        scale: list[float] = [0.08, 1.0],  # noqa: B006 - a list in the config too; only read
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed)
-        self.input_config = make_input_config(image_size, transforms_of)
-        train_transform = make_train_transform(
-            self.input_config, auto_augment, random_erasing, hflip, scale
-        )
-        eval_transform = make_eval_transform(self.input_config)
+    def __init__(self, root: str, download: bool = False, **options) -> None:
+        super().__init__(**options)
         try:
             trainval, test = (
                 OxfordIIITPet(root, split, ["category", "segmentation"], download=download)
@@ -104,8 +81,11 @@ class PetsDataModule(ImageDataModule):
         check_option("root", root, len(trainval) > 0 and len(test) > 0, "a data set with pictures")
         self.class_names = trainval.classes
         train, val = train_test_split(
-            np.arange(len(trainval)), test_size=0.2, stratify=trainval._labels, random_state=seed
+            np.arange(len(trainval)),
+            test_size=0.2,
+            stratify=trainval._labels,
+            random_state=self.seed,
         )
-        self.train_dataset = TrainPets(trainval, train.tolist(), train_transform, seed)
-        self.val_dataset = EvalPets(trainval, sorted(val.tolist()), eval_transform)
-        self.test_dataset = EvalPets(test, list(range(len(test))), eval_transform)
+        self.train_dataset = TrainPets(trainval, train.tolist(), self.train_transform, self.seed)
+        self.val_dataset = EvalPets(trainval, sorted(val.tolist()), self.eval_transform)
+        self.test_dataset = EvalPets(test, list(range(len(test))), self.eval_transform)

@@ -16,7 +16,7 @@ from timm.data import (
 )
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
-from lightning_modules.data.base import check_option
+from lightning_modules.utils.options import check_option, refusal, show
 
 
 def make_input_config(image_size: int, transforms_of: str | None) -> dict:
@@ -25,9 +25,8 @@ def make_input_config(image_size: int, transforms_of: str | None) -> dict:
     Without a model: ImageNet's mean and std, bicubic interpolation, crop_pct 0.875.
 
     Raises:
-        ValueError: an argument is out of its range, or timm has no such model.
+        ValueError: timm has no such model.
     """
-    check_option("image_size", image_size, image_size >= 1, "at least 1")
     config = {
         "input_size": [3, image_size, image_size],
         "mean": list(IMAGENET_DEFAULT_MEAN),
@@ -41,10 +40,8 @@ def make_input_config(image_size: int, transforms_of: str | None) -> dict:
     try:
         model = timm.get_pretrained_cfg(transforms_of, allow_unregistered=False)
     except RuntimeError as error:
-        raise ValueError(
-            f"transforms_of={transforms_of!r} is not accepted: transforms_of must be null or one "
-            f"of timm.list_models(pretrained=True) ({error})"
-        ) from error
+        accepted = f"null or one of timm.list_models(pretrained=True) ({error})"
+        raise ValueError(refusal("transforms_of", show(transforms_of), accepted)) from error
     return config | {
         "mean": list(model.mean),
         "std": list(model.std),
@@ -64,10 +61,8 @@ def make_train_transform(
     """Random crop, then what the arguments name and nothing else: RGB image to float [3, H, W].
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: the scale is no range, or timm has no such policy.
     """
-    check_option("random_erasing", random_erasing, 0 <= random_erasing <= 1, "from 0 to 1")
-    check_option("hflip", hflip, 0 <= hflip <= 1, "from 0 to 1")
     in_range = len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1
     check_option("scale", scale, in_range, "[low, high] with 0 < low <= high <= 1")
     try:
@@ -85,10 +80,11 @@ def make_train_transform(
             re_mode="pixel",
         )
     except (AssertionError, ValueError) as error:  # how timm refuses a policy
-        raise ValueError(
-            f"auto_augment={auto_augment!r} is not accepted: auto_augment must be null or a policy "
-            f"of timm, like 'rand-m9-mstd0.5-inc1', 'augmix-m3-w3', 'original' ({error})"
-        ) from error
+        accepted = (
+            "null or a policy of timm, like 'rand-m9-mstd0.5-inc1', 'augmix-m3-w3', 'original' "
+            f"({error})"
+        )
+        raise ValueError(refusal("auto_augment", show(auto_augment), accepted)) from error
 
 
 def make_eval_transform(input_config: dict) -> Compose:

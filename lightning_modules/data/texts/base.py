@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DataModule, EpochSampler, check_option, epoch_and_index
+from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index
 from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.data.texts.tokenizers import (
     input_config_of,
@@ -14,6 +14,7 @@ from lightning_modules.data.texts.tokenizers import (
     tokenizer_from_config,
     train_tokenizer,
 )
+from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import counted
 
 POOL = 50  # batches whose texts are sorted by length together
@@ -98,30 +99,38 @@ class TextDataModule(DataModule):
         contrast_dataset: pairs of texts, items 2i and 2i + 1, that differ in one word, which flips
             the label; an item's `flipped` is that word's (start, end). None where there are none.
         collate: the TextCollator of the loaders.
+
+    Args:
+        tokenizer: hub id or local folder of a fast tokenizer. None: one is trained on train.
+        vocab_size: pieces that a trained tokenizer has at most.
+        max_length: tokens at most, special ones included.
+        overlap: of a longer text, explain and classify all, in windows of `max_length` tokens
+            that share this many with the one before. None: it loses its end.
+        options: those of DataModule.
     """
 
     contrast_dataset: TextItems | None = None
     collate: TextCollator
 
-    def make_inputs(
+    def __init__(
         self,
-        tokenizer: str | None,
-        vocab_size: int,
-        max_length: int,
+        *,
+        tokenizer: str | None = None,
+        vocab_size: int = 8000,
+        max_length: int = 128,
         overlap: int | None = None,
+        **options,
     ) -> None:
-        """Sets `input_config` and `collate`; for the subclass's constructor, once it has its items.
+        super().__init__(**options)
+        self._inputs = tokenizer, vocab_size, max_length, overlap
 
-        Args:
-            tokenizer: hub id or local folder of a fast tokenizer. None: one is trained on train.
-            vocab_size: pieces that a trained tokenizer has at most.
-            max_length: tokens at most, special ones included.
-            overlap: of a longer text, explain and classify all, in windows of `max_length` tokens
-                that share this many with the one before. None: it loses its end.
+    def make_inputs(self) -> None:
+        """Sets `input_config` and `collate`; for the subclass's constructor, once it has its items.
 
         Raises:
             ValueError: an argument is out of its range, or there is no such tokenizer.
         """
+        tokenizer, vocab_size, max_length, overlap = self._inputs
         self.tokenizer_is_trained = tokenizer is None
         if tokenizer is None:
             texts = (item["text"] for item in self.train_dataset.items)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span, find_words
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Count
 
 ACCEPTED = (
     "ERASER's layout: {train,val,test}.jsonl with annotation_id, classification and evidences "
@@ -63,6 +65,7 @@ def locate(evidence: dict, text: str, words: list[Span], where: str) -> Span:
     return words[start][0], words[end - 1][1]
 
 
+@DATAMODULES.register("eraser")
 class EraserDataModule(TextDataModule):
     """Documents with evidence for their class, in ERASER's layout:
 
@@ -75,8 +78,7 @@ class EraserDataModule(TextDataModule):
 
     Args:
         root: folder of the data set.
-        batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length, overlap: see TextDataModule.make_inputs.
+        options: those of TextDataModule.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -88,15 +90,12 @@ class EraserDataModule(TextDataModule):
     def __init__(
         self,
         root: str,
-        batch_size: int = 10,
-        num_workers: int = 0,
-        seed: int = 0,
-        tokenizer: str | None = None,
-        vocab_size: int = 8000,
+        *,
+        batch_size: Count = 10,
         max_length: int = 512,
-        overlap: int | None = None,
+        **options,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size=batch_size, max_length=max_length, **options)
         folder = Path(root).expanduser()
         train, val, test = (
             read_annotations(folder / f"{split}.jsonl") for split in ("train", "val", "test")
@@ -105,4 +104,4 @@ class EraserDataModule(TextDataModule):
         self.train_dataset = TextItems(number_labels(train, self.class_names))
         self.val_dataset = TextItems(number_labels(val, self.class_names))
         self.test_dataset = TextItems(number_labels(test, self.class_names))
-        self.make_inputs(tokenizer, vocab_size, max_length, overlap)
+        self.make_inputs()

@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from lightning_modules.data.base import check_option
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.texts.base import TextDataModule, TextItems
+from lightning_modules.utils.options import Count
 
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "contrast": 3}
 CLASS_NAMES = ["negative", "positive"]
@@ -200,17 +201,17 @@ def make_contrast(seed: int, index: int) -> list[dict]:
     return [make_item(words, label, flipped), make_item(other, 1 - label, flipped)]
 
 
+@DATAMODULES.register("reviews")
 class ReviewsDataModule(TextDataModule):
     """Reviews from a grammar, negative or positive; the rationale is the word with the sentiment
     that decides and its negation, if any.
 
     Args:
-        batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length: see TextDataModule.make_inputs.
         train_size: reviews in train, the same in every epoch.
         val_size: reviews in val.
         test_size: reviews in test.
         contrast_size: pairs of reviews in the contrast set, which has twice as many items.
+        options: those of TextDataModule.
 
     Raises:
         ValueError: an argument is out of its range, or there is no such tokenizer.
@@ -218,26 +219,25 @@ class ReviewsDataModule(TextDataModule):
 
     def __init__(
         self,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        tokenizer: str | None = None,
+        *,
+        train_size: Count = 4000,
+        val_size: Count = 500,
+        test_size: Count = 500,
+        contrast_size: Count = 200,
+        batch_size: Count = 64,
         vocab_size: int = 1000,
         max_length: int = 64,
-        train_size: int = 4000,
-        val_size: int = 500,
-        test_size: int = 500,
-        contrast_size: int = 200,
+        **options,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(
+            batch_size=batch_size, vocab_size=vocab_size, max_length=max_length, **options
+        )
         self.class_names = CLASS_NAMES
         sizes = {"train": train_size, "val": val_size, "test": test_size}
-        for split, size in {**sizes, "contrast": contrast_size}.items():
-            check_option(f"{split}_size", size, size >= 1, "at least 1")
         self.train_dataset, self.val_dataset, self.test_dataset = (
-            TextItems([make_review(seed, split, index) for index in range(size)])
+            TextItems([make_review(self.seed, split, index) for index in range(size)])
             for split, size in sizes.items()
         )
-        pairs = (make_contrast(seed, index) for index in range(contrast_size))
+        pairs = (make_contrast(self.seed, index) for index in range(contrast_size))
         self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
-        self.make_inputs(tokenizer, vocab_size, max_length)
+        self.make_inputs()

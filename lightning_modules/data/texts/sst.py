@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.files import read_lines
 from lightning_modules.utils.errors import InputError
@@ -68,6 +69,7 @@ def make_item(label: int, leaves: list[tuple[str, str]]) -> dict:
     return {"text": text, "label": int(positive), "rationale": rationale}
 
 
+@DATAMODULES.register("sst")
 class SSTDataModule(TextDataModule):
     """The sentences of the Stanford Sentiment Treebank that are not neutral; binary labels.
 
@@ -79,8 +81,7 @@ class SSTDataModule(TextDataModule):
 
     Args:
         root: folder of the data set.
-        batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length: see TextDataModule.make_inputs.
+        options: those of TextDataModule.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -88,17 +89,8 @@ class SSTDataModule(TextDataModule):
         InputError: a file is not as described; names file and line.
     """
 
-    def __init__(
-        self,
-        root: str,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
-        tokenizer: str | None = None,
-        vocab_size: int = 8000,
-        max_length: int = 80,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+    def __init__(self, root: str, *, max_length: int = 80, **options) -> None:
+        super().__init__(max_length=max_length, **options)
         folder = Path(root).expanduser()
         self.class_names = ["negative", "positive"]
         self.train_dataset = TextItems(read_trees(folder / "train.txt"))
@@ -108,4 +100,4 @@ class SSTDataModule(TextDataModule):
         else:
             self.test_dataset = self.val_dataset
             tell(f"{folder / 'test.txt'}: no such file, so dev serves as test")
-        self.make_inputs(tokenizer, vocab_size, max_length)
+        self.make_inputs()

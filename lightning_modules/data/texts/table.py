@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_modules.data.base import check_option
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import tell
 
 DIALECTS = {
@@ -132,6 +133,7 @@ def read_rationale(value: object, text: str, where: str) -> list[Span] | None:
     return spans
 
 
+@DATAMODULES.register("text_table")
 class TextTableDataModule(TextDataModule):
     """Texts and labels from .csv, .tsv or .jsonl files, which need not be of one kind.
 
@@ -148,8 +150,7 @@ class TextTableDataModule(TextDataModule):
         label_column: name of the column that has the label.
         rationale_column: name of the column that has the characters that decide the label: a list
             of [start, end] (exclusive), in JSON, or nothing. None: the data has none.
-        batch_size, num_workers, seed: see DataModule.
-        tokenizer, vocab_size, max_length, overlap: see TextDataModule.make_inputs.
+        options: those of TextDataModule.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -166,15 +167,9 @@ class TextTableDataModule(TextDataModule):
         text_column: str = "text",
         label_column: str = "label",
         rationale_column: str | None = None,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
-        tokenizer: str | None = None,
-        vocab_size: int = 8000,
-        max_length: int = 128,
-        overlap: int | None = None,
+        **options,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(**options)
         columns = (text_column, label_column, rationale_column)
         apart = label_column != text_column
         check_option("label_column", label_column, apart, "another column than text_column")
@@ -189,4 +184,4 @@ class TextTableDataModule(TextDataModule):
         else:
             test_rows = read_table("test", test, *columns)
             self.test_dataset = TextItems(number_labels(test_rows, self.class_names))
-        self.make_inputs(tokenizer, vocab_size, max_length, overlap)
+        self.make_inputs()

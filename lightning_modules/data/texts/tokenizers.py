@@ -13,10 +13,10 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from lightning_modules.data.base import check_option
 from lightning_modules.models.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError, blamed_on, said
 from lightning_modules.utils.hub import locate
+from lightning_modules.utils.options import check_option, refusal, show
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -82,10 +82,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     try:
         return read_tokenizer(locate(name))
     except ValueError as error:
-        raise ValueError(
-            f"tokenizer={name!r} is not accepted: tokenizer must be null, or the hub id or folder "
-            f"of a model with a fast tokenizer (tokenizer.json) that can pad ({error})"
-        ) from error
+        accepted = (
+            "null, or the hub id or folder of a model with a fast tokenizer (tokenizer.json) that "
+            f"can pad ({error})"
+        )
+        raise ValueError(refusal("tokenizer", show(name, most=4096), accepted)) from error
 
 
 def read_tokenizer(source: str) -> PreTrainedTokenizerFast:

@@ -1,0 +1,126 @@
+"""What every classifier can do with its sources: make batches of them, and explain decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+import relprop
+from lightning_modules.modalities import Explained, Modality
+
+
+class ExplainingModule(lightning.LightningModule):
+    """A module with a ``backbone`` whose decisions are explained.
+
+    A subclass names the :attr:`sources` of a sample, and says what of a batch goes into the
+    backbone (:meth:`inputs`).
+    """
+
+    @property
+    def sources(self) -> dict[str, Modality]:
+        """The sources of a sample by name, as its picture, each with its modality."""
+        raise NotImplementedError
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """What the backbone is called with."""
+        raise NotImplementedError
+
+    def prepare(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """A batch, on the module's device, of what a person has: pictures, or texts.
+
+        Of several sources each input is a mapping with the content of each.
+        """
+        batch = {}
+        for name, modality in self.sources.items():
+            contents = [x[name] if isinstance(x, Mapping) else x for x in inputs]
+            batch |= modality.batch(contents)
+        return self.transfer_batch_to_device(batch, self.device, 0)
+
+    def blank(self, inputs: Tensor) -> Tensor:
+        """Inputs that show nothing, for :meth:`inputs` of one source; zeros for those of several.
+
+        Of a shape that can be expanded to that of ``inputs``.
+        """
+        modalities = list(self.sources.values())
+        blank = modalities[0].blank(inputs) if len(modalities) == 1 else 0.0
+        return torch.as_tensor(blank).to(inputs)
+
+    # ------------------------------------------------------------------------- explanations
+
+    def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
+        """One recorded forward pass, for several methods or classes."""
+        return relprop.record(self.backbone, self.inputs(batch))
+
+    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, C] of the samples of a recorded batch."""
+        return trace.logits
+
+    def per_row(self, values: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Values of the samples, [B], as values of the rows that the backbone is given."""
+        return values
+
+    def explain_sources(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Any],
+        targets: Sequence[int | Tensor | None],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[dict[str, Explained]]:
+        """For each of ``targets`` the relevance of every source, from a recording of the batch.
+
+        ``method`` and ``options`` are those of :func:`relprop.explain_trace`.
+        """
+        found = relprop.explain_classes(trace, targets, method, **options)
+        return [self.by_source(batch, explanation) for explanation in found]
+
+    def by_source(
+        self, batch: Mapping[str, Any], explanation: relprop.Explanation
+    ) -> dict[str, Explained]:
+        """An explanation of the engine's as that of each source.
+
+        A classifier of several sources overrides it, and cuts the explanation up.
+        """
+        ((name, modality),) = self.sources.items()
+        return {name: modality.explained(batch, explanation)}
+
+    def explain_classes(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Any],
+        targets: Sequence[int | Tensor | None],
+        method: str = "transformer_attribution",
+        **options,
+    ) -> list[Explained | dict[str, Explained]]:
+        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
+        found = self.explain_sources(trace, batch, targets, method, **options)
+        return [x if len(x) > 1 else next(iter(x.values())) for x in found]
+
+    def explain_trace(
+        self,
+        trace: relprop.Trace,
+        batch: Mapping[str, Any],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> Explained | dict[str, Explained]:
+        """As :meth:`explain`, from a recording of the same batch."""
+        return self.explain_classes(trace, batch, [target], method, **options)[0]
+
+    def explain(
+        self,
+        batch: Mapping[str, Any],
+        target: int | Tensor | None = None,
+        method: str = "transformer_attribution",
+        **options,
+    ) -> Explained | dict[str, Explained]:
+        """The relevance behind each decision; of several sources, by name.
+
+        ``target``, ``method`` and ``options`` are those of :func:`relprop.explain_trace`.
+        """
+        relprop.check_method(method, options)
+        return self.explain_trace(self.record(batch), batch, target, method, **options)
