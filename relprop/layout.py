@@ -145,7 +145,7 @@ def _dependence(
 ) -> tuple[Tensor | None, ...]:
     """Above 0 for what of ``below`` the tokens ``start`` [N] of ``above`` depend on; None: nothing.
 
-    A walk back that spares itself the matrix products: all channels of a token depend on all. It
+    It is a backward pass without the matrix products: all channels of a token depend on all. It
     goes around attention.
     """
     walk = {"linear": _linear, "patch_embedding": _linear, "add": spread, "mul": spread}
