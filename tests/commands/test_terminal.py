@@ -120,6 +120,7 @@ def on_screen(printed: str) -> str:
 def test_a_pipe_gets_plain_lines(stopped):
     for line in (*stopped.out.split("\n"), *stopped.err.split("\n")):
         assert line.isprintable(), repr(line)
+    assert not re.search("━|Epoch|Testing", stopped.out + stopped.err)  # of a bar
 
 
 def test_a_run_begins_with_what_is_trained_on_what(stopped):
