@@ -18,7 +18,7 @@ from relprop.recording import Recording
 from relprop.rules import PAPER, nothing
 
 
-def check_batch_first(recording: Recording, logits: Tensor) -> None:
+def check_samples_apart(recording: Recording, logits: Tensor) -> None:
     """Follow sample 1 back where its dimension is not known."""
     batch, last = recording.batch_size, recording.attention[-1]
     unclear = [last] if last.ndim == 3 and last.shape[0] > batch else []

@@ -15,7 +15,7 @@ from relprop.checks import check_recorded
 from relprop.contexts import as_if_alone, evaluating, walking
 from relprop.errors import UnsupportedModel
 from relprop.inputs import leaves, logits_of
-from relprop.layout import check_batch_first, prefix_of
+from relprop.layout import check_samples_apart, prefix_of
 from relprop.places import Places, places_of
 from relprop.recorder import Recorder
 from relprop.recording import Recording
@@ -52,7 +52,7 @@ class Trace:
         self.single_use = False
         self._walking = threading.RLock()  # a recording takes one backward pass at a time
         with walking(logits.device), torch.device("cpu"):  # whatever the default device is
-            check_batch_first(recording, logits)
+            check_samples_apart(recording, logits)
             settle_source(recording, logits)
             places = places_of(recording)
             self.prefix = 0 if places is None else prefix_of(recording, places)
