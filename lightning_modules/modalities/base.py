@@ -182,13 +182,12 @@ class Part:
 
     def picture(self, result: Result) -> np.ndarray:
         """A row a method and a column a class: [H, W, 3], uint8."""
-        space = "\n" if result.activation is None else " "
         rows = []
         for method, maps in self.relevance.items():
             row = [Panel(self.modality.draw(self.content, None, False), method)]
             for index, relevance in zip(result.classes, maps, strict=True):
                 drawn = self.modality.draw(self.content, relevance, is_signed(method))
-                row.append(Panel(drawn, result.question(index, space), result.is_wrong(index)))
+                row.append(Panel(drawn, result.question(index, "\n"), result.is_wrong(index)))
             rows.append(row)
         return grid(rows, result.heading, scales=sorted({is_signed(m) for m in self.relevance}))
 

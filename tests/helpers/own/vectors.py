@@ -20,6 +20,13 @@ from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 ENTRIES, SIDE, PATCH = 6, 8, 2  # of a vector; pixels of a picture and of a patch
 PATCHES = (SIDE // PATCH) ** 2
 HEIGHT = 40  # pixels of a drawing
+PICTURE_CONFIG = {
+    "input_size": [3, SIDE, SIDE],
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+}
 
 
 @MODALITIES.register("vector")
@@ -81,14 +88,9 @@ class VectorsDataModule(DataModule):
     def __init__(self, train_size: int = 64, **options) -> None:
         super().__init__(**options)
         self.class_names = ["first half", "second half"]
-        self.input_config = {
-            "entries": ENTRIES,
-            "input_size": [3, SIDE, SIDE],
-            "mean": [0.5] * 3,
-            "std": [0.5] * 3,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-        }
+        self.input_config = {"vector": {"entries": ENTRIES}}
+        if self.with_picture:
+            self.input_config["image"] = PICTURE_CONFIG
         self.train_dataset, self.val_dataset, self.test_dataset = (
             VectorItems(size, self.seed + i, self.with_picture)
             for i, size in enumerate((train_size, 24, 24))
@@ -129,7 +131,7 @@ class VectorClassifier(Classifier):
 
     @cached_property
     def sources(self) -> dict[str, Modality]:
-        return {"vector": Vectors("vector", self.hparams.input_config)}
+        return {"vector": Vectors("vector", self.hparams.input_config["vector"])}
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         return batch["vector"][..., None]
@@ -156,8 +158,8 @@ class PicturedVectorClassifier(VectorClassifier):
 
     @cached_property
     def sources(self) -> dict[str, Modality]:
-        config = self.hparams.input_config
-        return {"image": Images("image", config), "vector": Vectors("vector", config)}
+        kinds, config = {"image": Images, "vector": Vectors}, self.hparams.input_config
+        return {name: kind(name, config[name]) for name, kind in kinds.items()}
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         patches = nn.functional.unfold(batch["image"], PATCH, stride=PATCH).mT
