@@ -107,7 +107,8 @@ def add_model(parser: cli.Parser) -> None:
 
 
 def parse_evaluate(argv: list[str]) -> argparse.Namespace:
-    parser = cli.Parser("explain.py evaluate", "Score methods on the test split of a run's data.")
+    description = "Score methods on the test split of a run's data."
+    parser = cli.Parser("explain.py", description, "evaluate")
     add_model(parser)
     protocols = ", ".join(PROTOCOLS)
     parser.add_argument("--protocol", metavar="NAME", required=True, help=protocols)

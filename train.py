@@ -44,7 +44,7 @@ from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils import cli
-from lightning_modules.utils.errors import InputError, blamed_on, said
+from lightning_modules.utils.errors import InputError, as_input_error, short_message
 from lightning_modules.utils.files import replace_file
 from lightning_modules.utils.terminal import quiet
 from relprop import UnsupportedModel
@@ -179,7 +179,7 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
     bar = options.pop("enable_progress_bar", True) is not False and sys.stdout.isatty()
     chosen += [EpochBar()] if bar else []
     options.setdefault("enable_model_summary", False)  # most of its rows are metrics
-    with blamed_on("trainer", "options of lightning.Trainer that go together"):
+    with as_input_error("trainer", "options of lightning.Trainer that go together"):
         return Trainer(
             default_root_dir=config.run_dir,
             logger=logger,
@@ -217,7 +217,7 @@ def fit(
     except ValueError as error:
         if "val_check_interval" not in str(error):
             raise
-        raise InputError(f"trainer.val_check_interval: {said(error)}") from error
+        raise InputError(f"trainer.val_check_interval: {short_message(error)}") from error
     if reason == "signal":
         raise SystemExit(130)
     patience = trainer.early_stopping_callback

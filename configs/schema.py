@@ -98,7 +98,7 @@ def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[
 def imports_of(path: str | Path) -> list[str]:
     """The modules that a config says its run was started with; none where it cannot be read."""
     try:
-        named = read_file(path).get("imports")
+        named = read_file(path, TOP_LEVEL).get("imports")
     except ConfigError:
         return []
     return named if accepts(TOP_LEVEL["imports"], named) else []

@@ -1,4 +1,4 @@
-"""What surrounds a recording and a walk back: nothing of a caller's, and no dropout."""
+"""What surrounds a recording and a backward pass: nothing of a caller's, and no dropout."""
 
 from __future__ import annotations
 

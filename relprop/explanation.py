@@ -158,7 +158,14 @@ def explain_trace(
     method: str = "transformer_attribution",
     **options,
 ) -> Explanation:
-    """As :func:`explain`, from a recording: several methods and classes from one forward pass."""
+    """As :func:`explain`, from a recording: several methods and classes from one forward pass.
+
+    >>> import relprop, timm, torch
+    >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(1, 3, 160, 160))
+    >>> found = [relprop.explain_trace(trace, 3, method) for method in ("rollout", "lrp")]
+    >>> [explanation.grid for explanation in found]
+    [(10, 10), (160, 160)]
+    """
     check_method(method, options)  # which max_memory is none of
     return explain_classes(trace, [target], method, **options)[0]
 
@@ -170,10 +177,16 @@ def explain_classes(
     max_memory: int = MAX_MEMORY,
     **options,
 ) -> list[Explanation]:
-    """As :func:`explain_trace` for each of ``targets``, walked back together.
+    """As :func:`explain_trace` for each of ``targets``, in one backward pass.
 
     What of the rules does not depend on the class is computed once, and small batches become
-    larger ones. More classes than fit into ``max_memory`` bytes, about, are walked back in parts.
+    larger ones. More classes than fit into ``max_memory`` bytes, about, are explained in parts.
+
+    >>> import relprop, timm, torch
+    >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(2, 3, 160, 160))
+    >>> predicted, third = relprop.explain_classes(trace, [None, 3])
+    >>> third.target
+    tensor([3, 3])
     """
     chosen = check_method(method, options)
     check_memory(max_memory)
@@ -220,7 +233,14 @@ def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation
 
 
 def check_method(method: str, options: dict) -> Options:
-    """The options of a method, or a ValueError that says what is accepted."""
+    """The options of a method, or a ValueError that says what is accepted.
+
+    >>> check_method("rollout", {"start_layer": 1}).start_layer
+    1
+    >>> check_method("rolout", {})  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    relprop.errors.UnknownName: method is 'rolout'; accepted: transformer_attribution, ...
+    """
     METHODS.find(method)
     accepted = [field.name for field in dataclasses.fields(Options)]
     for name in options:
@@ -230,7 +250,12 @@ def check_method(method: str, options: dict) -> Options:
 
 
 def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
-    """The class to explain of each sample, [B]."""
+    """The class to explain of each sample, [B].
+
+    >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
+    >>> resolve_target(None, logits), resolve_target(2, logits)
+    (tensor([1, 0]), tensor([2, 2]))
+    """
     batch, classes = logits.shape
     if target is None:
         return logits.argmax(dim=-1)

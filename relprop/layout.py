@@ -18,7 +18,7 @@ from relprop.recording import Recording
 from relprop.rules import PAPER, nothing
 
 
-def check_batch_first(recording: Recording, logits: Tensor) -> None:
+def check_samples_apart(recording: Recording, logits: Tensor) -> None:
     """Follow sample 1 back where its dimension is not known."""
     batch, last = recording.batch_size, recording.attention[-1]
     unclear = [last] if last.ndim == 3 and last.shape[0] > batch else []
@@ -145,7 +145,7 @@ def _dependence(
 ) -> tuple[Tensor | None, ...]:
     """Above 0 for what of ``below`` the tokens ``start`` [N] of ``above`` depend on; None: nothing.
 
-    A walk back that spares itself the matrix products: all channels of a token depend on all. It
+    It is a backward pass without the matrix products: all channels of a token depend on all. It
     goes around attention.
     """
     walk = {"linear": _linear, "patch_embedding": _linear, "add": spread, "mul": spread}

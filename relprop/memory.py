@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from relprop.inputs import batch_size
 from relprop.trace import Trace, forward
 
-MAX_MEMORY = 2 * 2**30  # bytes, of many classes walked back together
-# Of a walk back: tensors of the size of the largest one that live at the same time.
+MAX_MEMORY = 2 * 2**30  # bytes, of the backward pass of many classes together
+# Of a backward pass: tensors of the size of the largest one that live at the same time.
 AT_ONCE = 6
 # Bytes of a tensor in a CPU's memory. A larger one is never used again once it is freed: the malloc
 # of Linux (glibc's DEFAULT_MMAP_THRESHOLD_MAX) gives it back to the kernel, which then clears every
@@ -29,7 +29,7 @@ def check_memory(max_memory: int) -> None:
 
 
 def measure_sample(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> int:
-    """Bytes that the recording of the first sample and its walk back take, beyond the model's."""
+    """Bytes that recording the first sample and its backward pass take, beyond the model's."""
     kept = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def samples(
 
 
 def indivisible(inputs: Tensor | Mapping[str, Tensor]) -> str | None:
-    """The first of the inputs of which it is not clear whether each sample has its own; or None.
+    """Name of the first input that may not be one row per sample; None if a batch can be split.
 
     After the first tensor, those of as many rows as samples (it may be as many heads or tokens),
     unless a name, or the first tensor's shape, says what they are; and lists of that length.
@@ -96,7 +96,7 @@ def indivisible(inputs: Tensor | Mapping[str, Tensor]) -> str | None:
 
 
 def _is_padding(mask: Tensor) -> bool:
-    """Whether a mask [N, N] is of N texts rather than of which of N tokens attends to which.
+    """True if an [N, N] mask marks padding in N texts, False if it is a token-by-token mask.
 
     Padding is at one end of each text, and hardly ever is there a text of every length.
     """

@@ -63,8 +63,8 @@ def where_relevance_arrives(rule: Rule) -> Rule:
 
 
 def _known(condition: Tensor) -> bool:
-    """Whether it holds; False where that is not to be known: under vmap no value may be looked at,
-    and on a GPU all would wait for it."""
+    """The condition's value; False under vmap, where it cannot be read, and on a GPU, where reading
+    it would synchronise."""
     if condition.device.type != "cpu":
         return False
     try:

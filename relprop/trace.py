@@ -15,7 +15,7 @@ from relprop.checks import check_recorded
 from relprop.contexts import as_if_alone, evaluating, walking
 from relprop.errors import UnsupportedModel
 from relprop.inputs import leaves, logits_of
-from relprop.layout import check_batch_first, prefix_of
+from relprop.layout import check_samples_apart, prefix_of
 from relprop.places import Places, places_of
 from relprop.recorder import Recorder
 from relprop.recording import Recording
@@ -32,8 +32,7 @@ class Trace:
     parts of the input, and where in it they lie; ``grid`` the rows and columns of its patches, None
     where it is no picture; ``prefix`` the number of tokens before the patches (class token,
     distillation token, registers); ``valid`` [B, N], False on padding, or None. Maps are 0 on
-    padding. The recorded graph lives as long as the trace, unless it is
-    ``single_use``.
+    padding. The recorded graph lives as long as the trace, unless it is ``single_use``.
     """
 
     def __init__(self, logits: Tensor, recording: Recording, valid: Tensor | None = None) -> None:
@@ -48,13 +47,12 @@ class Trace:
                 "self-attention in torch functions (is it scripted, or run under no_grad?)"
             )
         self._logits, self._recording = logits, recording
-        # True where one explanation is all that is asked for: the walk back that a method calls its
-        # ``last`` frees what it has passed, so that what comes next finds memory that the kernel
-        # need not hand out anew. Walks after it are autograd's RuntimeError.
+        # If True, a backward pass marked ``last`` frees the graph as it goes, so that its memory is
+        # reused. A pass after it is autograd's RuntimeError.
         self.single_use = False
-        self._walking = threading.RLock()  # the recording knows of one walk back at a time
+        self._walking = threading.RLock()  # a recording takes one backward pass at a time
         with walking(logits.device), torch.device("cpu"):  # whatever the default device is
-            check_batch_first(recording, logits)
+            check_samples_apart(recording, logits)
             settle_source(recording, logits)
             places = places_of(recording)
             self.prefix = 0 if places is None else prefix_of(recording, places)
@@ -110,7 +108,7 @@ class Trace:
     ) -> tuple[Tensor, ...]:
         """G^b = d y_t / d A^b of blocks ``start_layer`` and up, [B, H, N, N]; ``target`` [B].
 
-        ``last``: no other walk back follows; one over a recording of a single use frees it.
+        ``last``: no backward pass follows; of a recording of a single use it frees the graph.
         """
         found = self._walk_back(self._maps(start_layer), target, None, 0.0, last)
         return tuple(self._finished(g) for g in found)
@@ -139,7 +137,7 @@ class Trace:
     ) -> str | None:
         """Where logits, relevance or gradient are first not finite; None if they are everywhere.
 
-        Costs walks back that look at every value: for when a map has turned out not to be.
+        It takes backward passes that look at every value: for when a map has turned out not to be.
         """
         if not self.logits.isfinite().all():
             return "the forward pass: the logits are not finite"
@@ -287,6 +285,11 @@ def record(
     train/eval state are left as they were. It runs in the parameters' own precision: autocast is
     off, the model's own too. ``largest``: bytes; the recording breaks off (TooLarge) at the first
     tensor in a CPU's memory that has more.
+
+    >>> import relprop, timm, torch
+    >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(1, 3, 160, 160))
+    >>> trace.depth, trace.grid, trace.attention[0].shape
+    (6, (10, 10), torch.Size([1, 2, 101, 101]))
     """
     return Trace(*forward(model, inputs, largest))
 

@@ -30,3 +30,15 @@ def images():
     return torch.randn(
         3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
+
+
+SLOW = ("training/", "commands/test_own", "commands/test_import", "commands/test_notebooks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what starts processes or a browser, so that pytest -m "not slow" is quick."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+        if any(f"tests/{place}" in item.path.as_posix() for place in SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
+from rich.text import Text
 
 from lightning_modules.callbacks.metrics_table import MetricsTable
 from lightning_modules.callbacks.terminal import say_fact
@@ -68,7 +69,7 @@ def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
         table.add_column(name, justify="right")
     table.add_row(f"all {len(data.test_dataset):,}", *(f"{x:.3f}" for x in figures.values()))
     for accuracy, name in lowest[:CLASSES]:
-        table.add_row(f"class {printable(name):.60}", f"{accuracy:.3f}")
+        table.add_row(Text(f"class {printable(name):.60}"), f"{accuracy:.3f}")
     if len(lowest) > CLASSES:
         table.add_row(f"the lowest {CLASSES} of {len(lowest):,} classes")
     return table

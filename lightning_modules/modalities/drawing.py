@@ -27,9 +27,9 @@ PANEL, TITLE, SPACE, MARGIN, HEADING, COLOR_BAR = 140, 36, 8, 10, 45, 95
 
 
 def scale(heatmaps: Tensor, signed: bool = False) -> Tensor:
-    """Each map [..., H, W] to 0..1, its own least and most; a flat map to 0.
+    """Min-max scale each map [..., H, W] to 0..1; a flat map becomes 0.
 
-    Signed maps to -1..1, 0 staying 0.
+    A signed map is divided by its greatest magnitude, to -1..1, so that 0 stays 0.
     """
     if signed:
         most = heatmaps.abs().amax(dim=(-2, -1), keepdim=True)

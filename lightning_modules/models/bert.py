@@ -16,7 +16,7 @@ import relprop
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
 from lightning_modules.modalities.texts.explained import ExplainedTexts
-from lightning_modules.models.bert_backbone import create_backbone, in_words, load_weights
+from lightning_modules.models.bert_backbone import create_backbone, describe_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.utils.options import NotNegative
 
@@ -131,6 +131,10 @@ class BertClassifier(Classifier):
             group["params"].append(parameter)
         return list(groups.values())
 
+    def head_parameters(self) -> set[str]:
+        base = {id(parameter) for parameter in self.backbone.base_model.parameters()}
+        return {name for name, p in self.backbone.named_parameters() if id(p) not in base}
+
     def largest_batch(self) -> dict[str, Any]:
         """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
         config = self.hparams.input_config
@@ -140,7 +144,7 @@ class BertClassifier(Classifier):
 
     def backbone_options(self) -> tuple[str, str]:
         config = self.hparams.input_config
-        return in_words(self.hparams.name, self.hparams.config), (
+        return describe_backbone(self.hparams.name, self.hparams.config), (
             f"a model with positions for data.max_length={config['max_length']} tokens, and a "
             f"vocab_size of at least the tokenizer's, "
             f"{vocabulary_size(self.sources['text'].tokenizer)}"

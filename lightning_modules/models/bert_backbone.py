@@ -13,12 +13,12 @@ from lightning_modules.data.texts.tokenizers import tokenizer_from_config, vocab
 from lightning_modules.models.class_names import are_names, are_same
 from lightning_modules.models.hf_checks import check_keys, check_vocabulary
 from lightning_modules.models.initial_weights import Weights, load_into, read_weights, with_head_for
-from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.hub import locate
 from lightning_modules.utils.options import check_option
 
 
-def in_words(name: str | None, config: Mapping[str, Any] | None) -> str:
+def describe_backbone(name: str | None, config: Mapping[str, Any] | None) -> str:
     """What a backbone is made of, in the words of a config."""
     return f"model.name {name}" if name else f"model.config {dict(config)}"
 
@@ -47,10 +47,10 @@ def create_backbone(
     sizes = vocabulary(input_config) | config | head
     kind = sizes.pop("model_type", "bert")
     accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
-    with blamed_on(in_words(name, config), accepted):
+    with as_input_error(describe_backbone(name, config), accepted):
         default = AutoConfig.for_model(kind)
     check_keys(config, default)
-    with blamed_on(in_words(name, config), accepted):
+    with as_input_error(describe_backbone(name, config), accepted):
         built = AutoConfig.for_model(kind, **sizes)
         return AutoModelForSequenceClassification.from_config(built, attn_implementation=attention)
 
@@ -73,8 +73,8 @@ def pretrained(
         raise InputError(f"model.name: {error}") from error
     accepted = "the hub id or folder of a BERT-family model, in reach, with a model.attention "
     accepted += "(sdpa or eager) that it has"
-    given = in_words(name, None)
-    with blamed_on(given, accepted):
+    given = describe_backbone(name, None)
+    with as_input_error(given, accepted):
         theirs = AutoConfig.from_pretrained(folder).id2label
         backbone, found = AutoModelForSequenceClassification.from_pretrained(
             folder,

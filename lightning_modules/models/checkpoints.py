@@ -9,7 +9,7 @@ from typing import Any
 from lightning_modules import CLASSIFIERS
 from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN, load_data
 from lightning_modules.models.classifier import Classifier
-from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import arguments
 
 PARTS = {"state_dict": dict, "hyper_parameters": dict}  # what a classifier is made of
@@ -51,7 +51,7 @@ def load_classifier(checkpoint: Path) -> Classifier:
     cls = CLASSIFIERS[state["kind"]]
     known = arguments(cls)  # other versions have others
     options = {name: x for name, x in state["hyper_parameters"].items() if name in known}
-    with blamed_on(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
+    with as_input_error(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
         module = cls(**options | cls.no_sources)
         module.load_state_dict(state["state_dict"])
         module.eval().check_inputs()

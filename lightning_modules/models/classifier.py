@@ -10,12 +10,12 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lightning_modules.models.explaining import ExplainingModule
-from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.names import tag
 from lightning_modules.utils.options import NotNegative, Range, Seed
 from relprop.registry import Registry
@@ -49,9 +49,9 @@ class Classifier(ExplainingModule):
 
     A subclass sets ``self.backbone``, which stays its library's own model, and says what its
     samples are made of (:attr:`sources`), what of a batch goes into the backbone (:meth:`inputs`)
-    and how its parameters are grouped (:meth:`parameter_groups`). It declares the arguments of its own and those whose defaults it
-    changes, and hands ``**options`` on. All arguments become hyper-parameters, and are plain values
-    so that checkpoints load with ``weights_only=True``.
+    and how its parameters are grouped (:meth:`parameter_groups`). It declares the arguments of its
+    own and those whose defaults it changes, and hands ``**options`` on. All arguments become
+    hyper-parameters, and are plain values so that checkpoints load with ``weights_only=True``.
 
     Args:
         class_names: the classes, in the order of their labels.
@@ -110,8 +110,17 @@ class Classifier(ExplainingModule):
         """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
         raise NotImplementedError
 
+    def head_parameters(self) -> set[str]:
+        """Names of the backbone's parameters that make logits of features.
+
+        Unless a subclass knows better, those of the last linear layer.
+        """
+        modules = self.backbone.named_modules()
+        *_, (layer, linear) = ((name, m) for name, m in modules if isinstance(m, nn.Linear))
+        return {f"{layer}.{name}" for name, _ in linear.named_parameters()}
+
     def largest_batch(self) -> dict[str, Any]:
-        """A batch of one sample, as large in everything as one of the data can be."""
+        """A one-sample batch of the largest input that the data can yield."""
         raise NotImplementedError
 
     def backbone_options(self) -> tuple[str, str]:
@@ -143,7 +152,7 @@ class Classifier(ExplainingModule):
             with (
                 torch.no_grad(),
                 torch.compiler.set_stance("force_eager"),
-                blamed_on(f"{given}: the data do not fit", accepted),
+                as_input_error(f"{given}: the data do not fit", accepted),
             ):
                 logits = self.of_backbone(inputs)
         finally:

@@ -96,7 +96,7 @@ class ExplainingModule(lightning.LightningModule):
         method: str = "transformer_attribution",
         **options,
     ) -> list[Explained | dict[str, Explained]]:
-        """As :meth:`explain_trace` for each of ``targets``, walked back together."""
+        """As :meth:`explain_trace` for each of ``targets``, in one backward pass."""
         found = self.explain_sources(trace, batch, targets, method, **options)
         return [x if len(x) > 1 else next(iter(x.values())) for x in found]
 

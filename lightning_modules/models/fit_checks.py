@@ -11,7 +11,7 @@ import torch
 from lightning_modules.models import class_names
 from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.models.classifier import Classifier
-from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.errors import InputError, as_input_error
 
 
 def check_model_options(options: Mapping[str, Any] | None) -> None:
@@ -46,7 +46,7 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
             f"model: it is not the model of {checkpoint}: {len(differ)} of the weights differ, "
             f"e.g. {differ[0]}; accepted with --resume: the model options that the run began with"
         )
-    with blamed_on(f"{checkpoint}: it is broken, its optimizer_states", WRITTEN_BY_TRAIN):
+    with as_input_error(f"{checkpoint}: it is broken, its optimizer_states", WRITTEN_BY_TRAIN):
         (optimizer,) = state["optimizer_states"]
         trained = [
             (len(group["params"]), group["initial_lr"], group["weight_decay"])
@@ -65,7 +65,7 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
 
 def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: Path) -> None:
     """Whether the data bring the classes and the inputs that a checkpoint was trained on."""
-    with blamed_on(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
+    with as_input_error(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
         theirs, inputs = list(trained["class_names"]), dict(trained["input_config"])
     ours = model.hparams.class_names
     if not class_names.are_same(ours, theirs):

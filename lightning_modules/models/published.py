@@ -23,7 +23,7 @@ from lightning_modules.data.texts.tokenizers import input_config_of, read_tokeni
 from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.hf_checks import check_vocabulary, positions_of
 from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
-from lightning_modules.utils.errors import InputError, blamed_on, said
+from lightning_modules.utils.errors import InputError, as_input_error, short_message
 from lightning_modules.utils.hub import locate
 
 MOST_TOKENS = 512  # of a text: attention maps grow with their square
@@ -106,8 +106,8 @@ def timm_classifier(name: str) -> ViTClassifier:
         if weights or not isinstance(reason, (OSError, RuntimeError)):
             raise
         raise InputError(
-            f"--timm {name}: its weights cannot be had from the hub ({said(reason)}); accepted: "
-            "NAME@FILE with a file of weights"
+            f"--timm {name}: its weights cannot be had from the hub ({short_message(reason)}); "
+            "accepted: NAME@FILE with a file of weights"
         ) from reason
     if classes == 1:  # a regression, or a classifier of two classes: nothing says which
         classifier.activation = None
@@ -125,8 +125,8 @@ def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:
         size = size_of_pictures(model, state, size)
     except Exception as error:  # whatever a damaged or hostile file makes its reader raise
         raise InputError(
-            f"--timm ...@{weights}: no weights of a classifier ({said(error)}); accepted: a file "
-            "of weights with its head"
+            f"--timm ...@{weights}: no weights of a classifier ({short_message(error)}); accepted: "
+            "a file of weights with its head"
         ) from error
     return classes, size
 
@@ -167,7 +167,7 @@ def hf_classifier(name: str) -> BertClassifier:
     longest = longest_text(given, tokenizer, positions_of(model))
     input_config = input_config_of(tokenizer, longest, None)
     classifier = PublishedBert(class_names, input_config, model, activation).eval()
-    with blamed_on(f"{given}: it cannot classify a text", TEXT_CLASSIFIER), torch.no_grad():
+    with as_input_error(f"{given}: it cannot classify a text", TEXT_CLASSIFIER), torch.no_grad():
         shape = tuple(classifier(classifier.largest_batch()).shape)
         if shape != (1, len(class_names)):
             raise ValueError(f"{len(class_names)} classes, and logits of shape {list(shape)}")
@@ -187,7 +187,7 @@ def longest_text(given: str, tokenizer: PreTrainedTokenizerFast, positions: floa
 
 def trained_model(given: str, source: str) -> PreTrainedModel:
     """The model of a hub id or folder, in float32, if all of it was trained to classify texts."""
-    with blamed_on(given, TEXT_CLASSIFIER):
+    with as_input_error(given, TEXT_CLASSIFIER):
         model, found = AutoModelForSequenceClassification.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
         )

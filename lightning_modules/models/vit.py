@@ -24,7 +24,7 @@ from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.class_names import are_same
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
-from lightning_modules.utils.errors import InputError, blamed_on
+from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import NotNegative
 
 
@@ -130,20 +130,27 @@ class ViTClassifier(Classifier):
         explanation = relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
         return ExplainedImages.of(explanation)
 
+    def head_parameters(self) -> set[str]:
+        return {
+            f"{head}.{name}"
+            for head, module in heads_of(self.backbone).items()
+            for name, _ in module.named_parameters()
+        }
+
     def largest_batch(self) -> dict[str, Tensor]:
         height, width = self.hparams.input_config["input_size"][-2:]
         return self.prepare([Image.new("RGB", (width, height))])
 
     def backbone_options(self) -> tuple[str, str]:
         height, width = self.hparams.input_config["input_size"][-2:]
-        given = in_words(self.hparams.name, False, self.hparams.model_options or {})
+        given = describe_backbone(self.hparams.name, False, self.hparams.model_options or {})
         return given, f"a model of pictures of 3 x {height} x {width}"
 
     def without_sources(self) -> dict[str, Any]:
         return dict(self.no_sources)
 
 
-def in_words(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
+def describe_backbone(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
     """What a backbone is made of, in the words of a config."""
     start = ", model.pretrained=true" if pretrained else ""
     return f"model.name {name}{start}" + (f", model.model_options {dict(options)}" * bool(options))
@@ -171,7 +178,7 @@ def create_backbone(
     accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
     if pretrained:
         accepted += ", and with weights that can be had from the hub"
-    with blamed_on(in_words(name, pretrained, options), accepted):
+    with as_input_error(describe_backbone(name, pretrained, options), accepted):
         pictures = {"img_size": size} if size is not None and is_of_one_size(name) else {}
         return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
 

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 
 from lightning_modules.metrics import RankCorrelation, SampledMetric
 from lightning_modules.modalities.explained import joined_maps
-from lightning_modules.models.vit import heads_of
 from lightning_modules.protocols.base import PROTOCOLS, Column, Protocol
 from lightning_modules.protocols.explainer import Explainer
 
@@ -39,7 +37,7 @@ class Sanity(Protocol):
 
     def prepare(self) -> None:
         """Draw the weights of the two randomised models."""
-        of_head = parameters_of_head(self.module.backbone)
+        of_head = self.module.head_parameters()
         self.random = {
             "head": randomised(self.module, of_head.__contains__),
             "all": randomised(self.module, lambda name: True),
@@ -57,18 +55,6 @@ class Sanity(Protocol):
         for name, module in self.random.items():
             other = replace(explain, module=module, trace=self.traces[name]).sources(target)
             metrics[name].update(joined_maps(found), joined_maps(other))
-
-
-def parameters_of_head(backbone: nn.Module) -> set[str]:
-    """Names of the parameters above what timm calls the features, or Hugging Face the base."""
-    if isinstance(backbone, PreTrainedModel):
-        base = {id(parameter) for parameter in backbone.base_model.parameters()}
-        return {name for name, p in backbone.named_parameters() if id(p) not in base}
-    return {
-        f"{head}.{name}"
-        for head, module in heads_of(backbone).items()
-        for name, _ in module.named_parameters()
-    }
 
 
 def randomised(module: nn.Module, chosen) -> nn.Module:

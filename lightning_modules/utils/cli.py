@@ -23,14 +23,18 @@ OVERRIDE = r"[\w.]+=(?s:.*)"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage."""
+    """A parser of a command, or of one of its parts, whose errors are one line, without usage."""
 
-    def __init__(self, prog: str, description: str | None) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=prog, description=description, formatter_class=layout)
+    def __init__(self, command: str, description: str | None, part: str = "") -> None:
+        super().__init__(
+            prog=f"{command} {part}".rstrip(),
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.command = command
 
     def error(self, message: str) -> NoReturn:
-        fail(self.prog, message)
+        fail(self.command, message)
 
     def add_import(self) -> None:
         """``--import MODULE``, to be given to :func:`import_modules` as ``arguments.imports``."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from lightning_modules.utils.names import one_line
 
-MOST_SAID = 300  # characters of a library's message
+MOST_CHARACTERS = 300  # characters of a library's message
 
 
 class InputError(ValueError):
@@ -17,16 +17,16 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
-def said(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """What an error of a library says, on one line, shortened."""
     text = one_line(error)
     if not text or isinstance(error, KeyError):  # which says no more than the key
         text = f"{type(error).__name__} {text}".strip()
-    return text if len(text) <= MOST_SAID else f"{text[: MOST_SAID - 3]}..."
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 @contextmanager
-def blamed_on(given: str, accepted: str) -> Iterator[None]:
+def as_input_error(given: str, accepted: str) -> Iterator[None]:
     """Whatever is raised within becomes an InputError: what was `given`, what was said about it.
 
     For calls into a library, which raise anything where options do not go together. An InputError
@@ -37,4 +37,4 @@ def blamed_on(given: str, accepted: str) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{given}: {error}") from error
     except Exception as error:
-        raise InputError(f"{given}: {said(error)}; accepted: {accepted}") from error
+        raise InputError(f"{given}: {short_message(error)}; accepted: {accepted}") from error

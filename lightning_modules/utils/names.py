@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A file name of what can be part of one everywhere, which no other name shares."""
+    """A unique, portable file name for ``name``."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     return f"{readable or 'input'}-{digest[:8]}"

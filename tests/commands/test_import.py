@@ -107,12 +107,12 @@ def test_the_name_of_a_file_is_no_name_of_a_module(folder, capsys):
     [
         (train.main, [*DIGITS, "model.kind=mine"], 'model.kind: "mine" is unknown'),
         (train.main, [*DIGITS, "data.kind=mine"], 'data.kind: "mine" is unknown'),
-        (train.main, [*DIGITS, *DATA, "tracker.protocols=[mine]"], "has 'mine'; accepted: pert"),
+        (train.main, [*DIGITS, *DATA, "tracker.protocols=[mine]"], "has 'mine'; accepted: "),
         (explain.main, ["--timm", "a", "--method", "mine"], "--method mine; accepted: all, "),
         (
             explain.main,
             ["evaluate", "--timm", "a", "--protocol", "mine"],
-            "--protocol mine; accepted: perturbation, ",
+            "--protocol mine; accepted: ",
         ),
         (
             explain.main,

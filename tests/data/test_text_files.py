@@ -151,6 +151,7 @@ def test_missing_files_of_eraser(tmp_path):
         EraserDataModule(str(root), vocab_size=60)
 
 
+@pytest.mark.data
 @pytest.mark.skipif(not (SHARED / "data/sst").is_dir(), reason="no ../shared/data/sst")
 def test_the_real_treebank():
     data = SSTDataModule(str(SHARED / "data/sst"))
@@ -161,6 +162,7 @@ def test_the_real_treebank():
     assert all(np.all(np.diff(entry["rationale"]) > 0) for entry in marked)
 
 
+@pytest.mark.data
 @pytest.mark.skipif(
     not (SHARED / "data/eraser-movies").is_dir(), reason="no ../shared/data/eraser-movies"
 )

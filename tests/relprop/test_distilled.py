@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 
 from lightning_modules.models.published import timm_classifier
 from lightning_modules.models.vit import heads_of
-from lightning_modules.protocols.sanity import parameters_of_head
 from tests.models.test_classifier import classifier
 
 NAME = "deit_tiny_distilled_patch16_224"
@@ -46,5 +45,5 @@ def test_a_file_of_weights_tells_its_classes(weights):
 
 def test_a_random_head_is_both():
     """Or the sanity check would compare the map with itself."""
-    assert parameters_of_head(classifier(name=NAME).backbone) == HEADS
-    assert parameters_of_head(classifier().backbone) == {"head.weight", "head.bias"}
+    assert classifier(name=NAME).head_parameters() == HEADS
+    assert classifier().head_parameters() == {"head.weight", "head.bias"}

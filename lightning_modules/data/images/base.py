@@ -11,6 +11,7 @@ from lightning_modules.data.images.transforms import (
 from lightning_modules.utils.options import Count, Range
 
 Share = Annotated[float, Range(0, 1)]
+Area = Annotated[float, Range(above=0, most=1)]  # a share of a picture
 
 
 class ResizedDataModule(ImageDataModule):
@@ -58,7 +59,7 @@ class AugmentedDataModule(ResizedDataModule):
         auto_augment: str | None = "rand-m9-mstd0.5-inc1",
         random_erasing: Share = 0.25,
         hflip: Share = 0.5,
-        scale: list[Annotated[float, Range(above=0, most=1)]] = [0.08, 1.0],  # noqa: B006 - a list in the config too; only read
+        scale: list[Area] = [0.08, 1.0],  # noqa: B006 - a list in the config too; only read
         batch_size: Count = 64,
         num_workers: Annotated[int, Range(0)] = 2,
         **options,

@@ -47,13 +47,13 @@ def make_item(annotation: dict, docs: Path, where: str) -> dict:
         ]
         text += document + "\n"
     rationale = [
-        locate(evidence, text, words_of[evidence["docid"]], where) for evidence in evidences
+        find_evidence(evidence, text, words_of[evidence["docid"]], where) for evidence in evidences
     ]
     label = read_label(annotation["classification"], f"{where}: classification")
     return {"text": text, "label": label, "rationale": rationale}
 
 
-def locate(evidence: dict, text: str, words: list[Span], where: str) -> Span:
+def find_evidence(evidence: dict, text: str, words: list[Span], where: str) -> Span:
     """The characters of an evidence, given the spans of its document's words in the text."""
     start, end = evidence["start_token"], evidence["end_token"]
     found = " ".join(text[slice(*word)] for word in words[start:end])

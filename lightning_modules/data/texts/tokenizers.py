@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from lightning_modules.models.checkpoint_files import find_checkpoint, load_data
-from lightning_modules.utils.errors import InputError, blamed_on, said
+from lightning_modules.utils.errors import InputError, as_input_error, short_message
 from lightning_modules.utils.hub import locate
 from lightning_modules.utils.options import check_option, refusal, show
 
@@ -77,7 +77,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     if (Path(name) / "checkpoints").is_dir() or Path(name).suffix == ".ckpt":
         accepted = "a run of train.py on texts"
         trained = load_data(find_checkpoint(name, "data.tokenizer"), f"accepted: {accepted}")
-        with blamed_on(f"data.tokenizer {name}: it has no tokenizer", accepted):
+        with as_input_error(f"data.tokenizer {name}: it has no tokenizer", accepted):
             return tokenizer_from_config(trained["hyper_parameters"]["input_config"])
     try:
         return read_tokenizer(locate(name))
@@ -100,7 +100,7 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         saved = saved_kind(source)
     except Exception as error:  # transformers raises whatever a broken file makes it raise
-        raise InputError(f"no tokenizer can be read there: {said(error)}") from error
+        raise InputError(f"no tokenizer can be read there: {short_message(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"its tokenizer is a slow one, {type(tokenizer).__name__}")
     if not knows_words(tokenizer):
