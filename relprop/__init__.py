@@ -1,7 +1,10 @@
 """Relevance propagation for unmodified transformers.
 
->>> explanation = relprop.explain(model, images)
->>> heatmaps = explanation.heatmap(224)
+>>> import relprop, timm, torch
+>>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+>>> explanation = relprop.explain(model, torch.rand(2, 3, 32, 32))
+>>> explanation.heatmap(32).shape
+torch.Size([2, 32, 32])
 """
 
 from relprop import rules
@@ -17,6 +20,8 @@ from relprop.explanation import (
 from relprop.methods import METHODS, Method, Options, method
 from relprop.operations import register
 from relprop.trace import Trace, record
+
+__version__ = "0.1.0"  # setup.cfg reads it
 
 __all__ = [
     "METHODS",
