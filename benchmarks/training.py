@@ -194,7 +194,8 @@ def tracker(table: Table, pictures: int = 64) -> None:
         trainer.fit(model, datamodule=data)
     tracked = trainer.callback_metrics["relevance/seconds"].item()
     each = epochs.seconds[-1] / pictures
-    table.section(f"the tracker, {config.tracker.samples} probes of DeiT-S, over an epoch's steps")
+    watched = f"{config.tracker.samples} watched samples of DeiT-S"
+    table.section(f"the tracker, {watched}, over an epoch's steps")
     for count in (2000, 5000, 50_000, 1_281_167):
         epoch = f"an epoch's steps: {count * each:,.0f} s"
         table.row(f"{count:,} pictures", [tracked], [count * each], notes=epoch, digits=4)

@@ -19,6 +19,10 @@ def perturb(
 
     ``heatmaps`` [B, H, W]; ``most_relevant`` first (positive perturbation) or least first
     (negative); ``black`` [C]: what takes their place, black as the model sees it.
+
+    >>> images, heatmaps = torch.ones(1, 1, 2, 2), torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
+    >>> perturb(images, heatmaps, 0.5, most_relevant=True, black=torch.zeros(1)).tolist()
+    [[[[0.0, 0.0], [1.0, 1.0]]]]
     """
     order = heatmaps.flatten(1) if most_relevant else -heatmaps.flatten(1)
     gone = order.topk(int(share * order.shape[1]), dim=1).indices

@@ -65,6 +65,13 @@ class RationaleAUPRC(SampledMetric):
 
     ERASER's soft score, 0..1, higher is better; texts without a rationale are left out. Words that
     were cut off rank last.
+
+    >>> import torch
+    >>> metric, seen = RationaleAUPRC(), torch.ones(1, 3).bool()
+    >>> rationale = torch.tensor([[True, False, True]])
+    >>> metric.update(torch.tensor([[0.9, 0.1, 0.5]]), rationale, seen, torch.tensor([3]))
+    >>> float(metric.compute()["auprc"])
+    1.0
     """
 
     def update(self, scores: Tensor, rationale: Tensor, seen: Tensor, counts: Tensor) -> None:
@@ -89,6 +96,12 @@ class Faithfulness(SampledMetric):
     ``comprehensiveness``: p falls when they are taken out, higher is better. ``sufficiency``: p
     stays when they alone are left, lower is better. Both are averaged over shares of the words
     (their AOPC: 1 / (|B| + 1) times the sum over the |B| shares, the share 0 adding nothing).
+
+    >>> import torch
+    >>> metric = Faithfulness()
+    >>> metric.update(torch.tensor([1.0]), torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 1.0]]))
+    >>> {name: round(float(value), 3) for name, value in metric.compute().items()}
+    {'comprehensiveness': 0.333, 'sufficiency': 0.167}
     """
 
     def update(self, full: Tensor, without: Tensor, alone: Tensor) -> None:

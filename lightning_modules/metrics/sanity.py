@@ -14,6 +14,12 @@ class RankCorrelation(SampledMetric):
 
     The sanity check of Adebayo et al. 2018: near 0 where the map is of the weights, near 1 where it
     is blind to them. A map without any order (all equal) correlates with nothing: 0.
+
+    >>> import torch
+    >>> metric = RankCorrelation()
+    >>> metric.update(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[20.0, 40.0, 90.0]]))
+    >>> round(float(metric.compute()["rank_correlation"]), 3)
+    1.0
     """
 
     def update(self, maps: Tensor, of_random: Tensor) -> None:
