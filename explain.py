@@ -36,8 +36,7 @@ from lightning_modules.protocols import PROTOCOLS, scored_methods, torchrun_shar
 from lightning_modules.protocols.scoring import fingerprint, progress_bar, score
 from lightning_modules.utils import cli
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import one_line
-from lightning_modules.utils.terminal import console
+from lightning_modules.utils.terminal import console, quiet, say
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
 BATCH_SIZE = 8
@@ -50,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_evaluate(argv[1:]) if evaluating else parse_explain(argv)
     try:
         cli.import_modules(arguments.imports)
-        (run_evaluate if evaluating else run_explain)(arguments)
+        with quiet("explain.py"):
+            (run_evaluate if evaluating else run_explain)(arguments)
     except (*ERRORS, MisconfigurationException) as error:
         cli.fail("explain.py", error, imports_of_run(arguments.checkpoint))
 
@@ -162,10 +162,10 @@ def run_explain(arguments: argparse.Namespace) -> None:
         "options": options,
     }
     written = write_all(results, formats, about, folder) if results else []
-    where = one_line(", ".join(map(str, written or [folder])))
-    print(f"{len(results)} of {len(inputs)} explained: {where}")
+    where = ", ".join(map(str, written or [folder]))
+    say(f"{len(results)} of {len(inputs)} explained: {where}")
     for failure in failures:
-        print(f"explain.py: {one_line(failure.reason)}", file=sys.stderr)
+        say(f"explain.py: {failure.reason}", sys.stderr)
     if failures:
         raise SystemExit(1)
 
@@ -180,7 +180,7 @@ def inputs_of_sources(overrides: Sequence[str], module: Classifier) -> list[str]
 def show(result: Result, console: Console) -> None:
     """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
     if not sys.stdout.isatty():
-        print(result.heading)
+        say(result.heading)
         return
     texts = [part.terminal_text(result) for part in result.parts.values()]
     if not any(texts):
@@ -224,7 +224,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         scores = score(protocol, about, folder, arguments.resume, shard)
     if scores is not None:
         console().print(scores)
-        print(f"{one_line(folder)}: scores.csv, scores.json, scores.png")
+        say(f"{folder}: scores.csv, scores.json, scores.png")
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:

@@ -219,9 +219,9 @@ def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation
     places, entries = trace.places, relevance.shape[1]
     if entries not in (places.count, trace.tokens):
         raise UnsupportedModel(
-            f"relevance of {entries} entries where the model has {trace.tokens} tokens: the others "
-            "are of inputs to which relevance does not flow back; accepted: a method that reads "
-            "tokens, as all but lrp do"
+            f"the method returned relevance of {entries} entries, and the model has {trace.tokens} "
+            "tokens; accepted: one entry a token, as of all methods but lrp, which has none for "
+            "inputs to which relevance does not flow back"
         )
     if entries != places.count:
         relevance = relevance[:, trace.prefix : trace.prefix + places.count]

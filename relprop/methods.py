@@ -113,6 +113,8 @@ def method(
     'The mean gradient of the attention that each token receives.'
     """
 
+    rule_set(rules)  # a ValueError where there is none
+
     def add(function: Function) -> Function:
         record = Method(name, function, rules, signed, pixels, product, ablation, frees_graph)
         METHODS.add(name, record, function)

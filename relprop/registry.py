@@ -46,10 +46,10 @@ class Registry(dict[str, T]):
     def add(self, name: str, thing: T, source: Callable) -> None:
         """Register ``thing``, which the function or class ``source`` defines; errors as above."""
         place = (source.__module__, source.__qualname__)
-        if name in self and self._places[name] != place:
+        if name in self and self._places.get(name) != place:
+            by = ".".join(self._places.get(name, ("an assignment",)))
             raise ValueError(
-                f"the {self.called} {name!r} is registered already, by "
-                f"{'.'.join(self._places[name])}; accepted: another name"
+                f"the {self.called} {name!r} is registered already, by {by}; accepted: another name"
             )
         self[name], self._places[name] = thing, place
 

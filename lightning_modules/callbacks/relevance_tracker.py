@@ -75,6 +75,7 @@ class RelevanceTracker(Checked, Callback):
         self.protocols_every_n_epochs = protocols_every_n_epochs
         for name in self.protocols:
             PROTOCOLS.find(name, f"tracker.protocols has {name!r}")
+        relprop.METHODS.find(method, f"tracker.method is {method!r}")
         relprop.check_method(method, {"start_layer": start_layer})
         self.folder = Path(run_dir) / "explanations"
         self.samples, self.every_n_epochs, self.seed = samples, every_n_epochs, seed
@@ -154,6 +155,9 @@ class RelevanceTracker(Checked, Callback):
         options = {"start_layer": self.options["start_layer"]}
         for protocol in self._protocols(trainer, module):
             *_, progress = evaluate(protocol, [method], options, len(self.indices))
+            if method in progress.refused:
+                rank_zero_warn(f"{protocol.name} has no score: {progress.refused[method]}")
+                continue
             values = values_of(progress.metrics[method])
             for column in protocol.columns:
                 place = "" if column.x is None else f"@{column.x:g}"

@@ -56,7 +56,8 @@ def explain_batch(
     options: Mapping[str, Any],
 ) -> Iterator[Result | Failure]:
     """The results of inputs that were read; Failure where their relevance is not finite."""
-    batch = module.prepare([contents for _, contents in read])
+    several = len(module.sources) > 1
+    batch = module.prepare([x if several else next(iter(x.values())) for _, x in read])
     trace = module.record(batch)
     logits = module.logits(trace, batch)
     chosen = targets.of(logits)

@@ -30,13 +30,13 @@ class ExplainingModule(lightning.LightningModule):
         raise NotImplementedError
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """A batch, on the module's device, of what a person has: pictures, or texts.
+        """A batch, on the module's device, of the contents of a source: pictures, or texts.
 
         Of several sources each input is a mapping with the content of each.
         """
         batch = {}
         for name, modality in self.sources.items():
-            contents = [x[name] if isinstance(x, Mapping) else x for x in inputs]
+            contents = [x[name] for x in inputs] if len(self.sources) > 1 else inputs
             batch |= modality.batch(contents)
         return self.transfer_batch_to_device(batch, self.device, 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,15 @@ class Column:
     paper: Mapping[str, float] = field(default_factory=dict)
 
 
-PROTOCOLS: Registry[type[Protocol]] = Registry("protocol")
+class Protocols(Registry[type["Protocol"]]):
+    """Protocols by name, which each of them then has."""
+
+    def add(self, name: str, thing: type[Protocol], source: Callable) -> None:
+        super().add(name, thing, source)
+        thing.name = name
+
+
+PROTOCOLS = Protocols("protocol")
 
 
 class Protocol:
@@ -58,7 +66,7 @@ class Protocol:
         InputError: the classifier has no source of the ``modality``.
     """
 
-    name: str
+    name: str  # in PROTOCOLS
     modality: str | None = None  # of the source that it scores, in MODALITIES; None: of any
     title: str  # of the table
     columns: Sequence[Column]

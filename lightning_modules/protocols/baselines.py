@@ -84,6 +84,11 @@ def by_captum(
     logits = module.logits(explainer.trace, batch)
     target = relprop.resolve_target(target, logits)
     inputs, of_row = module.inputs(batch), module.per_row(target, batch)
+    if not isinstance(inputs, Tensor) and "input_ids" not in inputs:
+        raise relprop.UnsupportedModel(
+            f"{method} is of one tensor of numbers, or of input_ids; the model takes "
+            f"{', '.join(inputs)}"
+        )
     flags = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(False)  # nobody asks for the gradients of weights
     try:

@@ -63,5 +63,14 @@ class Explainer:
 
 
 def scored_methods() -> dict[str, relprop.Method]:
-    """All that can be scored, by name: the engine's methods, own ones among them, and baselines."""
+    """All that can be scored, by name: the engine's methods, own ones among them, and baselines.
+
+    Raises:
+        ValueError: a method has the name of a baseline.
+    """
+    for name in relprop.METHODS:
+        if name in BASELINES:
+            raise ValueError(
+                f"the method {name!r} has the name of a baseline; accepted: another name"
+            )
     return {**relprop.METHODS, **BASELINES}

@@ -28,7 +28,6 @@ class Segmentation(Protocol):
     The paper's table 2.
     """
 
-    name = "segmentation"
     modality = "image"
     title = "the map as a segmentation of the object"
     paper_data = "imagenet_segmentation"
@@ -60,7 +59,6 @@ class Segmentation(Protocol):
 class Specificity(Protocol):
     """In scenes with two objects, the share of relevance on that of the class explained."""
 
-    name = "specificity"
     modality = "image"
     title = "class specificity: share of relevance on the object of the class explained"
     columns = [Column("specificity", "class_specificity")]

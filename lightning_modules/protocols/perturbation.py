@@ -32,7 +32,6 @@ class Perturbation(Protocol):
     relevant first (``positive``: lower is better) or the least (``negative``: higher is better).
     """
 
-    name = "perturbation"
     modality = "image"
     title = "area under accuracy while pixels are removed"
     paper_data = "imagenet"

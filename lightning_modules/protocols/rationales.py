@@ -29,7 +29,6 @@ class Rationales(Protocol):
     class: comprehensiveness and sufficiency.
     """
 
-    name = "rationales"
     modality = "text"
     title = "token F1 of the k most relevant words, mean over texts"
     columns = [Column(str(k), "f1/macro_f1", k) for k in KS]

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 import relprop
 from lightning_modules.protocols.base import Protocol, Score
@@ -75,7 +76,7 @@ def table(protocol: Protocol, scores: Sequence[Score], title: str, kind: str) ->
             cells.append(f"{100 * s.value:.1f}\n[dim]±{50 * (s.high - s.low):.1f}[/dim]")
             if of_paper:
                 cells.append(f"{column.paper[method]:.2f}" if method in column.paper else "-")
-        result.add_row(method, *cells)
+        result.add_row(Text(method), *cells)
     return result
 
 

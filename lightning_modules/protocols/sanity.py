@@ -25,7 +25,6 @@ class Sanity(Protocol):
     and the deviation of each (Adebayo et al. 2018). A method that is blind to them scores near 1.
     """
 
-    name = "sanity"
     title = "rank correlation of the map with that of the model with random weights"
     columns = [
         Column("random head", "head/rank_correlation"),

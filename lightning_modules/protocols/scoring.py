@@ -111,7 +111,7 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     try:
         began = state["about"]
         compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
-        differs = sorted(key for key in compared if about[key] != began.get(key))
+        differs = sorted(key for key in compared if given(about[key]) != given(began.get(key)))
         if differs:
             was = began.get(differs[0])
             raise InputError(
@@ -129,8 +129,16 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     return progress
 
 
+def given(options: Any) -> Any:
+    """Options without those that are null: earlier versions may not have had them."""
+    if not isinstance(options, dict):
+        return options
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def progress_bar(disable: bool = False) -> rich.progress.Progress:
     """On standard error, unless results are shown in the terminal, too: above the bar, then."""
+    console = Console(stderr=not sys.stdout.isatty())
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -138,6 +146,6 @@ def progress_bar(disable: bool = False) -> rich.progress.Progress:
         rich.progress.TimeElapsedColumn(),
         rich.progress.TextColumn("left"),
         rich.progress.TimeRemainingColumn(),
-        console=Console(stderr=not sys.stdout.isatty()),
-        disable=disable,
+        console=console,
+        disable=disable or not console.is_terminal,
     )

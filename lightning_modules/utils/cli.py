@@ -100,10 +100,9 @@ def import_module(name: str) -> None:
         if isinstance(error, ModuleNotFoundError) and is_within(name, error.name):
             raise InputError(f"--import {name}: no such module; {accepted}") from None
         where = place_of(error, name)
-        raise InputError(
-            f"--import {name}: {where}: {type(error).__name__}: {error}; accepted: a module that "
-            "can be imported"
-        ) from None
+        told = f"--import {name}: {where}: {type(error).__name__}: {error}"
+        tail = "" if "accepted:" in told else "; accepted: a module that can be imported"
+        raise InputError(told + tail) from None
 
 
 def is_within(name: str, package: str | None) -> bool:

@@ -38,3 +38,20 @@ def test_a_name_is_registered_once():
         def of_mine(trace, target, options): ...
 
     assert relprop.METHODS["lrp"].signed
+
+
+def test_a_method_with_the_name_of_a_baseline_is_refused():
+    @relprop.method("saliency")
+    def of_mine(trace, target, options): ...
+
+    try:
+        with pytest.raises(ValueError, match="'saliency' has the name of a baseline; accepted"):
+            scored_methods()
+    finally:
+        del relprop.METHODS["saliency"]
+    assert "saliency" in scored_methods()
+
+
+def test_a_rule_set_that_is_not_there_is_told_at_once():
+    with pytest.raises(ValueError, match="rules is 'nope'"):
+        relprop.method("of_mine", rules="nope")
