@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 import train
-from configs.schema import ConfigError, load_config
+from configs.schema import ConfigError, UnknownKind, load_config
 from lightning_modules import CLASSIFIERS
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.images.files import read_image, read_mask
@@ -36,6 +36,7 @@ from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.scoring import KEPT, load_progress, save_progress
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import one_line, slug
+from relprop.errors import UnknownName
 from tests.helpers.runs import run
 
 CASES = settings(
@@ -43,7 +44,8 @@ CASES = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-TOLD = (InputError, ConfigError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError)
+TOLD = (InputError, ConfigError, UnknownKind, UnknownName, ValueError)
+TOLD += (FileNotFoundError, FileExistsError, IsADirectoryError)
 
 
 def check(read, path: Path, content: bytes):

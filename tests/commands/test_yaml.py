@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.schema import ConfigError, parse_yaml, read_override
+from configs.yaml_text import ConfigError, parse_yaml, read_override
 
 
 @pytest.mark.parametrize(
