@@ -13,7 +13,7 @@ from benchmarks.explanations import in_parts, rows_of
 from benchmarks.measure import peak_memory, seconds
 from benchmarks.table import Table
 
-# FlopCounterMode can't watch a walk back to the pixels, as of lrp.
+# FlopCounterMode can't watch a backward pass to the pixels, as of lrp.
 COUNTED = rows_of(["transformer_attribution", "generic_attention"])
 
 

@@ -137,7 +137,7 @@ def options_of(root, *more: str) -> list[str]:
 
 
 def test_a_run_on_images_with_some_masks(root, tmp_path, capsys):
-    """Every sample is a probe; the protocol's scores are those that explain.py finds."""
+    """Every sample is watched; the protocol's scores are those that explain.py finds."""
     train.main([*options_of(root), f"run_dir={tmp_path / 'run'}"])
     (row,) = rows(tmp_path / "run")
     assert all(0 < float(row[f"relevance/{name}"]) <= 1 for name in SCORES)
@@ -149,7 +149,7 @@ def test_a_run_on_images_with_some_masks(root, tmp_path, capsys):
     assert '"samples": 3' in text
 
 
-def test_a_protocol_without_a_probe_that_has_a_mask_is_told_before_training(root, tmp_path, capsys):
+def test_a_protocol_is_told_before_training_if_no_watched_sample_has_a_mask(root, tmp_path, capsys):
     seed = next(
         seed
         for seed in range(100)
