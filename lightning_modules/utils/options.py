@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 TYPE_NAMES = {cls: cls.__name__ for cls in (bool, int, float, str, list)}
-TYPE_NAMES |= {NoneType: "null", dict: "mapping", Any: "anything"}
+TYPE_NAMES |= {dict: "mapping", Any: "anything", NoneType: "null"}  # in the order of messages
 NUMBERS = {int: Integral, float: Real}
 TAKEN_FOR = NUMBERS | {list: (list, tuple)}  # what Python's callers may give
 
@@ -175,12 +175,23 @@ def describe(type_: Any, range_: str = "") -> str:
         notes = [str(note) for note in args[1:] if isinstance(note, Range)]
         return describe(args[0], " and ".join(filter(None, [range_, *notes])))
     if origin in (Union, UnionType):
+        # typing gives the members of equal unions in the order that a process has met first.
+        known = [cls for cls in TYPE_NAMES if cls is not NoneType]
+        order = dict(zip([*known, Literal, NoneType], range(len(known) + 2), strict=True))
+        args = sorted(args, key=lambda arg: order.get(bare(arg), len(known)))
         return " or ".join(filter(None, (describe(arg, range_) for arg in args)))
     if origin is Literal:
         return " or ".join(map(show, args))
     items = describe(args[-1]) if args else ""
     words = TYPE_NAMES.get(origin, "") + (f" of {items}" if items else "")
     return f"{words} {range_}" if range_ and origin in NUMBERS else words
+
+
+def bare(type_: Any) -> Any:
+    """A type without its arguments and notes."""
+    while get_origin(type_) is Annotated:
+        type_ = get_args(type_)[0]
+    return get_origin(type_) or type_
 
 
 def show(value: Any, most: int = 80) -> str:

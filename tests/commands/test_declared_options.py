@@ -7,7 +7,7 @@ import subprocess
 import sys
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 import numpy as np
 import pytest
@@ -45,6 +45,11 @@ def test_a_range_says_itself_in_words(range_, words, inside, outside):
     assert str(range_) == words
     assert all(value in range_ for value in inside)
     assert not any(value in range_ for value in outside)
+
+
+def test_a_union_is_described_in_one_order_however_it_is_written():
+    for type_ in (Union[float, int, None], Union[None, int, float]):  # noqa: UP007 - as Trainer's
+        assert describe(type_) == "int or float or null"
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_tokens_of_a_text_beside_numbers_are_not_cut_from_the_map():
     inputs = {"input_ids": ids()[:, :4], "visual_embeds": numbers(6, F_)}
     for method in relprop.METHODS:
         if method == "lrp":
-            with pytest.raises(UnsupportedModel, match="6 entries where the model has 10 tokens"):
+            with pytest.raises(UnsupportedModel, match="6 entries, and the model has 10 tokens"):
                 relprop.explain(Beside(), inputs, 1, method)
         else:
             assert relprop.explain(Beside(), inputs, 1, method).relevance.shape == (B, N)
@@ -261,6 +261,6 @@ def test_a_vector_beside_a_text():
 
     inputs = {"input_ids": ids()[:, :9], "number": numbers(F_)}
     assert relprop.explain(Number(), inputs, 1).relevance.shape == (B, N)
-    with pytest.raises(UnsupportedModel, match="entries where the model has 10 tokens"):
+    with pytest.raises(UnsupportedModel, match="20 entries, and the model has 10 tokens"):
         relprop.explain(Number(), inputs, 1, "lrp")
     assert relprop.record(Number(), inputs).logits.shape == (B, C)
