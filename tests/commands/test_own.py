@@ -9,12 +9,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import relprop
+from lightning_modules.modalities import Images, Modality
+from lightning_modules.protocols import PROTOCOLS
+from lightning_modules.utils.errors import InputError
 from tests.helpers.runs import DIGITS, TRAINER
 
 ROOT = Path(__file__).parents[2]
@@ -177,16 +181,21 @@ def test_an_own_modality_is_scored(trained, tmp_path):
         assert {row["method"] for row in csv.DictReader(file)} == set(methods)
 
 
-def test_a_protocol_of_another_modality_is_refused(trained):
-    kind, run_dir = trained
-    told = command(
-        "explain.py",
-        *("evaluate", "--checkpoint", str(run_dir), "--protocol", "rationales"),
-        module="vectors",
-        code=2,
-    )
-    there = "vectors" if kind == "vector" else "images and vectors"
-    assert f"the data are {there}; accepted: texts" in told
+class Numbers(Modality):
+    called = "vector"
+    read = batch = None
+
+
+@pytest.mark.parametrize(
+    ("sources", "there"),
+    [
+        ({"vector": Numbers("vector", {})}, "vectors"),
+        ({"image": Images("image", {}), "vector": Numbers("vector", {})}, "images and vectors"),
+    ],
+)
+def test_a_protocol_of_another_modality_is_refused(sources, there):
+    with pytest.raises(InputError, match=f"the data are {there}; accepted: texts"):
+        PROTOCOLS["rationales"](SimpleNamespace(sources=sources), None)
 
 
 WATCH_ALL = """
