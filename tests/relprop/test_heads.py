@@ -230,7 +230,7 @@ def changing_places(order: list[int]) -> Plain:
     return Plain(between=between)
 
 
-@pytest.mark.parametrize("i, j", itertools.combinations(range(N), 2))
+@pytest.mark.parametrize("i, j", list(itertools.combinations(range(N), 2)))
 def test_two_tokens_that_change_places_are_refused(i, j):
     order = list(range(N))
     order[i], order[j] = j, i
