@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks import models
 from benchmarks.measure import peak_memory, progress, seconds
 from benchmarks.table import Table
-from relprop.memory import measure_sample
+from relprop.batching import Batch, measure_sample
 
 # Bytes: what needs more is explained in parts, max_memory=LIMIT.
 LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 * 2**30
@@ -20,7 +20,7 @@ LIMIT = torch.cuda.mem_get_info()[0] * 4 // 5 if models.DEVICE == "cuda" else 8 
 
 def in_parts(model: nn.Module, x: Tensor | dict[str, Tensor], batch: int) -> dict[str, int]:
     """The options that keep an explanation of this batch below LIMIT."""
-    return {"max_memory": LIMIT} if batch * measure_sample(model, x) > LIMIT else {}
+    return {"max_memory": LIMIT} if batch * measure_sample(model, Batch(x)) > LIMIT else {}
 
 
 def rows_of(methods: Iterable[str]) -> dict[str, tuple[str, dict]]:

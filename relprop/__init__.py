@@ -18,7 +18,7 @@ from relprop.explanation import (
     resolve_target,
 )
 from relprop.methods import METHODS, Method, Options, method
-from relprop.operations import register
+from relprop.recording.operations import register
 from relprop.trace import Trace, record
 
 __version__ = "0.1.0"  # setup.cfg reads it

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relprop.contexts import as_if_alone
-from relprop.errors import TooLarge, UnsupportedModel
-from relprop.inputs import batch_size
-from relprop.memory import (
+from relprop.batching import (
     LARGEST,
     MAX_MEMORY,
+    Batch,
     check_memory,
     equal_parts,
-    indivisible,
     measure_sample,
     memory_of_walk,
-    samples,
 )
-from relprop.methods import METHODS, Options
+from relprop.errors import TooLarge, UnsupportedModel
+from relprop.methods import METHODS, Found, Options
+from relprop.recording.run import walking
 from relprop.sides import Side
 from relprop.trace import Trace, record
 
@@ -36,7 +35,8 @@ class Explanation:
     and register tokens, and without patches of padding alone (for ``lrp`` on images: of each
     pixel). ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the
     picture, None for texts and vectors. ``sides``: where the patches lie along its height and its
-    width; None where they tile it, so that rows and columns divide it evenly.
+    width; None where they tile it, so that rows and columns divide it evenly. Of a model with
+    several sources ``sources`` has an explanation of each.
     """
 
     relevance: Tensor
@@ -44,6 +44,32 @@ class Explanation:
     logits: Tensor
     grid: tuple[int, int] | None
     sides: tuple[Side, Side] | None = None
+    source: str = "input"
+    several: Mapping[str, Explanation] = field(default_factory=dict, repr=False)
+
+    @property
+    def sources(self) -> dict[str, Explanation]:
+        """The explanation of each source by name: an input, or a parameter that is ``learned``."""
+        return dict(self.several) or {self.source: self}
+
+    @classmethod
+    def of_sources(cls, several: Mapping[str, Explanation]) -> Explanation:
+        """One explanation of a model with several sources. It has no relevance of its own."""
+        first = next(iter(several.values()))
+        found = object.__new__(cls)
+        known = {"target": first.target, "logits": first.logits, "several": several}
+        for name, value in known.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    def __getattr__(self, name: str):
+        several = self.__dict__.get("several")
+        if several and name in ("relevance", "grid"):
+            raise AttributeError(
+                f"the explanation is of {len(several)} sources ({', '.join(several)}); accepted: "
+                f"explanation.sources[{next(iter(several))!r}].{name}"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def heatmap(self, size: int | tuple[int, int]) -> Tensor:
         """The map over the picture drawn as ``size`` (H, W): [B, H, W].
@@ -73,23 +99,34 @@ def explain(
     inputs: Tensor | Mapping[str, Tensor],
     target: int | Tensor | None = None,
     method: str = "transformer_attribution",
+    *,
+    against: int | Tensor | None = None,
+    output: Callable[[object], Tensor] | None = None,
+    position: int | Tensor | None = None,
+    learned: Sequence[str] = (),
     max_memory: int | None = None,
     **options,
 ) -> Explanation:
     """Explain a batch: the relevance of every token for ``target``.
 
-    ``inputs``: a tensor or a mapping of keyword tensors. ``target``: None for the predicted class,
-    one class, or a tensor [B]. ``method``: a name in ``relprop.METHODS``. ``options``:
-    ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``
-    (:class:`relprop.methods.Options`). ``max_memory``: bytes, beyond the model's own, that a batch
-    may take, about; a larger batch is explained in parts, down to one sample at a time (and one
-    sample is recorded once more, to see what it takes). Of several inputs it must be clear which
-    are one for each sample: the first, ``*_ids``, ``attention_mask``, ``pixel_values``,
-    ``inputs_embeds``, and what has a row for each of a text's tokens.
+    On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts, which is faster: a
+    first call of the model breaks off at that tensor, others follow. To have the model called
+    once, with the whole batch: ``relprop.explain_trace(relprop.record(model, inputs))``.
 
-    On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts as well, which is
-    faster: a first call of the model breaks off at that tensor, others follow. To have the model
-    called once, with the whole batch: ``relprop.explain_trace(relprop.record(model, inputs))``.
+    Args:
+        inputs: a tensor or a mapping of keyword tensors.
+        target: None for the predicted class, one class, or a tensor [B].
+        method: a name in ``relprop.METHODS``.
+        against: a class or [B]: explains y_target - y_against, why this rather than that.
+        output, position, learned: what is explained, and what else is a source
+            (:func:`relprop.record`).
+        max_memory: bytes, beyond the model's own, that a batch may take, about; a larger batch is
+            explained in parts, down to one sample at a time (and one sample is recorded once more,
+            to see what it takes). Of several inputs it must be clear which are one for each sample:
+            the first, ``*_ids``, ``attention_mask``, ``pixel_values``, ``inputs_embeds``, and what
+            has a row for each of a text's tokens.
+        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``
+            (:class:`relprop.methods.Options`).
 
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")
@@ -98,9 +135,13 @@ def explain(
     torch.Size([2, 224, 224])
     """
     check_method(method, options)  # before the forward pass
-    size, unclear = batch_size(inputs), indivisible(inputs)
-    # Of those that came from outside it is not known whether they look at one sample at a time.
-    largest = LARGEST if unclear is None and METHODS[method].frees_graph else None
+    batch = Batch(inputs)
+    recorded = {"output": output, "learned": tuple(learned)}
+    size, unclear = batch.size, batch.indivisible
+    # Of methods that came from outside it is not known whether they look at one sample at a time,
+    # and of an output whether samples are coupled in it.
+    apart = unclear is None and output is None and not learned
+    largest = LARGEST if apart and METHODS[method].frees_graph else None
     if max_memory is not None:
         check_memory(max_memory)
         if unclear is not None:
@@ -108,54 +149,82 @@ def explain(
                 f"max_memory: it is not clear whether inputs {unclear!r} are one for each of the "
                 f"{size} samples or for all; accepted: a batch of another size, or no max_memory"
             )
-        size = max(1, max_memory // measure_sample(model, inputs))
+        size = max(1, max_memory // measure_sample(model, batch, position, recorded))
     with torch.inference_mode(False):  # what comes out may be part of a loss
-        return _explain_parts(model, inputs, target, method, size, largest, options)
+        parts = _Parts(model, batch, method, size, largest, recorded)
+        return parts.explain(target, against, position, options)
 
 
-def _explain_parts(
-    model: nn.Module,
-    inputs: Tensor | Mapping[str, Tensor],
-    target: int | Tensor | None,
-    method: str,
-    size: int,
-    largest: int | None,
-    options: dict,
-) -> Explanation:
+@dataclass
+class _Parts:
     """``size`` samples at a time, or fewer where a tensor had more than ``largest`` bytes."""
-    batch, parts, start = batch_size(inputs), [], 0
-    while start < batch:
-        taken = min(size, batch - start)
-        try:
-            part = samples(inputs, start, size)
-            trace = record(model, part, largest=largest if taken > 1 else None)
-        except TooLarge as tensor:  # seen in the first block, so that little is lost
-            size = equal_parts(batch - start, max(1, taken * largest // tensor.nbytes))
-            continue
-        if start == 0 and target is not None:  # wrong ones are found before hours of work
-            target = resolve_target(target, trace.logits[:1].expand(batch, -1))
-        # A user's method may ask more of the trace than the methods that it is made of.
-        trace.single_use = METHODS[method].frees_graph
-        of_part = None if target is None else target[start : start + size]
-        parts.append(explain_trace(trace, of_part, method, **options))
-        del trace  # one recording at a time: it is gone before the next
-        start += size
-    return joined(parts)
+
+    model: nn.Module
+    batch: Batch
+    method: str
+    size: int
+    largest: int | None
+    recorded: dict
+
+    def explain(self, target, against, position, options: dict) -> Explanation:
+        parts: list[Explanation] = []
+        start, batch = 0, self.batch.size
+        while start < batch:
+            taken = min(self.size, batch - start)
+            try:
+                trace = record(
+                    self.model,
+                    self.batch.part(start, taken),
+                    position=_rows(position, start, taken),
+                    largest=self.largest if taken > 1 else None,
+                    **self.recorded,
+                )
+            except TooLarge as tensor:  # seen in the first block, so that little is lost
+                most = max(1, taken * self.largest // tensor.nbytes)
+                self.size = equal_parts(batch - start, most)
+                continue
+            if start == 0:  # wrong ones are found before hours of work
+                target, against = (
+                    x if x is None else resolve_target(x, trace.logits[:1].expand(batch, -1))
+                    for x in (target, against)
+                )
+            # A user's method may ask more of the trace than the methods that it is made of.
+            trace.single_use = METHODS[self.method].frees_graph
+            of_part, other = (_rows(x, start, taken) for x in (target, against))
+            parts.append(explain_trace(trace, of_part, self.method, against=other, **options))
+            del trace  # one recording at a time: it is gone before the next
+            start += taken
+        return joined(parts)
+
+
+def _rows(x, start: int, taken: int):
+    """Of a tensor [B], those of a part; anything else is for all samples."""
+    return x[start : start + taken] if isinstance(x, Tensor) and x.ndim else x
 
 
 def joined(explanations: Sequence[Explanation]) -> Explanation:
     """The explanation of a batch from those of its parts."""
+    first = explanations[0]
+    if len(explanations) == 1:
+        return first
+    if first.several:
+        by_source = {
+            name: joined([x.several[name] for x in explanations]) for name in first.several
+        }
+        return Explanation.of_sources(by_source)
     relevance, target, logits = (
         torch.cat([getattr(x, name) for x in explanations])
         for name in ("relevance", "target", "logits")
     )
-    return Explanation(relevance, target, logits, explanations[0].grid, explanations[0].sides)
+    return replace(first, relevance=relevance, target=target, logits=logits)
 
 
 def explain_trace(
     trace: Trace,
     target: int | Tensor | None = None,
     method: str = "transformer_attribution",
+    *,
+    against: int | Tensor | None = None,
     **options,
 ) -> Explanation:
     """As :func:`explain`, from a recording: several methods and classes from one forward pass.
@@ -167,7 +236,7 @@ def explain_trace(
     [(10, 10), (160, 160)]
     """
     check_method(method, options)  # which max_memory is none of
-    return explain_classes(trace, [target], method, **options)[0]
+    return explain_classes(trace, [target], method, against=against, **options)[0]
 
 
 def explain_classes(
@@ -175,6 +244,8 @@ def explain_classes(
     targets: Sequence[int | Tensor | None],
     method: str = "transformer_attribution",
     max_memory: int = MAX_MEMORY,
+    *,
+    against: int | Tensor | None = None,
     **options,
 ) -> list[Explanation]:
     """As :func:`explain_trace` for each of ``targets``, in one backward pass.
@@ -194,42 +265,67 @@ def explain_classes(
     if together > 1:
         together = min(together, max_memory // memory_of_walk(trace))
 
-    def of_class(target: Tensor) -> Tensor:
+    def of_class(trace: Trace, target: Tensor) -> Found:
         return METHODS[method](trace, target, chosen)
 
-    with as_if_alone(trace.logits.device):
+    with walking(trace.logits.device):
         targets = [resolve_target(target, trace.logits) for target in targets]
+        if against is not None:
+            trace = trace.versus(resolve_target(against, trace.logits))
         if together < 2:
-            relevance = [of_class(target) for target in targets]
+            found = [of_class(trace, target) for target in targets]
         else:
-            relevance = torch.vmap(of_class, chunk_size=together)(torch.stack(targets))
-    return [_explanation(trace, r, t) for r, t in zip(relevance, targets, strict=True)]
+            each = functools.partial(of_class, trace)
+            found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(targets)))
+    return [_explanation(trace, r, t) for r, t in zip(found, targets, strict=True)]
 
 
-def _explanation(trace: Trace, relevance: Tensor, target: Tensor) -> Explanation:
+def _unstacked(found: Found) -> list[Found]:
+    """Of several classes [classes, B, ...], each; by source where there are several."""
+    if isinstance(found, Tensor):
+        return list(found)
+    return [dict(zip(found, x, strict=True)) for x in zip(*found.values(), strict=True)]
+
+
+def _explanation(trace: Trace, found: Found, target: Tensor) -> Explanation:
+    if isinstance(found, Tensor):
+        return _of_source(trace, trace.sources[0], found, target)
+    several = {name: _of_source(trace, name, x, target) for name, x in found.items()}
+    return Explanation.of_sources(several)
+
+
+def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Explanation:
     """Of relevance of all tokens [B, N], or of the input's: padding, class token and such aside.
 
     Or of pixels [B, H, W].
     """
     if relevance.ndim == 3:
-        grid = tuple(relevance.shape[1:])
-        return Explanation(relevance.flatten(1), target, trace.logits, grid)
-    if trace.valid is not None and relevance.shape == trace.valid.shape:
-        relevance = relevance.masked_fill(~trace.valid, 0)
-    places, entries = trace.places, relevance.shape[1]
-    if entries not in (places.count, trace.tokens):
-        raise UnsupportedModel(
-            f"the method returned relevance of {entries} entries, and the model has {trace.tokens} "
-            "tokens; accepted: one entry a token, as of all methods but lrp, which has none for "
-            "inputs to which relevance does not flow back"
-        )
-    if entries != places.count:
-        relevance = relevance[:, trace.prefix : trace.prefix + places.count]
+        grid = (relevance.shape[1], relevance.shape[2])
+        return Explanation(relevance.flatten(1), target, trace.logits, grid, source=name)
+    places, entries = trace.places_of(name), relevance.shape[1]
+    if len(trace.sources) == 1:
+        if trace.mask is not None and trace.depth and trace.valid is not None:
+            for valid in (trace.valid, trace.mask):
+                if relevance.shape == valid.shape:
+                    relevance = relevance.masked_fill(~valid, 0)
+                    break
+        places = places or trace.places
+        if entries != places.count and entries != trace.tokens:
+            raise UnsupportedModel(
+                f"the method returned relevance of {entries} entries, and the model has "
+                f"{trace.tokens} tokens; accepted: one entry a token, as of all methods but lrp, "
+                "which has none for inputs to which relevance does not flow back"
+            )
+        if entries != places.count:
+            relevance = relevance[:, trace.prefix :][:, : places.count]
+    if places is None:
+        return Explanation(relevance, target, trace.logits, None, source=name)
     if places.order is not None:
         relevance = relevance[:, places.order.to(relevance.device)]
-    tiled = places.sides is None or all(side.is_tiled for side in places.sides)
-    sides = None if tiled else places.sides
-    return Explanation(relevance, target, trace.logits, trace.grid, sides)
+    sides = places.sides
+    grid = None if sides is None else (sides[0].count, sides[1].count)
+    tiled = sides is None or all(side.is_tiled for side in sides)
+    return Explanation(relevance, target, trace.logits, grid, None if tiled else sides, name)
 
 
 def check_method(method: str, options: dict) -> Options:

@@ -16,6 +16,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from relprop.products import Product
 from relprop.registry import Registry
 from relprop.rules import RuleSet, in_precision, rule_set
 from relprop.trace import DEFAULT_EPS, Trace
@@ -29,7 +30,8 @@ class Options:
     method's own. ``eps``: the stabiliser, 0 for exact division. ``normalize_rows``: rows of
     I + A-bar sum to 1 in the product methods (the paper's choice for BERT). ``precision``: that
     of the model, or "bf16", in which the products of the paper's z+ rule are faster; maps hardly
-    change. No other rule is affected, neither those of ``lrp`` nor your own.
+    change. No other rule is affected, neither those of ``lrp`` nor your own. ``level``: "tokens"
+    or "input", where attnlrp and cp_lrp are read.
     """
 
     start_layer: int = 0
@@ -37,17 +39,21 @@ class Options:
     eps: float = DEFAULT_EPS
     normalize_rows: bool = False
     precision: str | None = None
+    level: str = "tokens"
 
     def __post_init__(self) -> None:
         if self.precision not in (None, "bf16"):
             raise ValueError(f"precision is {self.precision!r}; accepted: None (the model's), bf16")
+        if self.level not in ("tokens", "input"):
+            raise ValueError(f"level is {self.level!r}; accepted: tokens, input")
         if not isinstance(self.eps, Real) or not 0 <= self.eps < math.inf:
             raise ValueError(f"eps is {self.eps!r}; accepted: a number, 0 or more")
         if not isinstance(self.start_layer, Integral):
             raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
 
 
-Function = Callable[[Trace, Tensor, Options], Tensor]
+Found = Tensor | dict[str, Tensor]
+Function = Callable[[Trace, Tensor, Options], Found]
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,9 @@ class Method:
 
     Attributes:
         name: under which it is found.
-        function: (trace, target [B], options) -> relevance of all tokens [B, N]; or of the input's
-            alone, [B, ``trace.places.count``]; or of the pixels, [B, H, W].
+        function: (trace, target [B], options) -> relevance of all tokens of a block [B, N]; or of
+            the input's alone, [B, ``trace.places.count``]; or of the pixels, [B, H, W]. By name
+            where there are several sources.
         rules: name of the rule set that it uses unless told otherwise.
         signed: negative relevance speaks against the class. It is drawn in diverging colours.
         pixels: a picture's relevance is of its pixels, not of its patches.
@@ -80,7 +87,7 @@ class Method:
         """The first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def __call__(self, trace: Trace, target: Tensor, options: Options) -> Tensor:
+    def __call__(self, trace: Trace, target: Tensor, options: Options) -> Found:
         trace.check_start_layer(options.start_layer)
         chosen = rule_set(self.rules if options.rules is None else options.rules)
         chosen = in_precision(chosen, options.precision)
@@ -124,7 +131,7 @@ def method(
 
 
 def _heads(maps: Tensor) -> Tensor:
-    """E_h (.)^+: [B, H, N, N] -> [B, N, N]."""
+    """E_h (.)^+: [B, H, ..., n, m] -> [B, ..., n, m]."""
     return maps.relu().mean(dim=1)
 
 
@@ -133,63 +140,60 @@ def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
     return G.mul_(maps).relu_().mean(dim=1)
 
 
-def _readout(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """w [B, N]: how much of the output's relevance each token of the last block holds."""
-    trace.check_tokens()
-    return trace.readout(target, options.rules, options.eps)
+def _product(trace: Trace, target: Tensor, options: Options, product: Product) -> Found:
+    """w (I + C^L) (I + C^(L-1)) ... (I + C^start), by the walk of weights."""
+    product = replace(
+        product,
+        start_layer=options.start_layer,
+        normalize=product.normalize or options.normalize_rows,
+    )
+    return trace.multiplied(product, target, options.rules, options.eps)
 
 
-def _readout_of_chain(trace: Trace, target: Tensor, options: Options) -> Tensor:
-    """w [B, N], for a product of the maps of blocks."""
-    trace.check_chain()
-    return _readout(trace, target, options)
-
-
-def _read(w: Tensor, maps: Tensor) -> Tensor:
-    """The readout's row of a map: w M, [B, ..., N, N] -> [B, ..., N]."""
-    return torch.einsum("bn,b...nm->b...m", w, maps)
-
-
-def _read_product(w: Tensor, blocks: list[Tensor], normalize: bool) -> Tensor:
-    """w (I + C^L) (I + C^(L-1)) ... (I + C^start), blocks [B, N, N] in the order of the model."""
-    for C in reversed(blocks):
-        if normalize:
-            w = w / (1 + C.sum(dim=-1))
-        w = w + (w[:, None] @ C)[:, 0]
-    return w
+GRADIENT_RELEVANCE = Product(lambda A, G, R: _heads_of_product(G, R), gradient=True, relevance=True)
+RELEVANCE = Product(lambda A, G, R: _heads(R), relevance=True)
 
 
 @method("transformer_attribution", product=True, frees_graph=True)
-def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def transformer_attribution(trace: Trace, target: Tensor, options: Options) -> Found:
     """The paper's method (eq. 13-14): product of I + E_h (G * R)^+."""
-    w = _readout_of_chain(trace, target, options)
-    G = trace.gradient(target, options.start_layer)
-    R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
-    blocks = [_heads_of_product(g, r) for g, r in zip(G, R, strict=True)]
-    return _read_product(w, blocks, options.normalize_rows)
+    return _product(trace, target, options, GRADIENT_RELEVANCE)
 
 
 @method("generic_attention", product=True, frees_graph=True)
-def generic_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def generic_attention(trace: Trace, target: Tensor, options: Options) -> Found:
     """Chefer, Gur, Wolf, ICCV 2021 (eq. 5-6): product of I + E_h (G * A)^+. No relevance pass."""
-    w = _readout_of_chain(trace, target, options)
-    G = trace.gradient(target, options.start_layer, last=True)
-    A = trace.attention[options.start_layer :]
-    blocks = [_heads_of_product(g, a) for g, a in zip(G, A, strict=True)]
-    return _read_product(w, blocks, options.normalize_rows)
+    product = Product(lambda A, G, R: _heads_of_product(G, A), gradient=True)
+    return _product(trace, target, options, product)
+
+
+@method("attnlrp_attention", rules="attnlrp", product=True, frees_graph=True)
+def attnlrp_attention(trace: Trace, target: Tensor, options: Options) -> Found:
+    """Product of I + E_h (A * g)^+, with g the gradient as AttnLRP corrects it."""
+    return _product(trace, target, options, RELEVANCE)
+
+
+@method("bimodal_attention", product=True)
+def bimodal_attention(trace: Trace, target: Tensor, options: Options) -> Found:
+    """The published rule for sets of tokens that attend to each other (ICCV 2021, eq. 10-11).
+
+    Of one set it is generic_attention.
+    """
+    return trace.gathered(target, options.rules, options.eps)
 
 
 @method("rollout", frees_graph=True)
-def rollout(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def rollout(trace: Trace, target: Tensor, options: Options) -> Found:
     """Attention rollout (Abnar, Zuidema 2020): product of I + E_h A, rows summing to 1."""
-    blocks = [a.mean(dim=1) for a in trace.attention[options.start_layer :]]
-    return _read_product(_readout_of_chain(trace, target, options), blocks, normalize=True)
+    product = Product(lambda A, G, R: A.mean(dim=1), normalize=True)
+    return _product(trace, target, options, product)
 
 
 @method("raw_attention", frees_graph=True)
-def raw_attention(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def raw_attention(trace: Trace, target: Tensor, options: Options) -> Found:
     """The last block's attention, E_h A^L."""
-    return _read(_readout(trace, target, options), trace.attention[-1].mean(dim=1))
+    product = Product(lambda A, G, R: A.mean(dim=1), chosen=trace.last_maps)
+    return trace.multiplied(product, target, options.rules, options.eps)
 
 
 @method("gradcam", frees_graph=True)
@@ -197,21 +201,26 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """GradCAM on the last block's attention: heads weighted by their mean gradient.
 
     E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
-    is taken; for texts over the whole map, as published.
+    is taken; for texts over the whole map, as published. Of one chain of blocks.
     """
-    w = _readout(trace, target, options)
-    block = trace.depth - 1
-    G = _read(w, trace.gradient(target, block, last=True)[0])
-    weight = G[..., trace.prefix :].mean(dim=-1)[..., None, None]
+    w = trace.readout(target, options.rules, options.eps)
+    prefix = trace.prefix
+    (G,) = trace.gradient(target, trace.depth - 1, last=True)
+    weight = _read(w, G)[..., prefix:].mean(dim=-1)[..., None, None]
     cam = (trace.attention[-1] * weight).mean(dim=1).clamp(min=0)
     row = _read(w, cam)
-    maps, valid = (row[:, trace.prefix :] if trace.grid else cam), trace.valid
+    maps, valid = (row[:, prefix:] if trace.grid else cam), trace.valid
     if valid is not None and trace.grid:
-        valid = valid[:, trace.prefix :]
+        valid = valid[:, prefix:]
     elif valid is not None:  # rows of padding count where the head reads it
         valid = valid[:, None, :] & (valid | (w > 0))[:, :, None]
     low, high = _range(maps, valid)
     return torch.where(high > low, (row - low) / (high - low), 0)
+
+
+def _read(w: Tensor, maps: Tensor) -> Tensor:
+    """The readout's row of a map: w M, [B, ..., N, N] -> [B, ..., N]."""
+    return torch.einsum("bn,b...nm->b...m", w, maps)
 
 
 def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -223,59 +232,83 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 @method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True)
-def lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance all the way to the pixels [B, H, W], or to embeddings or numbers. Signed.
 
-    Of those, what each token takes: [B, places.count].
+    Of those, what each token takes: [B, count].
     """
-    relevance = trace.source_relevance(target, options.rules, options.eps, last=True)
-    return trace.places.of_source(relevance)
+    found = trace.source_relevance(target, options.rules, options.eps, last=True)
+    return trace.summed(found)
 
 
 @method("partial_lrp", rules="lrp", frees_graph=True)
-def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
-    w = _readout(trace, target, options)
-    block = trace.depth - 1
-    R = trace.relevance(target, block, options.rules, options.eps, last=True)[0]
-    return _read(w, _heads(R))
+    product = replace(RELEVANCE, chosen=trace.last_maps)
+    return trace.multiplied(product, target, options.rules, options.eps)
+
+
+# ----------------------------------------------------------- corrected gradients at the tokens
+
+
+def _input_times_gradient(trace: Trace, target: Tensor, options: Options) -> Found:
+    """x * g, at token and position embedding, or at the pixels or word embeddings alone."""
+    if options.level == "input":
+        found = trace.input_relevance(target, options.rules, options.eps, last=True)
+        return trace.summed(found)
+    return trace.by_source(trace.input_tokens(target, options.rules, options.eps))
+
+
+@method("attnlrp", rules="attnlrp", signed=True, frees_graph=True)
+def attnlrp(trace: Trace, target: Tensor, options: Options) -> Found:
+    """AttnLRP (Achtibat et al. 2024): the gradient with corrections, times the embedding. Signed.
+
+    It asks for no attention maps. ``level="input"``: times the pixels, or the word embeddings.
+    """
+    return _input_times_gradient(trace, target, options)
+
+
+@method("cp_lrp", rules="cp_lrp", signed=True, frees_graph=True)
+def cp_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
+    """CP-LRP (Ali et al. 2022): as attnlrp, but attention maps and gates are constants. Signed."""
+    return _input_times_gradient(trace, target, options)
+
+
+@method("libra", rules="cp_lrp", signed=True)
+def libra(trace: Trace, target: Tensor, options: Options) -> Found:
+    """LibraGrad (CVPR 2025): sum over the upper half of blocks of z_l * g_l, g by CP-LRP. Signed.
+
+    z_l is the stream after block l.
+    """
+    hidden = trace.hidden[-(trace.depth - trace.depth // 2) :]
+    return trace.by_source(trace.streamed(hidden, target, options.rules, options.eps))
 
 
 # ------------------------------------------------------- ablations (paper section 4, table 4)
 
 
 @method("without_gradient", product=True, ablation=True, frees_graph=True)
-def without_gradient(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def without_gradient(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: product of I + E_h R^+."""
-    w = _readout_of_chain(trace, target, options)
-    R = trace.relevance(target, options.start_layer, options.rules, options.eps, last=True)
-    return _read_product(w, [_heads(r) for r in R], options.normalize_rows)
+    return _product(trace, target, options, RELEVANCE)
 
 
 @method("without_relevance", product=True, ablation=True, frees_graph=True)
-def without_relevance(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def without_relevance(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
-    w = _readout_of_chain(trace, target, options)
-    G = trace.gradient(target, options.start_layer, last=True)
-    A = trace.attention[options.start_layer :]
-    blocks = [_heads_of_product(g, a > 0) for g, a in zip(G, A, strict=True)]
-    return _read_product(w, blocks, options.normalize_rows)
-
-
-def _one_block(trace: Trace, target: Tensor, options: Options, block: int) -> Tensor:
-    w = _readout(trace, target, options)
-    G = trace.gradient(target, block)[0]
-    R = trace.relevance(target, block, options.rules, options.eps, last=True)[0]
-    return _read(w, _heads_of_product(G, R))
+    product = Product(lambda A, G, R: _heads_of_product(G, A > 0), gradient=True)
+    return _product(trace, target, options, product)
 
 
 @method("last_block", ablation=True, frees_graph=True)
-def last_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def last_block(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: E_h (G * R)^+ of the last block alone."""
-    return _one_block(trace, target, options, trace.depth - 1)
+    product = replace(GRADIENT_RELEVANCE, chosen=trace.last_maps)
+    return trace.multiplied(product, target, options.rules, options.eps)
 
 
 @method("second_block", ablation=True, frees_graph=True)
-def second_block(trace: Trace, target: Tensor, options: Options) -> Tensor:
+def second_block(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: E_h (G * R)^+ of the second block alone."""
-    return _one_block(trace, target, options, 1)
+    product = replace(GRADIENT_RELEVANCE, chosen=trace.only_map(1))
+    return trace.multiplied(product, target, options.rules, options.eps)

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.backward import Backward
 from relprop.errors import UnsupportedModel
-from relprop.recording import Recording
-from relprop.rules import PAPER
+from relprop.recording.record import Embedding, Source
 from relprop.sides import Side
 
 DIGIT = 128  # coordinates are followed in two digits: numbers that bfloat16 holds exactly
@@ -40,30 +38,33 @@ class Places:
         if self.entries is not None:  # -1 is a constant, such as padding
             entries = self.entries.to(relevance.device)
             return F.pad(relevance.flatten(1), (0, 1))[:, entries].sum(dim=-1)
-        return relevance if self.channels is None else relevance.sum(dim=self.channels)
+        if self.channels is None or relevance.ndim < 3:
+            return relevance
+        return relevance.sum(dim=self.channels)
 
 
-def places_of(recording: Recording) -> Places | None:
-    """Where the patches of the recorded input lie; None where nobody knows what its tokens are.
+def places_of(source: Source, several: bool) -> Places | None:
+    """Where the patches or tokens of a source lie; None where nobody knows what its tokens are.
 
-    From here on the source of a picture's relevance is the picture itself. Raises UnsupportedModel
-    where its patches are no regular grid.
+    ``several``: the model has other inputs, whose tokens may be among those of this one. Raises
+    UnsupportedModel where the patches of a picture are no regular grid.
     """
-    embedding, given = recording.embedding, recording.input
-    if embedding is None or given is None:
-        return None
-    if recording.is_text:
+    given = source.tensor
+    if source.is_text:
         return Places(count=given[0, ..., 0].numel())
-    convolved = embedding.kernel is not None
-    if not convolved and given.ndim < 4 and recording.has_others:
-        return None  # tokens may be of other inputs
+    if len(source.embeddings) != 1:
+        return None
+    embedding = source.embeddings[0]
+    convolved = embedding.kernel is not None and len(embedding.kernel) > 1
+    if not convolved and given.ndim < 4 and several:
+        return None
     if convolved and given.ndim == 2:
         given = embedding.input  # of a vector: the picture that the model makes of it
-    seen = _seen(recording, given)
+    seen = _seen(embedding, given)
     if seen is None:
         if convolved or given.ndim > 3:
             raise _unknown("values are mixed (averaged, resized) before patches are cut")
-        return _as_they_come(recording)
+        return Places(given.shape[1])
     looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
     # low + high: distinct also of patches that the input's edge clips
     position = seen.amax(dim=-1) + seen.masked_fill(seen < 0, NONE).amin(dim=-1)
@@ -71,8 +72,11 @@ def places_of(recording: Recording) -> Places | None:
     varying = [d for d, p in enumerate(position) if len(p[looking].unique()) > 1]
     axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
     if axes is None:
-        return _sequence(recording, position[varying[0] if varying else 0], looking)
-    recording.source = given
+        order = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
+        order, entries = _unless_as_they_come(order, len(looking)), None
+        if embedding.kernel is None:
+            entries = _flat(seen, given.shape[1:])
+        return Places(len(looking), order, None, 1 if given.ndim > 2 else None, entries)
     order = _raster(*position[list(axes)], looking)  # [rows, columns]
     by_side = (seen[axes[0], order], seen[axes[1], order.T])  # [rows, columns, k], [columns, ...]
     return Places(
@@ -83,24 +87,6 @@ def places_of(recording: Recording) -> Places | None:
         ),
         channels=next((1 + d for d in range(len(seen)) if d not in axes), None),
     )
-
-
-def _sequence(recording: Recording, position: Tensor, looking: Tensor) -> Places:
-    """Of tokens or patches [P] at these positions along a sequence."""
-    order = position.argsort(stable=True)[(~looking).sum() :]
-    taken = _seen(recording, recording.source)
-    if taken is None:
-        raise _unknown("values are mixed before the first layer")
-    entries = _flat(taken, recording.source.shape[1:])
-    return Places(len(looking), _unless_as_they_come(order, len(looking)), entries=entries)
-
-
-def _as_they_come(recording: Recording) -> Places:
-    """Of a sequence whose entries are mixed first, as by their mean: one token for each entry."""
-    if recording.input.shape[:2] != recording.embedding.input.shape[:2]:
-        recording.embedding = None  # a side branch
-    channels = -1 if recording.source.ndim > 2 else None
-    return Places(count=recording.input.shape[1], channels=channels)
 
 
 def _unknown(why: str) -> UnsupportedModel:
@@ -175,18 +161,17 @@ def _side(size: int, seen: Tensor) -> Side:
 # ------------------------------------------------------------------------------- coordinates
 
 
-def _seen(recording: Recording, origin: Tensor) -> Tensor | None:
+def _seen(embedding: Embedding, origin: Tensor) -> Tensor | None:
     """What each patch sees of ``origin``: coordinates in a sample, [dims, P, k]; -1 is none."""
-    embedding, backward = recording.embedding, recording.backward
     if embedding.kernel is not None:
         if embedding.input is origin:  # one channel tells for all
             sizes = map(torch.arange, (1, *origin.shape[2:]))
             found = torch.stack(torch.meshgrid(*sizes, indexing="ij"))
         else:
-            found = coordinates(embedding.input, origin, backward)
+            found = coordinates(embedding.input, origin)
         return None if found is None else _windows(found, embedding.kernel, **embedding.options)
     for arranged in by_sample(embedding.input, len(origin)):
-        found = coordinates(arranged, origin, backward)
+        found = coordinates(arranged, origin)
         if found is not None:
             return found
     return None
@@ -194,6 +179,12 @@ def _seen(recording: Recording, origin: Tensor) -> Tensor | None:
 
 def _windows(places: Tensor, kernel, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """The coordinates [dims, C, H, W] that a convolution sees: [dims, rows * columns, k]."""
+    if len(kernel) == 1:
+        stride, padding, dilation = (
+            (1, *x) if isinstance(x, tuple) else x for x in (stride, padding, dilation)
+        )
+        places, kernel = places.unsqueeze(-2), (1, *kernel)
+        padding = (0, padding[1] if isinstance(padding, tuple) else padding)
     if isinstance(padding, str):
         dilations = dilation if isinstance(dilation, tuple) else (dilation, dilation)
         h, w = (d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilations, strict=True))
@@ -212,12 +203,12 @@ def by_sample(embedded: Tensor, batch: int) -> Iterator[Tensor]:
         yield embedded.transpose(0, 1)
 
 
-def coordinates(x: Tensor, origin: Tensor, backward: Backward) -> Tensor | None:
+def coordinates(x: Tensor, origin: Tensor) -> Tensor | None:
     """Where in its sample of ``origin`` each entry of ``x`` comes from: [dims, *x.shape[1:]].
 
     -1 for a constant, such as padding. None where entries are mixed, or samples not alike.
     """
-    moved = _mover(x, origin, backward)
+    moved = _mover(x, origin)
     if moved is None:
         return None
     known = moved(torch.ones_like(origin))
@@ -237,16 +228,14 @@ def coordinates(x: Tensor, origin: Tensor, backward: Backward) -> Tensor | None:
     return torch.stack(found[1:])
 
 
-def _mover(x: Tensor, origin: Tensor, backward: Backward):
+def _mover(x: Tensor, origin: Tensor):
     """The linear map from values of ``origin`` to those of ``x``: 1 where it is moved, 0 else.
 
     The transpose of how relevance moves from ``x`` to ``origin``; what is mixed on the way, by
     other operations than a sum with a constant, is 2 or more for values of 1 (and not NaN, which
     torch's anomaly detection takes for an error).
     """
-    rules = {operation: _mixed for operation in PAPER} | {"add": spread}
     arriving = torch.zeros_like(x, requires_grad=True)
-    backward.rules, backward.eps = rules, 0.0
     with torch.enable_grad():
         (leaving,) = torch.autograd.grad(
             x, origin, arriving, create_graph=True, retain_graph=True, allow_unused=True
@@ -261,13 +250,16 @@ def _mover(x: Tensor, origin: Tensor, backward: Backward):
     return moved
 
 
-def spread(relevance: Tensor, output: Tensor, *streams, eps: float, **options) -> tuple:
-    """A rule by which all that is added or multiplied gets all that arrives."""
-    return tuple(relevance.sum_to_size(x.shape) if torch.is_tensor(x) else None for x in streams)
+class Moves:
+    """A walk of what is moved, and neither scaled nor mixed."""
 
-
-def _mixed(relevance: Tensor, output: Tensor, *inputs, eps: float, **options) -> tuple:
-    return tuple(2 * relevance.sum().expand_as(x) if torch.is_tensor(x) else None for x in inputs)
+    def back(self, node, call, arriving: Tensor) -> tuple[Tensor | None, ...]:
+        if call.operation.unchanged:
+            return (arriving,)
+        if call.operation.name == "add":
+            of_streams = zip(call.shares, call.shapes, strict=True)
+            return tuple(None if s is None else arriving.sum_to_size(x) for s, x in of_streams)
+        return tuple(2 * arriving.sum().expand(shape) for shape in call.shapes)
 
 
 def _flat(places: Tensor, shape: torch.Size) -> Tensor:

@@ -18,6 +18,7 @@ from lightning_modules.modalities import Texts
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.bert_backbone import create_backbone, describe_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
+from lightning_modules.models.explaining import check_one_source
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -98,6 +99,8 @@ class BertClassifier(Classifier):
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
         of_rows = [self.per_row(target, batch) for target in targets]
         found = relprop.explain_classes(trace, of_rows, method, **options)
+        for explanation in found:
+            check_one_source(explanation)
         # Some tokenizers begin a text with its first word, which is no class token.
         has_class_token = batch["special"][:, :1]
         maps = [

@@ -85,6 +85,7 @@ class ExplainingModule(lightning.LightningModule):
 
         A classifier of several sources overrides it, and cuts the explanation up.
         """
+        check_one_source(explanation)
         ((name, modality),) = self.sources.items()
         return {name: modality.explained(batch, explanation)}
 
@@ -124,3 +125,14 @@ class ExplainingModule(lightning.LightningModule):
         """
         relprop.check_method(method, options)
         return self.explain_trace(self.record(batch), batch, target, method, **options)
+
+
+def check_one_source(explanation: relprop.Explanation) -> None:
+    """Raises UnsupportedModel where the model takes its input in several forms."""
+    if explanation.several:
+        names = ", ".join(explanation.several)
+        raise relprop.UnsupportedModel(
+            f"the model has {len(explanation.several)} sources of relevance ({names}), and a "
+            "classifier of one input has one map; accepted: relprop.explain, which has a map of "
+            "each, or a classifier whose by_source takes them"
+        )

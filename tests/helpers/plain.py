@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import rules
 
 B, N, D, H, C = 3, 10, 12, 2, 4  # batch, tokens, channels, heads, classes
 
@@ -95,7 +94,7 @@ def everything(model: nn.Module, inputs) -> dict[str, Tensor]:
     trace, target = relprop.record(model, inputs), torch.arange(B) % C
     found = {"logits": trace.logits, "gradient": torch.stack(trace.gradient(target))}
     found["attention"] = torch.stack(trace.attention)
-    for name in rules.RULE_SETS:
+    for name in ("paper", "lrp"):
         found[f"relevance, {name}"] = torch.stack(trace.relevance(target, rules=name, eps=0.0))
         found[f"source, {name}"] = trace.source_relevance(target, rules=name, eps=0.0)
         found[f"readout, {name}"] = trace.readout(target, rules=name, eps=0.0)

@@ -88,7 +88,7 @@ def test_a_model_without_attention_is_not_tracked(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         train.main(of_images(tmp_path, tmp_path / "run", "resnet18"))
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert exit_.value.code == 2 and message.startswith("train.py: tracker: no relevance rule")
+    assert exit_.value.code == 2 and message.startswith("train.py: tracker: no attention map")
 
 
 def test_what_has_no_attention_is_decayed_as_timm_does():

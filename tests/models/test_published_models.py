@@ -214,14 +214,14 @@ def test_a_family_is_explained_as_the_model_that_transformers_runs(tmp_path, kin
 
 
 REFUSED = {  # model_type: sizes of its own, and what the line says
-    "deberta": ({"relative_attention": True, "pos_att_type": ["c2p"]}, "torch.sqrt"),
-    "deberta-v2": ({"relative_attention": True, "pos_att_type": ["c2p"]}, "torch.bmm"),
-    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 2}, "torch.addmm"),
-    "bart": ({"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}, "second pass"),
+    "bart": (
+        {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+        "2 sources of relevance",
+    ),
     "t5": ({"d_model": 32, "d_kv": 16, "d_ff": 64}, "decoder_start_token_id"),
     "xlnet": (
         {"d_model": 32, "n_layer": 2, "n_head": 2, "max_position_embeddings": None},
-        "einsum",
+        "ids are embedded as",
     ),
     "fnet": ({}, "fftn"),
 }

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 import relprop
-from relprop.operations import PIXELS, set_role
-from relprop.recorder import Recorder
 from tests.helpers.plain import B, C, Plain, autograd_gradients, ids, pixels
+from tests.helpers.walks import recorded
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])
@@ -53,10 +52,6 @@ OPERATIONS = {
 def test_gradcheck(name):
     function, shapes = OPERATIONS[name]
 
-    def recorded(*inputs):
-        with Recorder(2):
-            return function(*(set_role(x, PIXELS) for x in inputs))
-
     torch.manual_seed(0)
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert gradcheck(recorded, inputs)
+    assert gradcheck(lambda *x: recorded(function, *x)[0], inputs)

@@ -1,9 +1,4 @@
-"""Whatever a head does with the tokens after the last block, the rows that it reads are read.
-
-And what is no chain of blocks, whose maps may be multiplied, is refused in words.
-"""
-
-import itertools
+"""Whatever a head does with the tokens after the last block, the rows that it reads are read."""
 
 import pytest
 import torch
@@ -89,6 +84,9 @@ OF_SEVERAL_TOKENS = {
 }
 
 
+OF_SUMS = ("to themselves, turned around", "to the class token", "to what is made of them")
+
+
 @pytest.mark.parametrize("name", OF_SEVERAL_TOKENS)
 def test_rows_are_weighted_by_the_relevance_of_the_last_blocks_tokens(name):
     streams = []
@@ -100,10 +98,10 @@ def test_rows_are_weighted_by_the_relevance_of_the_last_blocks_tokens(name):
     model = with_head(OF_SEVERAL_TOKENS[name])
     model.spelled["between"] = between
     trace = relprop.record(model, pixels())
-    (held,) = trace._walk_back([streams[-1]], TARGET, "paper", 0.0)
+    (held,) = trace._read([streams[-1]], TARGET, "paper", 0.0)
     held = held.sum(dim=-1).abs()
     found = trace.readout(TARGET, eps=0.0)
-    if name == "to what is made of them":  # tokens, too: their sum is read in place of the last
+    if name in OF_SUMS:  # tokens, too: their sum is read in place of the last block's
         assert found.sum(dim=1).allclose(torch.ones(B).double())
     else:
         torch.testing.assert_close(found, held / held.sum(dim=1, keepdim=True))
@@ -117,148 +115,6 @@ def test_distances_by_a_function_without_a_rule_are_refused_by_its_name():
 
     with pytest.raises(UnsupportedModel, match="no relevance rule for torch.*cdist; register one"):
         relprop.explain(with_head(read), pixels())
-
-
-# ---------------------------------------------------------------------------- what is no chain
-
-
-def keeping_streams(read):
-    """A model whose head reads the tokens before each block as well."""
-    streams = []
-
-    def between(x):
-        streams.append(x)
-        return x
-
-    def head(x):
-        blocks, streams[:] = streams[-3:], []
-        return read(blocks)
-
-    return Plain(between=between, read=head)
-
-
-def long_skip(add, after: int):
-    """As in a U-ViT: after a block, what came out of the first is added once more."""
-    streams = []
-
-    def between(x):
-        streams.append(x)
-        block = (len(streams) - 1) % 3
-        return add(x, streams[-1 - block]) if block == after else x
-
-    return Plain(between=between)
-
-
-def no_residual() -> Plain:
-    """Attention in place of x + attention; the MLPs have their residual."""
-    calls = []
-
-    def add(x, y):
-        calls.append(y)
-        return y if len(calls) % 2 else x + y
-
-    return Plain(add=add)
-
-
-TWICE = torch.cat([torch.eye(D), torch.eye(D)], dim=1).double()
-NO_CHAIN = {
-    "the head reads two blocks": (
-        keeping_streams(lambda blocks: blocks[-1][:, 0] + blocks[-2][:, 0]),
-        "the head takes more, or other, than .*after block 2",
-    ),
-    "the head reads four blocks by cat": (
-        keeping_streams(lambda blocks: F.linear(torch.cat(blocks[-2:], -1), TWICE)[:, 0]),
-        "the head takes more, or other, than .*after block 2",
-    ),
-    "the head reads an earlier block": (
-        keeping_streams(lambda blocks: blocks[-1].mean(1) * 1e-3 + blocks[-3][:, 0]),
-        "the head takes more, or other, than .*after block 2",
-    ),
-    "a long skip": (
-        long_skip(torch.add, after=2),
-        "block 2 takes more, or other, than .*after block 1",
-    ),
-    "a long skip by cat": (
-        long_skip(lambda x, y: F.linear(torch.cat([x, y], -1), TWICE), after=1),
-        "block 2 takes more, or other, than .*after block 1",
-    ),
-    "no residual": (no_residual(), "no residual connection leads around the attention of block 2"),
-}
-MOVED = {
-    "turned around": lambda x: x.flip(1),
-    "shifted": lambda x: x.roll(1, 1),
-    "sorted": lambda x: x.gather(1, x.detach().sum(-1).argsort(1)[..., None].expand_as(x)),
-    "indexed": lambda x: x[:, [*range(1, N), 0]],
-    "merged and filled": lambda x: torch.cat([x[:, :-2], x[:, -2:].mean(1, True), x[:, :1]], 1),
-    "with the class token added": lambda x: x + F.relu(x[:, :1]),
-    "mixed": lambda x: x.mT.unflatten(2, (2, -1)).flip(2).flatten(2).mT,
-}
-
-
-@pytest.mark.parametrize("name", NO_CHAIN)
-def test_what_is_no_chain_is_refused_by_what_multiplies_maps(name):
-    model, message = NO_CHAIN[name]
-    trace = relprop.record(model, pixels())
-    for method in OF_CHAINS:
-        with pytest.raises(UnsupportedModel, match=message):
-            relprop.explain_trace(trace, TARGET, method)
-    assert relprop.explain_trace(trace, TARGET, "lrp").relevance.std() > 0
-
-
-@pytest.mark.parametrize("name", MOVED)
-def test_tokens_that_change_places_are_refused_by_what_reads_them(name):
-    calls = []
-
-    def between(x):
-        calls.append(x)
-        return MOVED[name](x) if len(calls) % 3 == 1 else x
-
-    trace = relprop.record(Plain(between=between), pixels())
-    for method in OF_CHAINS + OF_A_BLOCK:
-        with pytest.raises(UnsupportedModel, match="change places between blocks 0 and 1"):
-            relprop.explain_trace(trace, TARGET, method)
-    assert relprop.explain_trace(trace, TARGET, "lrp").relevance.std() > 0
-
-
-def changing_places(order: list[int]) -> Plain:
-    calls = []
-
-    def between(x):
-        calls.append(x)
-        return x[:, order] if len(calls) % 3 == 1 else x
-
-    return Plain(between=between)
-
-
-@pytest.mark.parametrize("i, j", list(itertools.combinations(range(N), 2)))
-def test_two_tokens_that_change_places_are_refused(i, j):
-    order = list(range(N))
-    order[i], order[j] = j, i
-    with pytest.raises(UnsupportedModel, match="change places between blocks 0 and 1"):
-        relprop.explain(changing_places(order), pixels(), 1)
-
-
-DROPPED = {
-    "selected": lambda x: x[:, [0, 2, 3, 7]],
-    "the most attended to": lambda x: torch.cat(
-        [x[:, :1], x[:, 1:].gather(1, x.detach()[:, 1:].sum(-1).topk(5).indices[..., None]
-                                   .expand(-1, -1, D))], 1),
-    "merged": lambda x: torch.cat([x[:, :2], x[:, 2:].unflatten(1, (4, 2)).mean(2)], 1),
-    "one more": lambda x: torch.cat([x, x.mean(1, keepdim=True)], 1),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("method", relprop.METHODS)
-@pytest.mark.parametrize("name", DROPPED)
-def test_tokens_that_are_dropped_or_merged_are_refused(name, method):
-    calls = []
-
-    def between(x):
-        calls.append(x)
-        return DROPPED[name](x) if len(calls) % 3 == 1 else x
-
-    with pytest.raises(UnsupportedModel, match="block 1 attends to .* tokens and the block before"):
-        relprop.explain(Plain(between=between), pixels(), TARGET, method)
 
 
 @pytest.mark.parametrize(

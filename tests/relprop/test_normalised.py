@@ -97,23 +97,25 @@ def test_of_a_picture_that_the_model_pads_as_well(method, tiny_vit):
     torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-7, atol=1e-10)
 
 
-REFUSED = {
-    "by a convolution": (
-        nn.Conv2d(3, 3, 1, groups=3).double(),
-        "accepted: one convolution, the patch embedding, of the picture itself",
-    ),
-    "each by its own mean": (
-        Function(lambda x: x - x.mean((1, 2, 3), keepdim=True)),
-        "accepted: one convolution, the patch embedding, of the picture itself",
-    ),
-    "each by its own deviation": (
-        Function(lambda x: x / x.std((1, 2, 3), keepdim=True)), "no relevance rule for .*std"
-    ),
-}  # fmt: skip
+MIXED = {
+    "by a convolution": nn.Conv2d(3, 3, 1, groups=3).double(),
+    "each by its own mean": Function(lambda x: x - x.mean((1, 2, 3), keepdim=True)),
+}
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
-    normalise, message = REFUSED[name]
-    with pytest.raises(UnsupportedModel, match=message):
-        relprop.explain(nn.Sequential(normalise, Plain()).eval(), pixels())
+@pytest.mark.parametrize("name", MIXED)
+def test_of_pixels_that_are_mixed_before_patches_are_cut_maps_are_of_pixels(name):
+    """Those of the patches, spread evenly over what a patch sees, and over what that is made of."""
+    found = relprop.explain(nn.Sequential(MIXED[name], Plain()), pixels(), TARGET)
+    assert found.grid == (12, 12) and found.relevance.std() > 0
+    expected = relprop.explain(Plain(), MIXED[name](pixels()).detach(), TARGET).relevance
+    spread = expected.view(B, 3, 3).repeat_interleave(4, 1).repeat_interleave(4, 2) / 16
+    if name == "each by its own mean":  # half is the pixels' own, half that of their mean
+        spread = spread / 2 + spread.mean((1, 2), keepdim=True) / 2
+    torch.testing.assert_close(found.relevance, spread.flatten(1), rtol=1e-7, atol=1e-12)
+
+
+def test_pixels_by_their_own_deviation_are_refused():
+    model = nn.Sequential(Function(lambda x: x / x.std((1, 2, 3), keepdim=True)), Plain())
+    with pytest.raises(UnsupportedModel, match="no relevance rule for .*div as called here"):
+        relprop.explain(model, pixels())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import relprop
-from relprop.memory import indivisible, measure_sample, memory_of_walk
+from relprop.batching import Batch, measure_sample, memory_of_walk
 from tests.helpers.plain import H, N, Plain, eager, pixels
 
 
@@ -17,7 +17,7 @@ def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
     model, sizes = tiny_vit(), []
     images = torch.cat([images, images.flip(-1)])  # 6
     whole = relprop.explain(model, images, torch.arange(6) % 5)
-    one = measure_sample(model, images)
+    one = measure_sample(model, Batch(images))
     model.register_forward_pre_hook(lambda model, args: sizes.append(len(args[0])))
     for parts, memory in (([1] * 6, 0), ([4, 2], int(4.5 * one)), ([6], 100 * one)):
         sizes.clear()
@@ -91,8 +91,8 @@ def test_a_batch_in_parts_whose_tensors_memory_keeps(fits, parts, tiny_vit, imag
 
 def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
     trace, walks = relprop.record(tiny_vit(), images), []
-    walk_back = trace._walk_back
-    trace._walk_back = lambda *args: walks.append(1) or walk_back(*args)
+    pull = trace._pull
+    trace._pull = lambda *args, **kwargs: walks.append(1) or pull(*args, **kwargs)
     whole = relprop.explain_classes(trace, range(5))
     at_once = len(walks)
     parts = relprop.explain_classes(trace, range(5), max_memory=2 * memory_of_walk(trace))
@@ -150,20 +150,25 @@ def test_a_bias_of_every_head_is_not_parted(monkeypatch):
 def test_ids_and_their_mask_are_parted_whatever_their_number():
     ids = torch.ones(8, 8).long()
     inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
-    assert indivisible(inputs) is None
+    assert Batch(inputs).indivisible is None
     lengths = torch.tensor([8, 3, 3, 8, 1, 2, 8, 7])
     for padding in (torch.arange(8) < lengths[:, None], torch.arange(8) >= lengths[:, None]):
-        assert indivisible(inputs | {"attention_mask": padding}) is None
-    assert indivisible({"tokens": ids, "mask": ids}) == "mask"
+        assert Batch(inputs | {"attention_mask": padding}).indivisible is None
+    assert Batch({"tokens": ids, "mask": ids}).indivisible == "mask"
     tokens = torch.ones(8, 5)
-    assert indivisible({"tokens": tokens, "kinds": tokens, "boxes": torch.ones(8, 5, 4)}) is None
-    assert indivisible({"tokens": tokens, "bias": torch.ones(8, 5, 5)}) == "bias"
-    assert indivisible({"tokens": ids[:1, :1], "mask": ids[:1, :1]}) is None
+    assert (
+        Batch({"tokens": tokens, "kinds": tokens, "boxes": torch.ones(8, 5, 4)}).indivisible is None
+    )
+    assert Batch({"tokens": tokens, "bias": torch.ones(8, 5, 5)}).indivisible == "bias"
+    assert Batch({"tokens": ids[:1, :1], "mask": ids[:1, :1]}).indivisible is None
 
 
 @pytest.mark.parametrize("mask", [torch.ones(8, 8).tril(), torch.ones(8, 8).triu(), torch.eye(8)])
 def test_a_mask_between_tokens_is_no_padding(mask):
-    assert indivisible({"input_ids": torch.ones(8, 8), "attention_mask": mask}) == "attention_mask"
+    assert (
+        Batch({"input_ids": torch.ones(8, 8), "attention_mask": mask}).indivisible
+        == "attention_mask"
+    )
 
 
 def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):

@@ -244,14 +244,6 @@ REFUSED = {
         "they are no grid of rows and columns",
     ),
     "other samples": (cut_by(before=lambda x: x.flip(0), stride=4), "values are mixed"),
-    "averaged": (
-        cut_by(before=lambda x: x - x.mean((2, 3), keepdim=True), stride=4),
-        "accepted: one convolution, the patch embedding, of the picture itself",
-    ),
-    "convolved before": (
-        cut_by(before=lambda x: F.conv2d(x, torch.ones(3, 3, 1, 1).double()), stride=4),
-        "accepted: one convolution, the patch embedding, of the picture itself",
-    ),
 }
 
 

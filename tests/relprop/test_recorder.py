@@ -10,7 +10,7 @@ from torch.autograd.function import BackwardCFunction
 
 import relprop
 from relprop import rules
-from relprop.recorder import Recorder
+from relprop.recording.recorder import Recorder
 from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
 
 # --------------------------------------------------------------- what a model may be wrapped in

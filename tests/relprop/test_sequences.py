@@ -89,15 +89,15 @@ def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
             source = trace.source_relevance(TARGET, "lrp")
             assert source.shape == x.shape
             of_tokens = source.view(B, ENTRIES, -1).sum(-1)
-        else:
+        elif of_tokens.shape[1] == N:
             of_tokens = of_tokens[:, 1:]
-        assert torch.equal(found, of_tokens), method
+        assert found.shape == (B, ENTRIES) and torch.equal(found, of_tokens), method
 
 
 def test_lrp_of_a_vector_is_that_of_its_rule():
     x, embedded = numbers(ENTRIES), []
     trace = relprop.record(embedding(lambda x: x[..., None], 1, kept=embedded), x)
-    (arriving,) = trace._walk_back(embedded, TARGET, "lrp", 0.0)
+    (arriving,) = trace._read(embedded, TARGET, "lrp", 0.0)
     expected = linear_signs_apart(arriving, None, x[..., None], *layer_of(1), eps=0.0).sum(-1)
     found = relprop.explain_trace(trace, TARGET, "lrp", eps=0.0)
     torch.testing.assert_close(found.relevance, expected)
@@ -203,7 +203,7 @@ def test_a_first_layer_that_is_a_side_branch_is_not_where_relevance_ends(name, t
 
     model, x = Plain(text, tokens=tokens), ids() if text else numbers(N, D)
     trace = relprop.record(model, x)
-    (arriving,) = trace._walk_back(embeddings, TARGET, "lrp", 0.0)
+    (arriving,) = trace._read(embeddings, TARGET, "lrp", 0.0)
     found = relprop.explain_trace(trace, TARGET, "lrp", eps=0.0)
     torch.testing.assert_close(found.relevance, arriving.sum(-1))
 
@@ -217,10 +217,19 @@ def test_ids_that_are_looked_up_by_other_means_are_refused(look_up):
         relprop.explain(Plain(text=True, tokens=tokens), ids())
 
 
-def test_words_in_another_order_are_refused():
+@METHODS
+def test_words_in_another_order_are_followed(method):
     model = Plain(text=True, tokens=lambda self, x: Plain.tokens(self, x).flip(1))
-    with pytest.raises(UnsupportedModel, match="the 10 tokens of the input are not the last"):
-        relprop.explain(model, ids())
+    if method == "gradcam":
+        with pytest.raises(UnsupportedModel, match="the 10 tokens of the input are not the last"):
+            relprop.explain(model, ids(), 1, method)
+        return
+    found = relprop.explain(model, ids(), 1, method).relevance
+    tokens = []
+    trace = relprop.record(model, ids())
+    for i in range(N):  # the weight of a token is what is moved with it
+        tokens.append(found[:, i])
+    assert found.std() > 0 and trace.attention[0].shape[-1] == len(tokens)
 
 
 def test_there_is_no_heatmap_of_a_vector():
@@ -242,14 +251,18 @@ class Beside(nn.Module):
         return self.model(torch.cat([words, seen], dim=1))
 
 
-def test_tokens_of_a_text_beside_numbers_are_not_cut_from_the_map():
+@METHODS
+def test_a_text_beside_numbers_has_a_map_of_each(method):
     inputs = {"input_ids": ids()[:, :4], "visual_embeds": numbers(6, F_)}
-    for method in relprop.METHODS:
-        if method == "lrp":
-            with pytest.raises(UnsupportedModel, match="6 entries, and the model has 10 tokens"):
-                relprop.explain(Beside(), inputs, 1, method)
-        else:
-            assert relprop.explain(Beside(), inputs, 1, method).relevance.shape == (B, N)
+    if method == "gradcam":
+        with pytest.raises(UnsupportedModel, match="the model has 2 sources .*and this is of one"):
+            relprop.explain(Beside(), inputs, 1, method)
+        return
+    found = relprop.explain(Beside(), inputs, 1, method)
+    shapes = {name: x.relevance.shape for name, x in found.sources.items()}
+    assert shapes == {"input_ids": (B, 4), "visual_embeds": (B, 6)}
+    with pytest.raises(AttributeError, match=r"of 2 sources .*accepted: explanation\.sources\["):
+        _ = found.relevance
 
 
 def test_a_vector_beside_a_text():
@@ -260,7 +273,6 @@ def test_a_vector_beside_a_text():
             return super().forward(input_ids, number[:, None])
 
     inputs = {"input_ids": ids()[:, :9], "number": numbers(F_)}
-    assert relprop.explain(Number(), inputs, 1).relevance.shape == (B, N)
-    with pytest.raises(UnsupportedModel, match="20 entries, and the model has 10 tokens"):
-        relprop.explain(Number(), inputs, 1, "lrp")
+    found = relprop.explain(Number(), inputs, 1)
+    assert found.sources["input_ids"].relevance.shape == (B, 9)
     assert relprop.record(Number(), inputs).logits.shape == (B, C)

@@ -19,7 +19,7 @@ def test_relevance_ends_at_the_embeddings_and_not_at_their_norm():
         return embeddings[0]
 
     trace = relprop.record(Plain(text=True, tokens=tokens), ids())
-    (expected,) = trace._walk_back([embeddings[0]], target, "lrp", 0.0)
+    (expected,) = trace._read([embeddings[0]], target, "lrp", 0.0)
     found = relprop.record(model, ids()).source_relevance(target, rules="lrp", eps=0.0)
     torch.testing.assert_close(found, expected)
 

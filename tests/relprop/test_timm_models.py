@@ -94,45 +94,30 @@ def test_further_families(name):
             assert (explanation.relevance.std(dim=1) > 0).all()  # others may be all clamped
 
 
-POOLED = {
-    "map": "no relevance rule for .*matmul",
-    "max": "no relevance rule for .*amax",
-    "avgmax": "no relevance rule for .*amax",
-}
-
-
-@pytest.mark.parametrize("pool", POOLED)
-def test_pooling_that_is_refused(pool):
-    model = tiny("vit_tiny_patch16_224", global_pool=pool, class_token=False)
-    with pytest.raises(UnsupportedModel, match=POOLED[pool]):
-        relprop.explain(model, torch.rand(2, 3, 32, 32).double())
-
-
-def test_attention_that_pools_the_tokens_has_no_residual():
-    """Its rows are none of the last block's: maps cannot be read, relevance of pixels can."""
-    model = tiny("vit_tiny_patch16_224", global_pool="prr", pool_include_prefix=False)
+@pytest.mark.parametrize("pool", ["map", "max", "avgmax", "prr"])
+def test_however_tokens_are_pooled_there_are_maps(pool):
+    """By attention of a learned query, by the largest, by attention without a residual."""
+    options = {"pool_include_prefix": False} if pool == "prr" else {"class_token": False}
+    model = tiny("vit_tiny_patch16_224", global_pool=pool, **options)
     trace = relprop.record(model, torch.rand(2, 3, 32, 32).double())
-    for method in relprop.METHODS:
-        if method == "lrp":
-            assert relprop.explain_trace(trace, 1, method).relevance.std() > 0
-        else:
-            with pytest.raises(UnsupportedModel, match="the tokens after the last block"):
-                relprop.explain_trace(trace, 1, method)
+    for method in ("transformer_attribution", "generic_attention", "rollout", "attnlrp", "lrp"):
+        assert relprop.explain_trace(trace, 1, method).relevance.std() > 0
 
 
-REFUSED = {
-    "swin_tiny_patch4_window7_224": "attention within windows",
-    "resnet18": "no relevance rule for .*max_pool2d",
-    "cait_xxs24_224": "lead from some tokens to others",
+# What multiplies attention maps has none, or cannot follow tokens past them; relevance can.
+WITHOUT_PRODUCTS = {
+    "resnet18": "no attention map was seen",
+    "cait_xxs24_224": "is not that of an attention map and its values",
     "mixer_s32_224": "no attention map was seen",
-    "vit_base_patch16_siglip_224": "no relevance rule for .*matmul",
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
-    size = {} if name in ("resnet18", "cait_xxs24_224") else {"img_size": 224}
-    depth = {"depth": 1} if "vit" in name or "cait" in name else {}
-    model = timm.create_model(name, pretrained=False, **size, **depth)
-    with pytest.raises(UnsupportedModel, match=REFUSED[name]):
-        relprop.explain(model, torch.randn(1, 3, 224, 224))
+@pytest.mark.parametrize("name", WITHOUT_PRODUCTS)
+def test_refused_by_what_multiplies_maps(name):
+    options = {"depth": 1} if name.startswith("cait") else {}
+    model = timm.create_model(name, pretrained=False, **options).eval()
+    torch.nn.init.normal_(model.get_classifier().weight)
+    trace = relprop.record(model, torch.randn(1, 3, 224, 224))
+    with pytest.raises(UnsupportedModel, match=WITHOUT_PRODUCTS[name]):
+        relprop.explain_trace(trace, 1, "transformer_attribution")
+    assert relprop.explain_trace(trace, 1, "attnlrp").relevance.std() > 0

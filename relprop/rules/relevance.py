@@ -13,14 +13,13 @@ The gradient of every operation is autograd's own (see :mod:`relprop.backward`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Rule = Callable[..., "Tensor | tuple[Tensor, ...]"]
-RuleSet = Mapping[str, Rule]
 
 
 def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
@@ -86,17 +85,59 @@ def linear_z_plus(
 
     Shapes: ``relevance``, ``output`` [B, ..., out]; ``input`` [B, ..., in]; ``weight`` [out, in].
     """
+    return _z_plus(F.linear, lambda S, w: S @ w, relevance, output, input, weight, bias, eps)
+
+
+def conv_z_plus(
+    relevance: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias=None,
+    *args,
+    eps: float,
+    **kwargs,
+) -> Tensor:
+    """:func:`linear_z_plus` of a convolution: ``input`` [B, C, ...]; ``weight`` [D, C, ...]."""
+    layer, transposed = _convolution(weight, input, *args, **kwargs)
+    return _z_plus(layer, transposed, relevance, output, input, weight, bias, eps)
+
+
+def _z_plus(
+    layer: Callable,
+    transposed: Callable,
+    relevance: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
     abs_input, abs_weight = input.abs(), weight.abs()
-    magnitude = F.linear(abs_input, abs_weight)
+    magnitude = layer(abs_input, abs_weight)
     Z = magnitude + output
     if bias is not None:
+        bias = bias.view(-1, *[1] * (weight.ndim - 2))
         Z.sub_(bias)
         magnitude.add_(bias.abs())
     # Where every product x_i w_ji is negative Z is 0, up to rounding, and so is S.
     Z.masked_fill_(Z <= _rounding(magnitude), torch.inf)
     S = relevance / Z.add_(2 * eps)
     del magnitude, Z  # as large as the widest layer
-    return (S @ abs_weight).mul_(abs_input).add_((S @ weight).mul_(input))
+    return transposed(S, abs_weight).mul_(abs_input).add_(transposed(S, weight).mul_(input))
+
+
+def _convolution(weight: Tensor, input: Tensor, *args, **kwargs) -> tuple[Callable, Callable]:
+    """A convolution without its bias, (x, w) -> y, and its transpose, (S, w) -> x."""
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
+
+    def layer(x: Tensor, w: Tensor) -> Tensor:
+        return convolve(x, w, None, *args, **kwargs)
+
+    def transposed(S: Tensor, w: Tensor) -> Tensor:
+        return torch.func.vjp(lambda x: layer(x, w), torch.zeros_like(input))[1](S)[0]
+
+    return layer, transposed
 
 
 @where_relevance_arrives
@@ -133,7 +174,69 @@ def linear_signs_apart(
     )
 
 
-def conv2d_z_box(
+def conv_signs_apart(
+    relevance: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias=None,
+    *args,
+    eps: float,
+    **kwargs,
+) -> Tensor:
+    """:func:`linear_signs_apart` of a convolution."""
+    layer, transposed = _convolution(weight, input, *args, **kwargs)
+
+    def part(x: Tensor, w: Tensor) -> Tensor:
+        return x * transposed(divide(relevance, layer(x, w), eps), w)
+
+    return part(input.clamp(min=0), weight.clamp(min=0)) + part(
+        input.clamp(max=0), weight.clamp(max=0)
+    )
+
+
+@where_relevance_arrives
+def linear_epsilon(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
+) -> Tensor:
+    """Epsilon rule (Bach et al. 2015, eq. 58): R_x = x * (s(R, y) W); the bias takes its share."""
+    return (divide(relevance, output, eps) @ weight).mul_(input)
+
+
+def conv_epsilon(
+    relevance: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias=None,
+    *args,
+    eps: float,
+    **kwargs,
+) -> Tensor:
+    """:func:`linear_epsilon` of a convolution."""
+    _, transposed = _convolution(weight, input, *args, **kwargs)
+    return transposed(divide(relevance, output, eps), weight).mul_(input)
+
+
+def layer_epsilon(
+    relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, *args, eps: float, **kwargs
+) -> Tensor:
+    """The epsilon rule of a patch embedding, a convolution or a linear layer."""
+    rule = linear_epsilon if weight.ndim == 2 else conv_epsilon
+    return rule(relevance, output, input, weight, *args, eps=eps, **kwargs)
+
+
+def batch_norm(
+    relevance: Tensor, output: Tensor, input: Tensor, scale: Tensor, *, eps: float
+) -> Tensor:
+    """y = a x + b of each channel, by the epsilon rule: R_x = a x s(R, y).
+
+    z+ would have the wrong sign where ``scale``, a [C], is negative. ``input`` [B, C, ...].
+    """
+    return divide(relevance, output, eps) * input * scale.view(-1, *[1] * (input.ndim - 2))
+
+
+def conv_z_box(
     relevance: Tensor,
     output: Tensor,
     input: Tensor,
@@ -149,16 +252,14 @@ def conv2d_z_box(
     Shapes: ``input`` [B, C, H, W]; ``weight`` [D, C, h, w]; ``relevance`` [B, D, rows, columns].
     """
 
-    def convolve(x: Tensor, w: Tensor) -> Tensor:
-        return F.conv2d(x, w, None, *args, **kwargs)
-
-    return _z_box(convolve, relevance, input, weight, eps)
+    layer, _ = _convolution(weight, input, *args, **kwargs)
+    return _z_box(layer, relevance, input, weight, eps)
 
 
 def linear_z_box(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
-    """:func:`conv2d_z_box` of patches that were cut by reshaping and embedded by a linear layer.
+    """:func:`conv_z_box` of patches that were cut by reshaping and embedded by a linear layer.
 
     Shapes: ``input`` [B, ..., in]; ``weight`` [D, in]; ``relevance`` [B, ..., D].
     """
@@ -185,11 +286,17 @@ def z_box(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, *args, eps: float, **kwargs
 ) -> Tensor:
     """The z-box rule of a patch embedding, a convolution or a linear layer."""
-    rule = conv2d_z_box if weight.ndim == 4 else linear_z_box
+    rule = linear_z_box if weight.ndim == 2 else conv_z_box
     return rule(relevance, output, input, weight, *args, eps=eps, **kwargs)
 
 
 # ------------------------------------------------------------------------ sums and products
+
+
+def per_sample(rule: Rule) -> Rule:
+    """Mark a rule that sums over each sample, so that the batch has to come first."""
+    rule.per_sample = True  # type: ignore[attr-defined]
+    return rule
 
 
 def add_proportional(
@@ -201,6 +308,7 @@ def add_proportional(
     return R_a, S.mul_(other).mul_(alpha)
 
 
+@per_sample
 def add_keeping_shares(
     relevance: Tensor, output: Tensor, input, other, *, alpha: float = 1, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -260,14 +368,23 @@ def proportional(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
+def whole(
+    relevance: Tensor, output: Tensor, input: Tensor, function: Callable, *, eps: float
+) -> Tensor:
+    """The rule of a product with a constant, ``function`` of ``input``: it gets all relevance."""
+    return proportional(function)(relevance, output, input, eps=eps)[0]
+
+
 def nothing(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
     """The rule of what no relevance passes through."""
     return ()
 
 
-PAPER: RuleSet = {
+PAPER: dict[str, Rule] = {
     "linear": linear_z_plus,
+    "conv": conv_z_plus,
     "patch_embedding": z_box,
+    "batch_norm": batch_norm,
     "add": add_keeping_shares,
     "matmul": matmul_halves,
     "einsum": proportional(torch.einsum),
@@ -277,33 +394,17 @@ PAPER: RuleSet = {
 }
 """The paper's rules, by operation."""
 
-LRP: RuleSet = PAPER | {"linear": linear_signs_apart, "add": add_proportional}
+LRP: dict[str, Rule] = PAPER | {
+    "linear": linear_signs_apart,
+    "conv": conv_signs_apart,
+    "add": add_proportional,
+}
 """The rules of the published LRP baseline."""
 
-RULE_SETS: dict[str, RuleSet] = {"paper": PAPER, "lrp": LRP}
-
-
-ABOVE_ATTENTION = "above attention: "
-"""Prefix of an operation: its rule after the last attention map, where it has one of its own."""
-
-
-def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
-    """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16".
-
-    But for those after the last attention map: there all relevance is in the tokens that the head
-    reads, often a single one. Sums have so few terms that rounding may turn the sign of a residual
-    stream's relevance, and with it the map.
-    """
-    if precision == "bf16" and rules.get("linear") is linear_z_plus:
-        fast = {"linear": linear_z_plus_bf16, ABOVE_ATTENTION + "linear": linear_z_plus}
-        return {**rules, **fast}
-    return rules
-
-
-def rule_set(rules: str | RuleSet) -> RuleSet:
-    """The rule set of a name; a rule set is its own."""
-    if not isinstance(rules, str):
-        return rules
-    if rules not in RULE_SETS:
-        raise ValueError(f"rules is {rules!r}; accepted: {', '.join(RULE_SETS)}, or a rule set")
-    return RULE_SETS[rules]
+EPSILON: dict[str, Rule] = PAPER | {
+    "linear": linear_epsilon,
+    "conv": conv_epsilon,
+    "patch_embedding": layer_epsilon,
+    "add": add_proportional,
+}
+"""The epsilon rule throughout (Bach et al. 2015): of a model without biases it conserves."""

@@ -1,0 +1,200 @@
+"""What a call of a torch function is: the operation, and its arguments as rules take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.recording import operations as ops
+from relprop.recording.operations import OPERATIONS, Operation
+from relprop.recording.tags import PICTURE, PIXELS, SCORES, on_path, role, tag, tensors_in
+
+Args, Kwargs = tuple[Any, ...], dict[str, Any]
+Reading = tuple[Operation | None, Args, Kwargs]
+
+
+def interpret(function: Callable, args: Args, kwargs: Kwargs) -> Reading:
+    """The operation that a call is, and its arguments as the operation's rule takes them.
+
+    None where the vocabulary has no such operation.
+    """
+    if function.__name__ == "__get__":  # x.mT
+        return ops.MOVED, args, kwargs
+    operation = OPERATIONS.get(function)
+    if operation is None:
+        return None, args, kwargs
+    args, kwargs = _in_order(operation, args, kwargs)
+    if operation.tensors and any(on_path(x) for x in kwargs.values()):
+        return None, args, kwargs  # under a name that no rule knows
+    reader = READERS.get(operation.name)
+    return (operation, args, kwargs) if reader is None else reader(operation, args, kwargs)
+
+
+def _in_order(operation: Operation, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """The call with its tensors by position: ``mul(input=a, other=b)`` as ``mul(a, b)``."""
+    kwargs = dict(kwargs)
+    for names in operation.tensors[len(args) :]:
+        name = next((name for name in names if name in kwargs), None)
+        if name is None:
+            break
+        args = (*args, kwargs.pop(name))
+    return args, kwargs
+
+
+def _bound(names: str, args: Args, kwargs: Kwargs) -> list[Any]:
+    """The arguments of these names, None where they are not given."""
+    given = dict(zip(names.split(), args, strict=False)) | kwargs
+    return [given.get(name) for name in names.split()]
+
+
+def _streams(args: Args, kwargs: Kwargs) -> list[Tensor]:
+    return [x for x in tensors_in(*args, *kwargs.values()) if on_path(x)]
+
+
+def _of_itself(operation: Operation, streams: list[Tensor], args: Args) -> Reading | None:
+    """A call on several elementwise functions of one tensor x is one, too.
+
+    Relevance passes to the stream that is a multiple of x. Of x * s and x / s, s being a statistic
+    of x (a mean, a norm), also the gradient of AttnLRP has a rule of its own.
+    """
+    tags = [tag(x) for x in streams]
+    if len(streams) < 2 or len({t.origin for t in tags}) > 1:
+        return None
+    places = range(len(tags))
+    of_x = min(places, key=lambda i: (tags[i].statistic, tags[i].number != tags[i].origin))
+    statistic = next((i for i, t in enumerate(tags) if t.statistic), None)
+    if statistic is None or statistic == of_x:
+        return ops.ACTIVATION, (streams[of_x],), {}
+    if operation.name in ("mul", "div"):
+        if operation.name == "div" and of_x != 0:
+            return None
+        return ops.STANDARDISED, (streams[of_x], streams[statistic], operation.name == "div"), {}
+    return ops.CENTRED, (streams[of_x],), {}
+
+
+def _sum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    streams = _streams(args, kwargs)
+    if (itself := _of_itself(operation, streams, args)) is not None:
+        return itself
+    if len(streams) == 1:
+        kept = role(streams[0]) in (SCORES, PICTURE)  # an attention mask, the mean of all pixels
+        constants = [x for x in (*args, *kwargs.values()) if not on_path(x)]
+        # A number or a vector over channels, not a stream of tokens.
+        is_bias = all(not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 1 for x in constants)
+        if kept or is_bias:
+            return ops.SHIFTED, (streams[0],), {}
+    if operation.name == "rsub":
+        args, operation = (args[1], args[0], *args[2:]), ops.OPERATIONS[torch.sub]
+    if operation.name == "sub":
+        kwargs = {**kwargs, "alpha": -kwargs.get("alpha", 1)}
+    return ops.ADD, args, kwargs
+
+
+def _product(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    streams = _streams(args, kwargs)
+    if len(streams) == 1:
+        return ops.SCALED, (streams[0],), {}
+    if (itself := _of_itself(operation, streams, args)) is not None:
+        return itself
+    activated = [not tag(x).multiple for x in streams]
+    if activated == [True, False]:
+        return ops.GATE, (streams[1], streams[0]), {}
+    return (ops.GATE if activated == [False, True] else ops.MUL), args, kwargs
+
+
+def _quotient(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    streams = _streams(args, kwargs)
+    if len(streams) == 1:
+        # 1 / x is an elementwise function of x; of tokens it is no form of them.
+        return (ops.SCALED if on_path(args[0]) else ops.ACTIVATION), (streams[0],), {}
+    itself = _of_itself(operation, streams, args)
+    return itself if itself is not None else (None, args, kwargs)
+
+
+def _matmul(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    if len(_streams(args, kwargs)) == 2:
+        return operation, args, kwargs
+    first, second = args[:2]
+    if on_path(first) and second.ndim == 2:  # x @ W is a linear layer written by hand
+        return _layer(ops.LINEAR, (first, second.mT), {})
+    if on_path(first):
+        return ops.PRODUCT, (first, lambda x: x @ second), {}
+    return ops.PRODUCT, (second, lambda x: first @ x), {}
+
+
+def _einsum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    if isinstance(args[1], (tuple, list)):
+        args = (args[0], *args[1])
+    if len(_streams(args, kwargs)) > 1:
+        return operation, args, kwargs
+    place = next(i for i, x in enumerate(args) if on_path(x))
+    before, after = args[:place], args[place + 1 :]
+    return ops.PRODUCT, (args[place], lambda x: torch.einsum(*before, x, *after)), {}
+
+
+def _addmm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    bias, x, weight = args[:3]
+    scaled = kwargs.get("alpha", 1) != 1 or kwargs.get("beta", 1) != 1 or len(args) > 3
+    return _layer(ops.LINEAR, (x, weight.mT, bias), {}) if not scaled else (None, args, kwargs)
+
+
+def _layer(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    """A linear layer or a convolution, whose weights are constants."""
+    if len(_streams(args, kwargs)) != 1 or not on_path(args[0]):
+        return None, args, kwargs
+    kind = role(args[0])
+    # A linear layer on a picture is on patches that were cut by reshaping.
+    if kind == PICTURE or kind == PIXELS and operation is ops.CONV:
+        operation = ops.PATCH_EMBEDDING
+    return operation, args, kwargs
+
+
+def _batch_norm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    x, mean, var, weight, _, training, _, eps = _bound(
+        "input running_mean running_var weight bias training momentum eps", args, kwargs
+    )
+    if training or mean is None:
+        return None, args, kwargs
+    if role(x) == PICTURE:
+        return ops.SHIFTED, (x,), {}
+    scale = torch.rsqrt(var + (1e-5 if eps is None else eps))
+    return operation, (x, scale if weight is None else scale * weight), {}
+
+
+def _layer_norm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    names = "input normalized_shape weight eps"
+    if operation.name == "layer_norm":
+        names = "input normalized_shape weight bias eps"
+    x, shape, weight, *_, eps = _bound(names, args, kwargs)
+    if eps is None and operation.name == "layer_norm":
+        eps = 1e-5
+    return operation, (x, weight, len(shape), eps), {}
+
+
+def _group_norm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    x, groups, weight, _, eps = _bound("input num_groups weight bias eps", args, kwargs)
+    return operation, (x, weight, groups, 1e-5 if eps is None else eps), {}
+
+
+def _normalize(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    x, p, dim, eps = _bound("input p dim eps", args, kwargs)
+    given = (2.0 if p is None else p, 1 if dim is None else dim, 1e-12 if eps is None else eps)
+    return operation, (x, *given), {}
+
+
+READERS: dict[str, Callable[[Operation, Args, Kwargs], Reading]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    **dict.fromkeys(("linear", "conv"), _layer),
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
+    "mul": _product,
+    "div": _quotient,
+    "matmul": _matmul,
+    "einsum": _einsum,
+    "addmm": _addmm,
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "normalize": _normalize,
+}

@@ -1,0 +1,166 @@
+"""The recorded graph: calls with a second backward, and the walks that use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from relprop.recording.operations import Operation
+from relprop.recording.refusals import check_batch_first, no_rule
+from relprop.rules.gradient import Own
+from relprop.rules.relevance import Rule, nothing
+from relprop.rules.sets import Rules, find_rule
+
+TENSOR = object()  # stands for a tensor in the arguments that a node keeps
+
+
+class Product(NamedTuple):
+    """A product A V: letters of each dimension, as of an einsum.
+
+    ``values``: which of the tensors V is. ``letters`` of A [B, H, ..., n, m], of V and of A V;
+    ``fused``: in A, V and A V the first is batch and heads together.
+    """
+
+    map: int
+    values: int
+    letters: tuple[str, str, str]
+    fused: bool = False
+
+
+class Call(NamedTuple):
+    """A recorded call, without its tensors.
+
+    ``shapes`` of its tensors; ``output``: shape of its output, whose ``number`` it is. ``block``:
+    attention maps before it. ``shares``: of a sum or a product of streams, the part of the weight
+    that each gets; None of a constant. ``pending``: of a sum that takes up the attention ``maps``,
+    which of its streams has them. ``of_scores``:
+    it is a sum of attention scores. ``product``: of an attention map and its values.
+    """
+
+    operation: Operation
+    args: tuple
+    kwargs: dict
+    shapes: tuple[torch.Size, ...]
+    output: torch.Size
+    number: int
+    block: int
+    shares: tuple[float | None, ...] = ()
+    pending: tuple[bool, ...] = ()
+    maps: tuple[int, ...] = ()
+    of_scores: bool = False
+    product: Product | None = None
+
+
+class Walk(Protocol):
+    """What a backward pass carries, and how."""
+
+    def back(self, node: Recorded, call: Call, arriving: Tensor) -> Own | tuple[Tensor | None, ...]:
+        """What the tensors of a call get of what arrives at its output."""
+
+
+@dataclass(eq=False)
+class Running:
+    """The walk that is on its way through a recording; None is autograd's own gradient."""
+
+    walk: Walk | None = None
+    blocks: int = 0  # attention maps that the recording holds
+
+    def rule_of(self, call: Call, rules: Rules) -> Rule | None:
+        """The rule that a set has for a call; None where it has none."""
+        for name in filter(None, (call.operation.name, call.operation.known_as)):
+            rule = find_rule(rules, name, call.block, self.blocks)
+            if rule is not None:
+                return rule
+        return None
+
+
+class Recorded(torch.autograd.Function):
+    """Identity on ``output``; backward: the gradient to it, or what a walk has for ``tensors``."""
+
+    @staticmethod
+    def forward(ctx, running: Running, call: Call, output, *tensors):
+        ctx.set_materialize_grads(False)
+        ctx.running, ctx.call = running, call
+        if call.operation.keeps in ("inputs", "recompute"):
+            ctx.save_for_backward(*tensors)
+        elif call.operation.keeps == "all":
+            ctx.save_for_backward(*tensors, output)
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx, arriving):
+        none = (None,) * len(ctx.call.shapes)
+        walk = ctx.running.walk
+        if arriving is None:
+            return (None, None, None, *none)
+        if walk is None:
+            return (None, None, arriving, *none)
+        found = walk.back(ctx, ctx.call, arriving)
+        if isinstance(found, Own):
+            return (None, None, found.gradient, *none)
+        return (None, None, None, *found, *none[len(found) :])
+
+
+def arguments(node, call: Call) -> tuple[Tensor, list, dict]:
+    """Output and arguments of a call that has kept what its rule needs."""
+    saved = [t.detach() for t in node.saved_tensors]
+    remaining = iter(saved)
+    args = [next(remaining) if a is TENSOR else a for a in call.args]
+    kwargs = {k: next(remaining) if a is TENSOR else a for k, a in call.kwargs.items()}
+    if call.operation.keeps == "recompute":
+        return torch.matmul(*args), args, kwargs
+    return (saved[-1] if call.operation.keeps == "all" else None), args, kwargs
+
+
+@dataclass
+class Relevance:
+    """Relevance by a rule set.
+
+    ``culprits``: while asked for, the operations whose rule was the first not to give finite
+    relevance.
+    """
+
+    rules: Rules
+    eps: float
+    batch: int
+    running: Running
+    culprits: list[str] | None = None
+
+    def back(self, node, call: Call, arriving: Tensor) -> tuple[Tensor | None, ...]:
+        if call.operation.unchanged:
+            return (arriving,)
+        rule = self.running.rule_of(call, self.rules) or call.operation.rule
+        if rule is None:
+            raise no_rule(self.rules, call.operation.name)
+        if rule is nothing:
+            return ()
+        if getattr(rule, "per_sample", False) and not call.of_scores:
+            check_batch_first(call.output, self.batch)
+        output, args, kwargs = arguments(node, call)
+        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
+        found = found if isinstance(found, tuple) else (found,)
+        if self.culprits is not None and arriving.isfinite().all():
+            if not all(r.isfinite().all() for r in found if r is not None):
+                self.culprits.append(f"'{call.operation.name}' to {list(arriving.shape)}")
+        return found
+
+
+@dataclass
+class Corrected:
+    """A gradient with corrections (:mod:`relprop.rules.gradient`)."""
+
+    rules: Rules
+    eps: float
+    running: Running
+
+    def back(self, node, call: Call, arriving: Tensor) -> Own | tuple[Tensor | None, ...]:
+        rule = self.running.rule_of(call, self.rules)
+        if rule is None:
+            return Own(arriving)
+        if getattr(rule, "alone", False):
+            return rule(arriving)
+        output, args, kwargs = arguments(node, call)
+        return rule(arriving, output, *args, eps=self.eps, **kwargs)

@@ -1,0 +1,133 @@
+"""What a recorder saw of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from relprop.errors import UnsupportedModel
+from relprop.recording.graph import Product, Running, Walk
+from relprop.recording.tags import State, Tag
+
+
+@dataclass(eq=False)
+class Embedding:
+    """A first layer on a source: a convolution of a picture, or a linear layer."""
+
+    input: Tensor  # [B, C, H, W], or [B, ..., k] of a linear layer
+    output: Tensor  # [B, D, rows, columns], or [B, ..., D]
+    kernel: tuple[int, ...] | None = None  # of a convolution
+    options: dict = field(default_factory=dict)  # stride, padding, dilation
+
+
+@dataclass(eq=False)
+class Source:
+    """What relevance flows back to: an input of numbers, the embedded ids, or a parameter.
+
+    Attributes:
+        tensor: pixels [B, C, H, W], embeddings [B, N, D] or other numbers.
+        is_text: it is embedded ids.
+        ids: the memory of its ids, and the look-up's weight.
+        embeddings: first layers on it.
+        sums: it with the constants of its tokens, such as positions; the last is x_0.
+    """
+
+    tensor: Tensor
+    is_text: bool = False
+    ids: tuple = ()
+    weight: int = 0
+    embeddings: list[Embedding] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class AttentionMap:
+    """A map that values were multiplied by.
+
+    Attributes:
+        tensor: as it was multiplied.
+        order: of its dimensions, so that it is [B, H, n, m], [B*H, n, m], or with windows between
+            or before.
+        number: of the tensor, in the order of recording.
+        depth: attention maps that its queries have been through.
+        query, key: states that it leads from and to.
+        values: V, [..., m, d], and its place in the graph.
+        products: A V in the graph, once or in parts of the heads or channels.
+        again: it is used in a later block again.
+    """
+
+    tensor: Tensor
+    order: tuple[int, ...]
+    number: int
+    depth: int
+    query: State | None
+    key: State | None
+    values: tuple[GradientEdge, torch.Size]
+    products: list[tuple[GradientEdge, torch.Size, Product]] = field(default_factory=list)
+    again: bool = False
+
+    def canonical(self, x: Tensor, batch: int) -> Tensor:
+        """A map, or something of its shape, as [B, H, ..., n, m]."""
+        x = x.permute(self.order)
+        return x.unflatten(0, (batch, -1)) if x.ndim == 3 else x
+
+    def check(self, batch: int) -> None:
+        """Raises UnsupportedModel where it is not of whole samples."""
+        if self.tensor.shape[self.order[0]] % batch:
+            raise UnsupportedModel(
+                f"attention maps of shape {list(self.tensor.shape)} for a batch of {batch}; "
+                "accepted: batch first, [batch, heads, tokens, tokens]"
+            )
+
+
+@dataclass(eq=False)
+class Stream:
+    """What a head may read tokens of: a sum of two streams, or of one and a constant; or an A V.
+
+    Attributes:
+        is_read: it is token by token, and after attention.
+        maps: attention that the sum takes up, or that the product is of.
+        product: of an A V.
+    """
+
+    tensor: Tensor
+    tag: Tag
+    is_read: bool
+    maps: tuple[int, ...] = ()
+    product: Product | None = None
+
+
+@dataclass(eq=False)
+class Recording:
+    """What a recorder saw."""
+
+    batch_size: int
+    running: Running = field(default_factory=Running)
+    sources: dict[str, Source] = field(default_factory=dict)
+    maps: list[AttentionMap] = field(default_factory=list)
+    streams: dict[Node, Stream] = field(default_factory=dict)  # in the order of recording
+    cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
+    count: int = 0  # of tensors
+
+    def next_number(self) -> int:
+        self.count += 1
+        return self.count
+
+    def read(self, number: int) -> None:
+        """Note that a tensor was read: what is newer is passed by."""
+        while self.cuts and self.cuts[-1].tag.number > number:
+            self.cuts.pop()
+
+    @contextmanager
+    def walk(self, walk: Walk | None) -> Iterator[None]:
+        """What backward passes within carry; afterwards what they carried before."""
+        before, self.running.walk = self.running.walk, walk
+        try:
+            yield
+        finally:
+            self.running.walk = before

@@ -1,0 +1,482 @@
+"""Records a forward pass of an unmodified model, so that relevance can walk it backwards.
+
+While a :class:`Recorder` is active it sees every torch call of the model. Calls on the relevance
+path (those with an input that depends on the pixels or embeddings) run as torch runs them, and
+their output goes through :class:`~relprop.backward.Recorded`, an ``autograd.Function`` with two
+backwards: the gradient follows the call's own autograd graph, the relevance takes the rule's
+shortcut from the output to the inputs::
+
+                 relevance: rule
+        input  <-----------------  output
+           ^                         |
+           +---- autograd's own <----+  gradient
+
+So one graph serves both, and the autograd engine does the walking: residual branches, reuse of a
+tensor, and stopping at the lowest attention map that is asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from relprop.errors import TooLarge, UnsupportedModel
+from relprop.recording import operations as ops
+from relprop.recording.calls import interpret
+from relprop.recording.fused import COMPOSED
+from relprop.recording.graph import TENSOR, Call, Product, Recorded
+from relprop.recording.operations import OUT_OF_PLACE, Operation, writes_in_place
+from relprop.recording.record import AttentionMap, Embedding, Recording, Source, Stream
+from relprop.recording.refusals import check_patches, check_recorded, check_softmax, run_unknown
+from relprop.recording.tags import (
+    ATTENTION,
+    IDS,
+    LEARNED,
+    SCORES,
+    State,
+    Tag,
+    follow,
+    on_path,
+    role,
+    set_tag,
+    shares,
+    tag,
+    tensors_in,
+)
+
+
+class _Active(threading.local):
+    """The recorders of this thread, innermost last: an outer one pauses for an inner one."""
+
+    def __init__(self) -> None:
+        self.stack: list[Recorder | None] = []
+
+
+class Recorder(TorchFunctionMode):
+    """Context in which torch calls are recorded into ``self.recording``.
+
+    ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more. ``device``:
+    type of the device that the inputs are on, whose autocast is turned off.
+    """
+
+    _active = _Active()
+
+    def __init__(self, batch_size: int, largest: int | None = None, device: str = "cpu") -> None:
+        super().__init__()
+        self._device = device
+        self.recording = Recording(batch_size)
+        self._largest = largest
+        self._rewritten: dict[int, tuple[Tensor, Tensor]] = {}
+        self._stale_storages: set[int] = set()
+        self._learned: dict[int, Tensor] = {}
+        self.texts: frozenset[str] = frozenset()  # names of inputs whose embedding is a source
+
+    def __enter__(self):
+        self._active.stack.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        self._active.stack.pop()
+        return super().__exit__(*exception)
+
+    @classmethod
+    @contextmanager
+    def paused(cls) -> Iterator[None]:
+        """What is done within is no part of a recording, such as that of a model that explains."""
+        cls._active.stack.append(None)
+        try:
+            yield
+        finally:
+            cls._active.stack.pop()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self._active.stack[-1] is not self:
+            return function(*args, **kwargs)
+        if torch.is_autocast_enabled(self._device):  # by the model itself, which ends it as well
+            torch.set_autocast_enabled(self._device, False)
+        args = tuple(self.current(a) for a in args)
+        kwargs = {k: self.current(a) for k, a in kwargs.items()}
+        if not torch.is_grad_enabled():
+            return function(*args, **kwargs)
+        if writes_in_place(function, kwargs):
+            return self._run_in_place(function, args, kwargs)
+        return self._run(function, args, kwargs)
+
+    # ------------------------------------------------------------------------------- sources
+
+    def add_source(self, name: str, x: Tensor, kind: str | None = None, **known) -> Tensor:
+        """Make ``x`` [B, ...], which is computed from no other, what relevance flows back to."""
+        recording = self.recording
+        recording.sources[name] = Source(x.requires_grad_(), **known)
+        number = recording.next_number()
+        state, names = State(number, home=(name,)), frozenset((name,))
+        known_as = {"origin": number, "state": state, "sources": names, "form": 1}
+        return set_tag(x, Tag(recording.running, number, kind, **known_as))
+
+    def mark(self, x: Tensor, kind: str, name: str) -> Tensor:
+        """Note that ``x`` is ids, or a parameter, from which a source is made."""
+        return set_tag(x, Tag(self.recording.running, 0, kind, sources=frozenset((name,))))
+
+    def learn(self, name: str, parameter: Tensor) -> None:
+        """Make a parameter a source, as soon as it has a row for each sample."""
+        self._learned[id(parameter)] = self.mark(parameter.detach().clone(), LEARNED, name)
+
+    def _run_off_path(self, function, args, kwargs):
+        output = function(*args, **kwargs)
+        first = next(iter((*args, *kwargs.values())), None)
+        if not isinstance(first, Tensor) or role(first) not in (IDS, LEARNED):
+            return output
+        kind, (name,) = role(first), tag(first).sources
+        if kind == IDS and function is F.embedding:
+            return self._look_up(name, first, kwargs.get("weight", args[-1]), output)
+        batch = self.recording.batch_size
+        for moved in tensors_in(output):
+            is_source = kind == LEARNED and moved.ndim > 2 and moved.shape[0] == batch
+            if is_source and name not in self.recording.sources:
+                self.add_source(name, moved)
+            else:
+                self.mark(moved, kind, name)
+        return output
+
+    def _look_up(self, name: str, ids: Tensor, weight: Tensor, output: Tensor) -> Tensor:
+        """The embedding of ids: a source, the same source again, or a constant (positions, types).
+
+        In the weight of an earlier look-up other ids are a further source.
+        """
+        if name not in self.texts:
+            return output
+        where = (ids.untyped_storage().data_ptr(), ids.storage_offset(), ids.shape, ids.stride())
+        known, table = self.recording.sources, weight.data_ptr()
+        if name in known:
+            tables = [source for source in known.values() if source.weight == table]
+            if not tables:
+                return output
+            if (same := next((s for s in tables if s.ids == where), None)) is not None:
+                return same.tensor
+            name = next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in known)
+        if output.shape[0] != self.recording.batch_size:
+            raise UnsupportedModel(
+                f"ids are embedded as {list(output.shape)} for a batch of "
+                f"{self.recording.batch_size}; accepted: batch first, [batch, tokens, channels]"
+            )
+        return self.add_source(name, output, is_text=True, ids=where, weight=table)
+
+    # --------------------------------------------------------------------------------- calls
+
+    def _run(self, function, args, kwargs):
+        path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
+        if not path:
+            return self._run_off_path(function, args, kwargs)
+        owners = {getattr(tag(x), "owner", self.recording.running) for x in path}
+        if self.recording.running not in owners:  # a recording within, of a model that explains
+            return function(*args, **kwargs)
+        check_recorded(path, self.recording.running)
+        args = tuple(_as_saved(a) for a in args)
+        kwargs = {k: _as_saved(a) for k, a in kwargs.items()}
+        if function in COMPOSED:
+            with self:  # its parts are recorded
+                return COMPOSED[function](*args, **kwargs)
+        for x in path:
+            self.recording.read(tag(x).number)
+        operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
+        if operation is None:
+            return run_unknown(function, args, kwargs)
+        output = function(*args, **kwargs)
+        if operation in (ops.MOVED, ops.WINNER):
+            self._move(function, operation, output, path, args, kwargs)
+            return output
+        if any(output is t for t in path):  # dropout in evaluation
+            return output
+        if operation is ops.SOFTMAX and role(path[0]) == SCORES:
+            check_softmax(*args, **kwargs)
+        return self._record(operation, rule_args, rule_kwargs, output)
+
+    def _move(self, function, operation: Operation, output, path, args, kwargs) -> None:
+        tags = [tag(x) for x in path]
+        first = tags[0]
+        changes = {"role": first.role, "query": first.query, "key": first.key}
+        if operation is ops.WINNER:
+            changes = {"mixed": True}
+        elif function in ops.SAME_NUMBERS:
+            changes |= {"origin": first.origin, "multiple": first.multiple}
+            changes |= {"statistic": first.statistic}
+        elif function in ops.JOINS and (state := _joint(tags, path, args, kwargs)) is not None:
+            changes["state"] = state
+        for moved in tensors_in(output):
+            if not any(moved is x for x in path) and on_path(moved):
+                changes["channels"] = first.channels if moved.shape == path[0].shape else -1
+                changes["form"] = first.form if len(tags) == 1 else 0
+                set_tag(moved, follow(self.recording.next_number(), tags, **changes))
+
+    def _record(self, operation: Operation, args, kwargs, output: Tensor) -> Tensor:
+        """Give ``output`` its second backward, and note what the methods need to find again."""
+        if self._largest is not None and output.is_cpu and output.nbytes > self._largest:
+            raise TooLarge(output.nbytes)
+        recording = self.recording
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        streams = [x for x in tensors if on_path(x)]
+        number, block = recording.next_number(), recording.running.blocks
+        known, changes = self._meaning(operation, args, tensors, streams, output, number)
+        call = Call(
+            operation,
+            tuple(TENSOR if isinstance(a, Tensor) else a for a in args),
+            {k: TENSOR if isinstance(a, Tensor) else a for k, a in kwargs.items()},
+            tuple(x.shape for x in tensors),
+            output.shape,
+            number,
+            block,
+            **known,
+        )
+        recorded = Recorded.apply(recording.running, call, output, *tensors)
+        set_tag(recorded, follow(number, [tag(x) for x in streams], **changes))
+        self._note(operation, args, kwargs, streams, recorded, call)
+        return recorded
+
+    def _meaning(self, operation, args, tensors, streams, output, number) -> tuple[dict, dict]:
+        """What a call and the tag of its output have beside what they always have."""
+        first = tag(streams[0])
+        if operation.unchanged:
+            return {}, _of_unchanged(operation, first)
+        if operation.name in ("matmul", "einsum", "product"):
+            return self._of_product(operation, args, tensors, streams, output)
+        if operation is ops.ADD:
+            return _of_sum(tensors, streams, number)
+        if operation in (ops.MUL, ops.GATE):
+            pending = [bool(tag(x).pending) for x in streams]
+            parts = (0.5, 0.5) if pending[0] == pending[1] else tuple(map(float, pending))
+            return {"shares": parts}, {}
+        changes: dict = {"mixed": True} if operation.mixes else {}
+        if operation in ops.OF_CHANNELS:
+            changes["channels"] = 1 if output.ndim > 2 and len(tensors[1].shape) > 2 else -1
+        if operation is ops.CONV and first.role == SCORES:
+            changes |= {"role": SCORES, "query": first.query, "key": first.key}
+        is_last = output.shape == (*streams[0].shape[:-1], 1)
+        if operation in (ops.MEAN, ops.SUM, ops.STATISTIC) and is_last:
+            changes |= {"origin": first.origin, "multiple": False, "statistic": True}
+        # Attentions side by side, stacked to be summed.
+        stacked = operation is ops.SUM and len(first.pending) > 1 and 0 in args[1:2]
+        return ({"shares": (1.0,)} if stacked else {}), changes
+
+    def _of_product(self, operation, args, tensors, streams, output) -> tuple[dict, dict]:
+        tags = [tag(x) for x in streams]
+        of_map = next((i for i, x in enumerate(tensors) if role(x) == ATTENTION), None)
+        found = None
+        if of_map is not None and operation is ops.EINSUM:
+            found = _letters_of_einsum(args[0], of_map)
+        elif of_map is not None and operation is ops.MATMUL:
+            found = _letters_of_matmul(tensors, of_map)
+        if found is None or not on_path(tensors[found[1]]):
+            if of_map is not None and operation is ops.PRODUCT:
+                return {"shares": (None,)}, {}  # of a map and constant values
+            query, key = (tags[0].state if len(tags) > 1 else None), tags[-1].state
+            changes = {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
+            return {}, changes
+        letters, values, order = found
+        number = self._attention(tensors[of_map], tensors[values], order)
+        known = self.recording.maps[number]
+        product = Product(number, values, letters, fused=tensors[of_map].ndim == 3)
+        changes = {"pending": frozenset((number,)), "depth": known.depth + 1}
+        after = tag(tensors[of_map]).pending | tag(tensors[values]).pending
+        changes |= {"state": known.query, "mixed": False, "after": after}
+        return {"product": product}, changes
+
+    def _attention(self, x: Tensor, values: Tensor, order: tuple[int, ...]) -> int:
+        """The number of an attention map that values are multiplied by."""
+        maps, of_map, of_values = self.recording.maps, tag(x), tag(values)
+        number = next((i for i, known in enumerate(maps) if known.tensor is x), len(maps))
+        if number == len(maps):
+            where = (get_gradient_edge(values), values.shape)
+            states = (of_map.query, of_values.state)
+            maps.append(AttentionMap(x, order, of_map.number, of_map.depth, *states, where))
+            self.recording.running.blocks += 1
+        elif maps[number].key is not of_values.state:
+            maps[number].again = True
+        return number
+
+    def _note(self, operation, args, kwargs, streams, output: Tensor, call: Call) -> None:
+        """Note what heads may read, and the layers that a source begins with."""
+        recording = self.recording
+        if call.product is not None:
+            place, maps = get_gradient_edge(output), (call.product.map,)
+            recording.maps[maps[0]].products.append((place, output.shape, call.product))
+            recording.streams[output.grad_fn] = Stream(
+                output, tag(output), True, maps, call.product
+            )
+        elif operation in (ops.ADD, ops.SHIFTED) and tag(output).role != SCORES:
+            self._note_sum(operation, output, call)
+        elif operation in (ops.PATCH_EMBEDDING, ops.LINEAR):
+            self._note_embedding(operation, args, kwargs, output)
+
+    def _note_sum(self, operation, output: Tensor, call: Call) -> None:
+        recording, known = self.recording, tag(output)
+        of_tokens = output.ndim > 2 and not known.mixed and output.shape in call.shapes
+        is_read = bool(call.maps) or (known.depth > 0 and of_tokens)
+        found = Stream(output, known, is_read, call.maps)
+        recording.streams[output.grad_fn] = found
+        recording.cuts.append(found)
+        if operation is ops.ADD and known.form:  # token and position embedding
+            recording.sources[next(iter(known.sources))].sums.append(output)
+
+    def _note_embedding(self, operation, args, kwargs, output: Tensor) -> None:
+        """Of a first layer on a source: there its tokens begin."""
+        names = tag(args[0]).sources
+        source = self.recording.sources[next(iter(names))]
+        is_first = not source.embeddings and not source.is_text
+        if len(names) > 1 or not (operation is ops.PATCH_EMBEDDING or is_first):
+            return
+        if operation is ops.PATCH_EMBEDDING:
+            check_patches(args[0], self.recording.batch_size)
+        convolved = args[1].ndim > 2
+        options = dict(zip(("stride", "padding", "dilation"), args[3:6], strict=False)) | kwargs
+        kernel = tuple(args[1].shape[2:]) if convolved else None
+        source.embeddings.append(Embedding(args[0], output, kernel, options))
+        set_tag(output, replace(tag(output), form=2))
+
+    # ------------------------------------------------------------------ in-place operations
+
+    def _run_in_place(self, function, args, kwargs):
+        """Run an in-place call on a copy; from here on the copy stands for the tensor written to.
+
+        The recording keeps tensors that rules need later, so none may be overwritten.
+        """
+        path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
+        if not path:
+            return function(*args, **kwargs)
+        target = args[0]
+        if "inplace" in kwargs:
+            kwargs = kwargs | {"inplace": False}
+        if function is Tensor.__setitem__:
+            check_recorded(path, self.recording.running)
+            output, tags = target.clone(), [tag(x) for x in path]
+            self.recording.read(min(t.number for t in tags))
+            number, kind = self.recording.next_number(), tags[0].role
+            set_tag(output, follow(number, tags, role=kind))
+            function(output, *args[1:])
+        else:
+            output = self._run(OUT_OF_PLACE.get(function, function), args, kwargs)
+        if output is not target:  # as it is after dropout in evaluation
+            self._rewritten[id(target)] = (target, output)
+            if not _same_memory(output, target):  # as it is after unsqueeze_
+                self._stale_storages.add(target.untyped_storage().data_ptr())
+        return None if function is Tensor.__setitem__ else output
+
+    def current(self, value):
+        """``value`` as a call must see it: rewritten tensors replaced, parameters as constants."""
+        if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+            values = [self.current(v) for v in value]
+            return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+        if not isinstance(value, Tensor):
+            return value
+        if value.requires_grad and value.is_leaf and tag(value) is None:
+            # A parameter: no weight gradients.
+            return self._learned.get(id(value), value.detach())
+        while id(value) in self._rewritten:
+            value = self._rewritten[id(value)][1]
+        if self._stale_storages and value.layout == torch.strided:
+            if value.untyped_storage().data_ptr() in self._stale_storages:
+                raise UnsupportedModel(
+                    f"a tensor of shape {list(value.shape)} is used after an in-place operation on "
+                    "another view of its memory; write that operation out of place"
+                )
+        return value
+
+
+def _as_saved(value):
+    """A copy of weights, or a table, made in inference mode: autograd keeps no such tensor."""
+    if isinstance(value, (tuple, list)) and any(t.is_inference() for t in tensors_in(value)):
+        return type(value)(_as_saved(v) for v in value)
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+Letters = tuple[tuple[str, str, str], int, tuple[int, ...]]
+
+
+def _letters_of_matmul(tensors: list[Tensor], of_map: int) -> Letters | None:
+    """Letters of A [b, h, ..., n, m], V and A V, which tensor V is, and the order that A takes.
+
+    None where it is not known which are the queries and the keys.
+    """
+    map, values = tensors[of_map], tensors[1 - of_map]
+    base = {3: "b", 4: "bh", 5: "bhx", 6: "bhxy"}.get(map.ndim)
+    if base is None or values.ndim != map.ndim:
+        return None
+    order = tuple(range(map.ndim))
+    if of_map == 0:  # [..., n, m] [..., m, d]
+        return (base + "nm", base + "md", base + "nd"), 1, order
+    return (base + "nm", base + "dm", base + "dn"), 0, (*order[:-2], order[-1], order[-2])
+
+
+def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
+    """As :func:`_letters_of_matmul`; other operands than A and V are gates."""
+    inputs, _, of_output = equation.replace(" ", "").partition("->")
+    of_inputs = inputs.split(",")
+    of_a = of_inputs[of_map]
+    keys = [letter for letter in of_a if letter not in of_output]
+    values = [i for i, x in enumerate(of_inputs) if i != of_map and keys and keys[0] in x]
+    if "." in equation or not of_output or len(of_a) < 3 or (len(keys), len(values)) != (1, 1):
+        return None
+    of_v = of_inputs[values[0]]
+    queries = [letter for letter in of_a if letter in of_output and letter not in of_v]
+    if len(queries) != 1:
+        return None
+    rest = [letter for letter in of_a if letter not in (*keys, *queries)]
+    canonical = "".join((*rest, *queries, *keys))
+    return (canonical, of_v, of_output), values[0], tuple(of_a.index(x) for x in canonical)
+
+
+def _of_unchanged(operation: Operation, first: Tag) -> dict:
+    changes = {"role": first.role, "query": first.query, "key": first.key}
+    changes["form"] = first.form
+    if operation is ops.SOFTMAX and first.role == SCORES:
+        changes["role"] = ATTENTION
+    if operation.elementwise:
+        changes |= {"origin": first.origin, "multiple": first.multiple and operation.scales}
+        changes |= {"statistic": first.statistic}
+    return changes
+
+
+def _of_sum(tensors: list[Tensor], streams: list[Tensor], number: int) -> tuple[dict, dict]:
+    tags = [tag(x) for x in streams]
+    if tags[0].role == SCORES:
+        changes = {"role": SCORES, "query": tags[0].query, "key": tags[0].key}
+        return {"of_scores": True}, changes
+    if len(tags) == 1:
+        known = {"shares": tuple(1.0 if on_path(x) else None for x in tensors)}
+        if not tags[0].pending:
+            return known, {"form": tags[0].form}
+        # To tokens that are constants: there is no I.
+        maps = tuple(sorted(tags[0].pending))
+        state = State(number, None, maps)
+        return known, {"state": state, "pending": frozenset(), "after": frozenset()}
+    *parts, attention = shares(*tags)
+    known = {"shares": tuple(parts)}
+    if attention is None:
+        return known, {}
+    maps, base = tuple(sorted(tags[attention].pending)), tags[1 - attention].state
+    known |= {"maps": maps, "pending": (attention == 0, attention == 1)}
+    state = State(number, base, maps, () if base is None else base.home)
+    return known, {"state": state, "pending": frozenset(), "after": frozenset(), "mixed": False}
+
+
+def _joint(tags: list[Tag], path: list[Tensor], args, kwargs) -> State | None:
+    """The state of tokens of several sources in one sequence [B, N, D]; None if there are none."""
+    states = list(dict.fromkeys(t.state for t in tags if t.state is not None))
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    if len(states) < 2 or path[0].ndim != 3 or dim not in (1, -2):
+        return None
+    home = tuple(dict.fromkeys(name for state in states for name in state.home))
+    return State(max(s.number for s in states), home=home, parts=tuple(states))

@@ -1,0 +1,83 @@
+"""What a recording refuses, rather than let a map be silently wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from relprop.errors import UnsupportedModel
+from relprop.recording.operations import OPERATIONS
+from relprop.recording.tags import on_path, tag, tensors_in
+
+
+def check_batch_first(output: torch.Size, batch: int) -> None:
+    """Of a sum of two streams: relevance is shared out per sample."""
+    if output[0] != batch:
+        raise UnsupportedModel(
+            f"two streams of shape {list(output)} are added, but the batch of "
+            f"{batch} is not their first dimension: relevance per sample "
+            "needs batch-first models with attention over all tokens, not over windows"
+        )
+
+
+def check_first(name: str, shape: torch.Size, batch: int) -> None:
+    """Of numbers that relevance flows back to."""
+    if shape[0] != batch:
+        raise UnsupportedModel(
+            f"inputs {name!r} have shape {list(shape)} for a batch of {batch}; accepted: batch "
+            "first"
+        )
+
+
+def check_patches(patches: Tensor, batch: int) -> None:
+    """Of pixels that a patch embedding takes: what it makes of them depends on the picture."""
+    if patches.shape[0] != batch:
+        raise UnsupportedModel(
+            f"a patch embedding of a tensor of shape {list(patches.shape)} for a batch of {batch}; "
+            "accepted: batch first, [batch, patches, values] or [batch, channels, height, width]"
+        )
+
+
+def check_recorded(path: list[Tensor], owner: object) -> None:
+    """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
+    for x in path:
+        known = tag(x)
+        if known is None or known.owner is not owner:
+            raise UnsupportedModel(
+                f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "
+                "that is not a torch function (a custom autograd.Function, a scripted function, a "
+                "full backward hook): relevance cannot cross it; write it in torch functions"
+            )
+
+
+def check_softmax(input: Tensor, dim=None, *args, **kwargs) -> None:
+    if dim not in (-1, input.ndim - 1):
+        raise UnsupportedModel(
+            f"softmax of attention scores over dimension {dim}; accepted: the last, the keys"
+        )
+
+
+def run_unknown(function, args, kwargs):
+    """A call without a rule is an error, unless nothing that relevance could follow comes out."""
+    output = function(*args, **kwargs)
+    if any(on_path(t) for t in tensors_in(output)):
+        name = resolve_name(function) or repr(function)
+        if function in OPERATIONS:
+            called = " and ".join(
+                f"{'a tensor' if on_path(t) else 'a constant'} {list(t.shape)}"
+                for t in tensors_in(*args, *kwargs.values())
+            )
+            raise UnsupportedModel(f"no relevance rule for {name} as called here, of {called}")
+        raise UnsupportedModel(
+            f"no relevance rule for {name}; register one: "
+            f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"
+        )
+    return output
+
+
+def no_rule(rules, operation: str) -> UnsupportedModel:
+    known = f"; it has: {', '.join(rules)}" if isinstance(rules, Mapping) else ""
+    return UnsupportedModel(f"the rule set has no rule for '{operation}'{known}")

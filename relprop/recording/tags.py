@@ -1,0 +1,164 @@
+"""What is known of a recorded tensor: one tag each, which holds no tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+# What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
+# keep the role of their input.
+PIXELS = "pixels"  # of whatever shape: numbers that relevance flows back to
+PICTURE = "picture"  # pixels [B, C, H, W]
+IDS = "ids"
+LEARNED = "learned"  # a parameter that is to be a source, until it has a row for each sample
+SCORES = "attention scores"
+ATTENTION = "attention"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A set of tokens after a sum that took up attention, or as a source begins.
+
+    Attributes:
+        number: of the recorded tensor; the higher, the newer.
+        base: the state it was built on; None of a source.
+        maps: numbers of the attention maps that the sum took up.
+        home: names of the sources whose tokens these are, one after the other.
+        parts: of tokens of several sources in one sequence, their states.
+    """
+
+    number: int
+    base: State | None = None
+    maps: tuple[int, ...] = ()
+    home: tuple[str, ...] = ()
+    parts: tuple[State, ...] = ()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no attention is in it."""
+        return self.base is None and not self.maps and all(part.is_first for part in self.parts)
+
+    def builds_on(self, other: State) -> bool:
+        below = (self.base, *self.parts)
+        return any(s is other or s is not None and s.builds_on(other) for s in below)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tag:
+    """What is known of a tensor of a recording.
+
+    Attributes:
+        owner: the recording.
+        number: of the tensor, in the order of recording.
+        role: pixels, ids, scores, ...; None of any other.
+        origin: number of the tensor that this is an elementwise function of.
+        multiple: it is a multiple of its origin.
+        statistic: it is a mean, a norm, ... of its origin over the last dimension.
+        state: newest tokens that this is a function of.
+        pending: attention maps that it depends on and that no sum has taken up yet.
+        after: attention maps that were pending in what those maps were made of.
+        mixed: it is not token by token.
+        form: 1 of another form of a source (moved, normalised, scaled, with constants added), 2 of
+            what its first layer puts out, 0 of anything else.
+        depth: attention maps on its chain.
+        channels: its dimension of channels, -1 or 1.
+        sources: names of the sources that it depends on.
+        query, key: of scores and attention maps, the states that they lead from and to.
+    """
+
+    owner: object
+    number: int
+    role: str | None = None
+    origin: int = -1
+    multiple: bool = True
+    statistic: bool = False
+    state: State | None = None
+    pending: frozenset[int] = frozenset()
+    after: frozenset[int] = frozenset()
+    mixed: bool = False
+    form: int = 0
+    depth: int = 0
+    channels: int = -1
+    sources: frozenset[str] = frozenset()
+    query: State | None = None
+    key: State | None = None
+
+
+def tag(x: Tensor) -> Tag | None:
+    return getattr(x, "_relprop", None)
+
+
+def role(x: Tensor) -> str | None:
+    known = tag(x)
+    return None if known is None else known.role
+
+
+def set_tag(x: Tensor, value: Tag) -> Tensor:
+    x._relprop = value  # type: ignore[attr-defined]
+    return x
+
+
+def change(x: Tensor, **changes) -> None:
+    set_tag(x, replace(x._relprop, **changes))  # type: ignore[attr-defined]
+
+
+def follow(number: int, below: list[Tag], **changes) -> Tag:
+    """The tag of what is computed from tensors with the tags ``below``."""
+    first = below[0]
+    if len(below) == 1:
+        known = {"state": first.state, "pending": first.pending, "depth": first.depth}
+        known |= {
+            "after": first.after,
+            "mixed": first.mixed,
+            "sources": first.sources,
+            "channels": first.channels,
+        }
+    else:
+        states = [t.state for t in below if t.state is not None]
+        known = {
+            "state": max(states, key=lambda state: state.number, default=None),
+            "pending": frozenset().union(*(t.pending for t in below)),
+            "after": frozenset().union(*(t.after for t in below)),
+            "depth": max(t.depth for t in below),
+            "mixed": any(t.mixed for t in below),
+            "channels": first.channels,
+            "sources": frozenset().union(*(t.sources for t in below)),
+        }
+    return Tag(**({"owner": first.owner, "number": number, "origin": number} | known | changes))
+
+
+def shares(a: Tag, b: Tag) -> tuple[float, float, int | None]:
+    """Weights of the two streams of a sum, and which of them has attention that it takes up.
+
+    Each state of a token counts once: the first case that holds is taken.
+    """
+    if a.pending == b.pending and a.state is b.state:
+        return 0.5, 0.5, None
+    if a.pending and b.pending and not (a.pending & b.after or b.pending & a.after):
+        return 1, 1, None  # attentions side by side
+    if a.pending or b.pending:  # I + C; attention to what attention made without an I is the later
+        return 1, 1, int(not a.pending or bool(a.pending & b.after))
+    if a.state is b.state or a.state is None or b.state is None:  # the residual of an MLP
+        return 0.5, 0.5, None
+    if b.state.builds_on(a.state):  # parallel blocks
+        return 0, 1, None
+    if a.state.builds_on(b.state):
+        return 1, 0, None
+    return (1, 1, None) if a.depth or b.depth else (0.5, 0.5, None)
+
+
+def tensors_in(*values) -> list[Tensor]:
+    """The tensors among arguments and in lists of them (``torch.cat``)."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found.extend(tensors_in(*value))
+    return found
+
+
+def on_path(x) -> bool:
+    """Whether relevance can reach ``x``: it depends on a source."""
+    return isinstance(x, Tensor) and x.requires_grad

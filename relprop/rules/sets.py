@@ -1,0 +1,54 @@
+"""Rule sets: which rule each operation has, for one of the walks back through a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from relprop.rules.gradient import ATTNLRP, CP_LRP, Corrections
+from relprop.rules.relevance import EPSILON, LRP, PAPER, Rule, linear_z_plus, linear_z_plus_bf16
+
+Rules = Mapping[str, Rule] | Callable[[str, int, int], Rule | None]
+"""Rules by operation; or a function (operation, block, depth) -> rule, ``block`` being the number
+of attention maps before the operation and ``depth`` that of all."""
+RuleSet = Rules | Corrections
+
+RULE_SETS: dict[str, RuleSet] = {
+    "paper": PAPER,
+    "lrp": LRP,
+    "epsilon": EPSILON,
+    "attnlrp": ATTNLRP,
+    "cp_lrp": CP_LRP,
+}
+
+
+def find_rule(rules: Rules, operation: str, block: int, depth: int) -> Rule | None:
+    """The rule of an operation; None where the set has none."""
+    if isinstance(rules, Mapping):
+        return rules.get(operation)
+    return rules(operation, block, depth)
+
+
+def rule_set(rules: str | RuleSet) -> RuleSet:
+    """The rule set of a name; a rule set is its own."""
+    if not isinstance(rules, str):
+        return rules
+    if rules not in RULE_SETS:
+        raise ValueError(f"rules is {rules!r}; accepted: {', '.join(RULE_SETS)}, or a rule set")
+    return RULE_SETS[rules]
+
+
+def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
+    """The rule set with the products of its z+ rule in bfloat16, if ``precision`` is "bf16".
+
+    But for those after the last attention map: there all relevance is in the tokens that the head
+    reads, often a single one. Sums have so few terms that rounding may turn the sign of a residual
+    stream's relevance, and with it the map.
+    """
+    if precision != "bf16" or isinstance(rules, Corrections):
+        return rules
+
+    def faster(operation: str, block: int, depth: int) -> Rule | None:
+        rule = find_rule(rules, operation, block, depth)
+        return linear_z_plus_bf16 if rule is linear_z_plus and block < depth else rule
+
+    return faster

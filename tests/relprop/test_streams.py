@@ -1,0 +1,358 @@
+"""Models that are no single chain of blocks: their maps are products of full matrices."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from relprop import UnsupportedModel
+from tests.helpers.plain import B, C, D, H, N, Plain, eager, ids, pixels
+from tests.helpers.products import METHODS, blocks_of, chain, step
+
+TARGET = torch.arange(B) % C
+OF_METHODS = pytest.mark.parametrize("method", METHODS)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def found_and_blocks(model, inputs, method):
+    trace = relprop.record(model, inputs)
+    found = relprop.explain_trace(trace, TARGET, method)
+    return found, blocks_of(trace, TARGET, method)
+
+
+# ------------------------------------------------------------------------ within a block
+
+
+def some_keys(q, k, v):
+    return eager(q, k[:, :, :4], v[:, :, :4])
+
+
+def windows(q, k, v):
+    q, k, v = (x.unflatten(2, (2, 5)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    y, attention = eager(q, k, v)
+    return y.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3), attention
+
+
+def twice(q, k, v):
+    """As in timm's ParallelThingsBlock."""
+    (one, attention), (two, _) = eager(q, k, v), eager(k, q, v)
+    return one + two, attention
+
+
+def keys_before_queries(q, k, v):
+    """[..., m, d] and its transpose, as in convolutional attention."""
+    attention = (q @ k.mT / (D // H) ** 0.5).softmax(-1)
+    return (v.mT @ attention.mT).mT, attention
+
+
+def test_keys_that_are_some_of_the_tokens():
+    for method in METHODS:
+        found, blocks = found_and_blocks(Plain(attend=some_keys), pixels(), method)
+        whole = [F.pad(C, (0, N - 4)) for C in blocks]
+        assert_close(found.relevance, chain(whole, method)[:, 0, 1:])
+
+
+@OF_METHODS
+def test_windows_that_tokens_attend_within(method):
+    found, blocks = found_and_blocks(Plain(attend=windows), pixels(), method)
+    whole = [torch.stack([torch.block_diag(*C[2 * b : 2 * b + 2]) for b in range(B)])
+             for C in (C.flatten(0, -3) for C in blocks)]  # fmt: skip
+    assert_close(found.relevance, chain(whole, method)[:, 0, 1:])
+
+
+@OF_METHODS
+def test_two_attentions_side_by_side(method):
+    found, blocks = found_and_blocks(Plain(attend=twice), pixels(), method)
+    assert len(blocks) == 6
+    both = [blocks[i] + blocks[i + 1] for i in (0, 2, 4)]
+    assert_close(found.relevance, chain(both, method)[:, 0, 1:])
+
+
+@OF_METHODS
+def test_values_that_come_before_the_map(method):
+    found = relprop.explain(Plain(attend=keys_before_queries), pixels(), TARGET, method)
+    assert_close(found.relevance, relprop.explain(Plain(), pixels(), TARGET, method).relevance)
+
+
+# ------------------------------------------------------------- tokens in other places
+
+
+def after_patches(place):
+    """Tokens of which the class token, or padding, is not the first."""
+
+    def tokens(self, x):
+        patches = self.embed(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
+        return place(patches, self.prefix.expand(len(x), -1, -1))
+
+    return tokens
+
+
+def written(patches, prefix):
+    tokens = torch.zeros(len(patches), N, D).double()
+    tokens[:, : N - 1], tokens[:, N - 1 :] = patches, prefix
+    return tokens
+
+
+TO_D = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
+# Where tokens are put, and the weights of patches of those of the tokens [B, N].
+PLACES = {
+    "before the class token": (lambda x, c: torch.cat([x, c], 1), lambda w: w[:, :-1]),
+    "before it, after a linear layer": (
+        lambda x, c: torch.cat([F.linear(x, TO_D), c], 1), lambda w: w[:, :-1]
+    ),
+    "before padding": (lambda x, c: F.pad(x, (0, 0, 0, 1)), lambda w: w[:, :-1]),
+    "before it in a buffer": (written, lambda w: w[:, :-1]),
+    "columns first": (
+        lambda x, c: torch.cat([c, x.unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2)], 1),
+        lambda w: w[:, 1:].unflatten(1, (3, 3)).transpose(1, 2).flatten(1),
+    ),
+    "backwards": (lambda x, c: torch.cat([c, x.flip(1)], 1), lambda w: w[:, 1:].flip(1)),
+    "pooled": (
+        lambda x, c: torch.cat([c, x.unflatten(1, (3, 3)).mean(2)], 1),
+        lambda w: w[:, 1:].repeat_interleave(3, 1) / 3,
+    ),
+}  # fmt: skip
+
+
+@OF_METHODS
+@pytest.mark.parametrize("name", PLACES)
+def test_patches_are_followed_to_wherever_their_tokens_are(name, method):
+    place, of_patches = PLACES[name]
+    model = Plain(tokens=after_patches(place))
+    found, blocks = found_and_blocks(model, pixels(), method)
+    assert found.grid == (3, 3)
+    assert_close(found.relevance, of_patches(chain(blocks, method)[:, 0]))
+    with pytest.raises(UnsupportedModel, match="3 x 3 patches, row by row, are not the last"):
+        relprop.explain(model, pixels(), TARGET, "gradcam")
+
+
+# Between the first and the second block: what becomes of tokens, and the weights of those before.
+MOVED = {
+    "turned around": (lambda x: x.flip(1), lambda w: w.flip(1)),
+    "shifted": (lambda x: x.roll(1, 1), lambda w: w.roll(-1, 1)),
+    "indexed": (lambda x: x[:, [*range(1, N), 0]], lambda w: w.roll(1, 1)),
+    "merged and filled": (
+        lambda x: torch.cat([x[:, :-2], x[:, -2:].mean(1, True), x[:, :1]], 1),
+        lambda w: torch.cat(
+            [w[:, :1] + w[:, -1:], w[:, 1:-2], (w[:, -2:-1] / 2).expand(-1, 2)], 1),
+    ),
+    "selected": (
+        lambda x: x[:, [0, 2, 3, 7]],
+        lambda w: torch.zeros(B, N).double().index_add_(1, torch.tensor([0, 2, 3, 7]), w),
+    ),
+    "merged": (
+        lambda x: torch.cat([x[:, :2], x[:, 2:].unflatten(1, (4, 2)).mean(2)], 1),
+        lambda w: torch.cat([w[:, :2], w[:, 2:].repeat_interleave(2, 1) / 2], 1),
+    ),
+    "one more": (
+        lambda x: torch.cat([x, x.mean(1, keepdim=True)], 1), lambda w: w[:, :-1] + w[:, -1:] / N
+    ),
+    "with the class token added": (
+        lambda x: x + F.relu(x[:, :1]),
+        lambda w: torch.cat([w[:, :1] / 2 + w.sum(1, True) / 2, w[:, 1:] / 2], 1),
+    ),
+}  # fmt: skip
+
+
+@OF_METHODS
+@pytest.mark.parametrize("name", MOVED)
+def test_tokens_are_followed_between_blocks(name, method):
+    move, before = MOVED[name]
+    calls = []
+
+    def between(x):
+        calls.append(x)
+        return move(x) if len(calls) % 3 == 1 else x
+
+    model = Plain(between=between)
+    found, blocks = found_and_blocks(model, pixels(), method)
+    w = before(chain(blocks[1:], method)[:, 0])
+    assert_close(found.relevance, (w[:, None] @ sum(step(blocks[0], method)))[:, 0, 1:])
+    calls.clear()
+    if name == "with the class token added":  # each patch is the same token in all blocks
+        return
+    with pytest.raises(UnsupportedModel, match="not the last tokens of a block, in its order"):
+        relprop.explain(model, pixels(), TARGET, "gradcam")
+
+
+@pytest.mark.parametrize("i, j", list(itertools.combinations(range(N), 2)))
+def test_two_tokens_that_change_places_are_no_chain_for_gradcam(i, j):
+    calls = []
+
+    def between(x):
+        calls.append(x)
+        order = list(range(N))
+        order[i], order[j] = j, i
+        return x[:, order] if len(calls) % 3 == 1 else x
+
+    with pytest.raises(UnsupportedModel, match="not the last tokens of a block, in its order"):
+        relprop.explain(Plain(between=between), pixels(), 1, "gradcam")
+
+
+# ------------------------------------------------------------------------- streams
+
+
+def no_residual() -> Plain:
+    """Attention in place of x + attention; the MLPs have their residual."""
+    calls = []
+
+    def add(x, y):
+        calls.append(y)
+        return y if len(calls) % 2 else x + y
+
+    return Plain(add=add)
+
+
+@OF_METHODS
+def test_without_a_residual_there_is_no_identity(method):
+    found, blocks = found_and_blocks(no_residual(), pixels(), method)
+    assert_close(found.relevance, (blocks[2] @ blocks[1] @ blocks[0])[:, 0, 1:])
+
+
+def keeping_streams(read):
+    """A model whose head reads the tokens before each block as well."""
+    streams = []
+
+    def between(x):
+        streams.append(x)
+        return x
+
+    def head(x):
+        blocks, streams[:] = streams[-3:], []
+        return read(blocks)
+
+    return Plain(between=between, read=head)
+
+
+TWICE = torch.cat([torch.eye(D), torch.eye(D)], dim=1).double()
+OF_TWO_BLOCKS = {
+    "added": lambda blocks: blocks[-1][:, 0] + blocks[-2][:, 0],
+    "by cat": lambda blocks: F.linear(torch.cat(blocks[-2:], -1), TWICE)[:, 0],
+    "subtracted": lambda blocks: blocks[-1].flip(1)[:, -1] - blocks[-2][:, 0],
+}
+
+
+@OF_METHODS
+@pytest.mark.parametrize("name", OF_TWO_BLOCKS)
+def test_a_head_on_two_blocks_reads_both(name, method):
+    """What of the earlier one comes through the later is not counted twice."""
+    streams: list[Tensor] = []
+    model = keeping_streams(lambda blocks: streams.extend(blocks) or OF_TWO_BLOCKS[name](blocks))
+    found, blocks = found_and_blocks(model, pixels(), method)
+    shares = shares_of(model, streams, OF_TWO_BLOCKS[name])
+    expected = sum(
+        (s[:, None, :] @ chain(blocks[: i + 1], method))[:, 0, 1:]
+        for i, s in zip((1, 2), shares, strict=True)
+    )
+    torch.testing.assert_close(found.relevance, expected, rtol=1e-6, atol=1e-9)
+
+
+def shares_of(model: Plain, streams: list[Tensor], read) -> list[Tensor]:
+    """|sum_c R| at two streams, each an input of the head alone, over the sum of both: [B, N]."""
+
+    class Head(nn.Module):
+        def forward(self, earlier, later):
+            return model.head(read([None, earlier, later]))
+
+    inputs = {"earlier": streams[1].detach(), "later": streams[2].detach()}
+    trace = relprop.record(Head(), inputs)
+    R = trace.input_relevance(TARGET, "paper", 0.0)
+    held = [R[name].sum(-1).abs() for name in inputs]
+    total = sum(h.sum(1, keepdim=True) for h in held)
+    return [h / total for h in held]
+
+
+@OF_METHODS
+def test_a_long_skip_is_counted_once(method):
+    """As in a U-ViT, joined by cat: half of each stream."""
+    streams = []
+
+    def between(x):
+        streams.append(x)
+        if len(streams) % 3 == 2:
+            return F.linear(torch.cat([x, streams[-2]], -1), TWICE)
+        return x
+
+    found, blocks = found_and_blocks(Plain(between=between), pixels(), method)
+    first, second, third = (sum(step(C, method)) for C in blocks)
+    skipped = torch.eye(N).double()
+    expected = third @ ((second @ first) + skipped @ first) / 2
+    assert_close(found.relevance, expected[:, 0, 1:])
+
+
+@OF_METHODS
+def test_a_stream_that_is_older_than_the_other_of_a_sum_is_not_counted_again(method):
+    """x + a block's own output: the newer state has the older in it."""
+    streams = []
+
+    def between(x):
+        streams.append(x)
+        return x + streams[-3] if len(streams) % 3 == 0 else x
+
+    found, blocks = found_and_blocks(Plain(between=between), pixels(), method)
+    assert_close(found.relevance, chain(blocks, method)[:, 0, 1:])
+
+
+class Pass(nn.Module):
+    """A decoder over what an encoder makes of the same image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Plain().tokens
+        self.coder = nn.Transformer(D, H, 1, 1, D, batch_first=True).double()
+
+    def forward(self, x):
+        x = self.tokens(x)
+        return self.coder(x, x)[:, 0, :C]
+
+
+@OF_METHODS
+def test_cross_attention_takes_the_stream_of_its_keys(method):
+    found, (encoder, own, cross) = found_and_blocks(Pass().eval(), pixels(), method)
+    identity, C_x = step(cross, method)
+    expected = identity @ sum(step(own, method)) + C_x @ sum(step(encoder, method))
+    assert_close(found.relevance, expected[:, 0, 1:])
+
+
+class Sum(nn.Module):
+    """Of two passes."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.model = Plain(**options)
+
+    def forward(self, x):
+        return self.model(x) + self.model(x.flip(-1))
+
+
+@OF_METHODS
+def test_of_two_passes_over_a_picture_maps_are_of_pixels(method):
+    found = relprop.explain(Sum(), pixels(), TARGET, method)
+    assert found.grid == (12, 12)
+    if method != "rollout":
+        return
+    x = pixels()
+    one, two = (relprop.explain(Plain(), p, TARGET, method).relevance for p in (x, x.flip(-1)))
+    one, two = (
+        m.view(B, 3, 3).repeat_interleave(4, 1).repeat_interleave(4, 2) / 16 for m in (one, two)
+    )
+    both = torch.stack([one.flatten(1), two.flip(-1).flatten(1)], -1)
+    share = torch.linalg.lstsq(both, found.relevance[..., None]).solution
+    assert_close(found.relevance, (both @ share)[..., 0])
+    torch.testing.assert_close(share.sum(1), torch.ones(B, 1).double())
+
+
+@OF_METHODS
+def test_of_two_passes_over_a_text_each_is_a_source(method):
+    found = relprop.explain(Sum(text=True), ids(), TARGET, method)
+    assert list(found.sources) == ["input", "input_2"]
+    if method == "rollout":
+        total = sum(x.relevance.sum(1) for x in found.sources.values())
+        torch.testing.assert_close(total, torch.full((B,), 2.0).double())
