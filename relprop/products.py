@@ -192,27 +192,26 @@ def _factors(recording, product: Product, maps, G, R, rules) -> dict[int, Tensor
 
 
 def _scales(recording: Recording, factors: dict[int, Tensor], pull) -> dict[int, Tensor]:
-    """1 + the row sums of all C_b that a sum takes up, in its shape, by its number.
+    """What weights leave each sum that takes up attention, in its shape, by its number.
 
-    A row sum is known where A V is. It is carried to the sum by the transpose of the walk of
-    weights from the sum to A V.
+    That is 1 + the row sums of its C_b where all of the attention goes through A V. A row sum is
+    known where A V is, the 1 at the residual: both are carried to the sum by the transpose of the
+    walk of weights from the sum to there.
     """
     found = {}
     for stream in recording.streams.values():
         taken = [i for i in stream.maps if i in factors]
-        if stream.product is not None or not taken:
+        if stream.residual is None or not taken:
             continue
         places = [p for i in taken for p in recording.maps[i].products]
         at = torch.zeros_like(stream.tensor, requires_grad=True)
+        inputs = [stream.residual[0], *(edge for edge, *_ in places)]
         with torch.enable_grad():
-            arriving = pull(
-                [stream.tensor], [at], [edge for edge, *_ in places], Weights(), graph=True
-            )
-        rows = []
+            arriving = pull([stream.tensor], [at], inputs, Weights(), graph=True)
+        leaving = [at.new_ones(stream.residual[1])]
         for _, shape, of_map in places:
             r = factors[of_map.map].sum(dim=-1)
             each = to_output(of_map, torch.ones_like(r), shape)
-            rows.append(to_output(of_map, r, shape) / each)
-        (carried,) = torch.autograd.grad(arriving, at, rows)
-        found[stream.tag.number] = 1 + carried
+            leaving.append(to_output(of_map, r, shape) / each)
+        (found[stream.tag.number],) = torch.autograd.grad(arriving, at, leaving)
     return found

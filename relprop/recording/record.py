@@ -93,6 +93,7 @@ class Stream:
         is_read: it is token by token, and after attention.
         maps: attention that the sum takes up, or that the product is of.
         product: of an A V.
+        residual: of a sum that takes up attention, its other stream: its place, and its shape.
     """
 
     tensor: Tensor
@@ -100,6 +101,7 @@ class Stream:
     is_read: bool
     maps: tuple[int, ...] = ()
     product: Product | None = None
+    residual: tuple[GradientEdge, torch.Size] | None = None
 
 
 @dataclass(eq=False)

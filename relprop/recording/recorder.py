@@ -313,15 +313,19 @@ class Recorder(TorchFunctionMode):
                 output, tag(output), True, maps, call.product
             )
         elif operation in (ops.ADD, ops.SHIFTED) and tag(output).role != SCORES:
-            self._note_sum(operation, output, call)
+            self._note_sum(operation, streams, output, call)
         elif operation in (ops.PATCH_EMBEDDING, ops.LINEAR):
             self._note_embedding(operation, args, kwargs, output)
 
-    def _note_sum(self, operation, output: Tensor, call: Call) -> None:
+    def _note_sum(self, operation, streams, output: Tensor, call: Call) -> None:
         recording, known = self.recording, tag(output)
         of_tokens = output.ndim > 2 and not known.mixed and output.shape in call.shapes
         is_read = bool(call.maps) or (known.depth > 0 and of_tokens)
-        found = Stream(output, known, is_read, call.maps)
+        residual = next(
+            (x for x, of_map in zip(streams, call.pending, strict=False) if not of_map), None
+        )
+        where = None if residual is None else (get_gradient_edge(residual), residual.shape)
+        found = Stream(output, known, is_read, call.maps, residual=where)
         recording.streams[output.grad_fn] = found
         recording.cuts.append(found)
         if operation is ops.ADD and known.form:  # token and position embedding

@@ -52,6 +52,20 @@ def keys_before_queries(q, k, v):
     return (v.mT @ attention.mT).mT, attention
 
 
+def test_attention_that_takes_part_of_the_channels():
+    """As in SHViT: what goes around it counts in the sum of a row as well."""
+
+    def first_head(q, k, v):
+        y, attention = eager(q[:, :1], k[:, :1], v[:, :1])
+        return torch.cat([y, v[:, 1:]], dim=1), attention
+
+    found, blocks = found_and_blocks(Plain(attend=first_head), pixels(), "rollout")
+    identity, product = torch.eye(N).double(), torch.eye(N).double()
+    for block in blocks:  # half of the channels go through the map, half past it
+        product = (identity + block / 2 + identity / 2) / 2 @ product
+    assert_close(found.relevance, product[:, 0, 1:])
+
+
 def test_keys_that_are_some_of_the_tokens():
     for method in METHODS:
         found, blocks = found_and_blocks(Plain(attend=some_keys), pixels(), method)
