@@ -6,7 +6,7 @@ python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
 torchrun --nproc-per-node 8 explain.py evaluate ...
 
-Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision.
+Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision, level.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lightning_modules.explanations.files import FORMATS, write_all, write_png
 from lightning_modules.explanations.inputs import find_inputs, given_texts
 from lightning_modules.explanations.model import check_fit, chosen_device, chosen_model
 from lightning_modules.explanations.results import Result
-from lightning_modules.explanations.targets import Targets
+from lightning_modules.explanations.targets import Targets, one_class
 from lightning_modules.models import class_names
 from lightning_modules.models.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.models.classifier import Classifier
@@ -79,6 +79,9 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
         default=["predicted"],
         metavar="CLASS",
         help="names, indices, predicted (default), top3, all",
+    )
+    parser.add_argument(
+        "--against", metavar="CLASS", help="a name or index: why --target rather than it"
     )
     names = f"all, {', '.join(relprop.METHODS)}"
     parser.add_argument(
@@ -137,6 +140,8 @@ def run_explain(arguments: argparse.Namespace) -> None:
     of_sources = inputs_of_sources(arguments.overrides, module)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
     targets = Targets(arguments.target, module.hparams.class_names, module.activation is not None)
+    names, against = module.hparams.class_names, arguments.against
+    against = None if against is None else one_class(against, names, "--against")
     patterns = [*arguments.input, *of_sources]
     inputs = find_inputs(patterns, given_texts(arguments.text), module.sources)
     folder = Path(arguments.output)
@@ -145,7 +150,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     results, failures = [], []
     with progress_bar() as bar:
         for outcome in bar.track(
-            explain_inputs(module, inputs, targets, methods, options, BATCH_SIZE),
+            explain_inputs(module, inputs, targets, methods, options, BATCH_SIZE, against),
             total=len(inputs),
             description="explaining",
         ):
@@ -156,11 +161,11 @@ def run_explain(arguments: argparse.Namespace) -> None:
                 write_png(outcome, folder)
             results.append(outcome.small())
             show(outcome, bar.console)
-    about = {
-        "title": f"Why? {Path(arguments.checkpoint or arguments.timm or arguments.hf).name}",
-        "model": arguments.checkpoint or arguments.timm or arguments.hf,
-        "options": options,
-    }
+    than = "" if against is None else f" rather than {names[against]}"
+    model = arguments.checkpoint or arguments.timm or arguments.hf
+    about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
+    if against is not None:
+        about["against"] = names[against]
     written = write_all(results, formats, about, folder) if results else []
     where = ", ".join(map(str, written or [folder]))
     say(f"{len(results)} of {len(inputs)} explained: {where}")

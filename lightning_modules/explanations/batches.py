@@ -34,8 +34,12 @@ def explain_inputs(
     methods: Sequence[str],
     options: Mapping[str, Any],
     batch_size: int,
+    against: int | None = None,
 ) -> Iterator[Result | Failure]:
-    """The result of each input, or why it has none; batch by batch, recorded once each."""
+    """The result of each input, or why it has none; batch by batch, recorded once each.
+
+    ``against``: a class that those explained are compared with.
+    """
     remaining = iter(inputs)
     while batch := list(islice(remaining, batch_size)):
         read = []
@@ -45,7 +49,7 @@ def explain_inputs(
             except (InputError, OSError) as error:
                 yield Failure(item.name, str(error))
         if read:
-            yield from explain_batch(module, read, targets, methods, options)
+            yield from explain_batch(module, read, targets, methods, options, against)
 
 
 def explain_batch(
@@ -54,6 +58,7 @@ def explain_batch(
     targets: Targets,
     methods: Sequence[str],
     options: Mapping[str, Any],
+    against: int | None = None,
 ) -> Iterator[Result | Failure]:
     """The results of inputs that were read; Failure where their relevance is not finite."""
     several = len(module.sources) > 1
@@ -66,7 +71,15 @@ def explain_batch(
         for place in range(max(map(len, chosen)))
     ]
     maps = {name: {} for name in module.sources}  # of each source and method, [place][B, ...]
+    class_names = list(module.hparams.class_names)
     broken = {}  # why an input cannot be explained
+    for i, classes in enumerate(chosen):
+        if against in classes:
+            broken[i] = (
+                f"--against {class_names[against]}: it is the class explained; accepted: another"
+            )
+    if against is not None:
+        options = {**options, "against": against}
     for method in methods:
         explained = module.explain_sources(trace, batch, places, method, **options)
         for name, of_method in maps.items():
@@ -76,7 +89,6 @@ def explain_batch(
                 f"{method}: its relevance is not finite, first in {origin(trace, explained)}"
             )
     numbers = logits.float().cpu().numpy()
-    class_names = list(module.hparams.class_names)
     for i, (item, contents) in enumerate(read):
         if i in broken:
             yield Failure(item.name, f"{item.name}: {broken[i]}")
@@ -90,7 +102,8 @@ def explain_batch(
             parts[name] = modality.part(contents[name], batch, i, relevance)
         # A folder says that a class is the right one, but not of labels that others are not.
         label = label_of(item, class_names) if module.activation == "softmax" else None
-        yield Result(item.name, class_names, numbers[i], module.activation, chosen[i], label, parts)
+        about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)
+        yield Result(*about, parts, against)
 
 
 def not_finite(explained: Sequence[dict[str, Explained]]) -> set[int]:

@@ -33,6 +33,7 @@ class Result:
         classes: those explained, T indices into ``class_names``.
         label: the true class, an index; None where it is not known.
         parts: of each source of the input, by name.
+        against: the class that those explained are compared with; None of none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Result:
     classes: list[int]
     label: int | None
     parts: dict[str, Part]
+    against: int | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -104,7 +106,10 @@ class Result:
     def question(self, index: int, space: str = " ") -> str:
         """What a map answers. Of a number, which may be negative, it shows what makes it higher."""
         asked = "what raises" if self.activation is None else "why"
-        return f"{asked}{space}{self.caption(index, '?')}"
+        if self.against is None:
+            return f"{asked}{space}{self.caption(index, '?')}"
+        than = short(self.class_names[self.against], 24)
+        return f"{asked}{space}{self.caption(index)}{space}rather than {than}?"
 
     def picture(self) -> np.ndarray:
         """The pictures of all parts, one under another: [H, W, 3], uint8."""

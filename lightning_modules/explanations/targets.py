@@ -36,30 +36,16 @@ class Targets:
 
     def _read(self, text: str, class_names: Sequence[str]) -> int | range:
         """A class, or a range of places in the order of the logits, highest first."""
-        named = [index for index, name in enumerate(class_names) if name == text]
-        if len(named) > 1:
-            places = ", ".join(map(str, named))
-            raise InputError(
-                f"--target {text}: {len(named)} classes; accepted: {places}, by number"
-            )
-        if named:
-            return named[0]
+        if (found := named_class(text, class_names, "--target")) is not None:
+            return found
         if text == PREDICTED and self.ranked:
             return range(1)
         if text in (PREDICTED, ALL):
             return range(self.classes)
         if (top := TOP.fullmatch(text)) and self.ranked:
             return range(min(int(top[1]), self.classes))
-        if text.isdecimal() and int(text) < self.classes:
-            return int(text)
-        nearest = difflib.get_close_matches(text, class_names, n=5, cutoff=0.4)
-        nearest = nearest or list(class_names[:5])
-        more = ", ..." if len(nearest) < self.classes else ""
-        places = f"{PREDICTED}, top3, {ALL}" if self.ranked else ALL
-        raise InputError(
-            f"--target {text}: no such class; accepted: {', '.join(nearest)}{more}, "
-            f"0 to {self.classes - 1}, {places}"
-        )
+        places = f", {PREDICTED}, top3, {ALL}" if self.ranked else f", {ALL}"
+        return numbered_class(text, class_names, "--target", places)
 
     def of(self, logits: Tensor) -> list[list[int]]:
         """For each row of ``logits`` [B, C] its classes, each once, in the order asked for."""
@@ -74,3 +60,31 @@ class Targets:
                 chosen += [wanted] if isinstance(wanted, int) else [order[i] for i in wanted]
             result.append(list(dict.fromkeys(chosen)))
         return result
+
+
+def one_class(text: str, class_names: Sequence[str], option: str) -> int:
+    """The class of a name or an index; an InputError that names ``option`` where there is none."""
+    found = named_class(text, class_names, option)
+    return numbered_class(text, class_names, option) if found is None else found
+
+
+def named_class(text: str, class_names: Sequence[str], option: str) -> int | None:
+    """The class of that name; None where there is none."""
+    named = [index for index, name in enumerate(class_names) if name == text]
+    if len(named) > 1:
+        places = ", ".join(map(str, named))
+        raise InputError(f"{option} {text}: {len(named)} classes; accepted: {places}, by number")
+    return named[0] if named else None
+
+
+def numbered_class(text: str, class_names: Sequence[str], option: str, places: str = "") -> int:
+    """The class of that index. ``places``: what else an error says is accepted."""
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    nearest = difflib.get_close_matches(text, class_names, n=5, cutoff=0.4)
+    nearest = nearest or list(class_names[:5])
+    more = ", ..." if len(nearest) < len(class_names) else ""
+    raise InputError(
+        f"{option} {text}: no such class; accepted: {', '.join(nearest)}{more}, "
+        f"0 to {len(class_names) - 1}{places}"
+    )

@@ -122,6 +122,39 @@ def test_the_command_gives_what_python_gives(digits, pictures, tmp_path):
     )
 
 
+def test_one_class_rather_than_another(digits, pictures, tmp_path):
+    """Where logits are near, what speaks for both says nothing of the choice."""
+    path, out = pictures / "rgb.png", tmp_path / "out"
+    options = ("--target", "3", "--method", "attnlrp", "level=input", "eps=0.0")
+    said = command(
+        "--checkpoint", digits, "--input", path, *options, "--against", "8",
+        output=out, formats="png,html,json",
+    )  # fmt: skip
+    assert (
+        said["against"] == "8" and "Why rather than 8? " in (out / "explanations.html").read_text()
+    )
+    found = torch.tensor(said["inputs"][0]["relevance"]["attnlrp"][0])
+    three, eight = (
+        torch.tensor(command(
+            "--checkpoint", digits, "--input", path, "--target", target, *options[2:],
+            output=tmp_path / target,
+        )["inputs"][0]["relevance"]["attnlrp"][0])
+        for target in ("3", "8")
+    )  # fmt: skip
+    # A gradient with corrections is linear in what it starts with.
+    torch.testing.assert_close(found, three - eight, rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_rather_than_itself_is_refused(digits, pictures, tmp_path, capsys):
+    inputs = ("--checkpoint", digits, "--input", pictures / "rgb.png")
+    with pytest.raises(SystemExit) as exit_:
+        command(*inputs, "--target", "3", "--against", "3", output=tmp_path / "out")
+    assert exit_.value.code == 1
+    assert "--against 3: it is the class explained; accepted: another" in capsys.readouterr().err
+    message = error_of(capsys, *inputs, "--against", "eleven")
+    assert "--against eleven: no such class; accepted: " in message
+
+
 def test_many_inputs_in_batches_are_each_as_alone(digits, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
