@@ -108,8 +108,8 @@ class Result:
         asked = "what raises" if self.activation is None else "why"
         if self.against is None:
             return f"{asked}{space}{self.caption(index, '?')}"
-        than = short(self.class_names[self.against], 24)
-        return f"{asked}{space}{self.caption(index)}{space}rather than {than}?"
+        name, other = (short(self.class_names[i], 12) for i in (index, self.against))
+        return f"{asked}{space}{name} rather than {other}?"
 
     def picture(self) -> np.ndarray:
         """The pictures of all parts, one under another: [H, W, 3], uint8."""
