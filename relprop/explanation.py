@@ -85,11 +85,13 @@ class Explanation:
                 "there is no grid of patches to make a heatmap of: the input is no picture"
             )
         maps = self.relevance.unflatten(-1, self.grid)
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
         if self.sides is None:
-            return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+            drawn = (height, width)
+            return F.interpolate(maps[:, None], drawn, mode="bilinear", align_corners=False)[:, 0]
         rows, columns = (
-            side.interpolation(n).to(maps) for side, n in zip(self.sides, size, strict=True)
+            side.interpolation(n).to(maps)
+            for side, n in zip(self.sides, (height, width), strict=True)
         )
         return rows @ maps @ columns.mT
 
@@ -180,7 +182,7 @@ class _Parts:
                     **self.recorded,
                 )
             except TooLarge as tensor:  # seen in the first block, so that little is lost
-                most = max(1, taken * self.largest // tensor.nbytes)
+                most = max(1, taken * LARGEST // tensor.nbytes)
                 self.size = equal_parts(batch - start, most)
                 continue
             if start == 0:  # wrong ones are found before hours of work
@@ -269,15 +271,15 @@ def explain_classes(
         return METHODS[method](trace, target, chosen)
 
     with walking(trace.logits.device):
-        targets = [resolve_target(target, trace.logits) for target in targets]
+        classes = [resolve_target(target, trace.logits) for target in targets]
         if against is not None:
             trace = trace.versus(resolve_target(against, trace.logits))
         if together < 2:
-            found = [of_class(trace, target) for target in targets]
+            found = [of_class(trace, target) for target in classes]
         else:
             each = functools.partial(of_class, trace)
-            found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(targets)))
-    return [_explanation(trace, r, t) for r, t in zip(found, targets, strict=True)]
+            found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(classes)))
+    return [_explanation(trace, r, t) for r, t in zip(found, classes, strict=True)]
 
 
 def _unstacked(found: Found) -> list[Found]:
@@ -322,10 +324,11 @@ def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Ex
         return Explanation(relevance, target, trace.logits, None, source=name)
     if places.order is not None:
         relevance = relevance[:, places.order.to(relevance.device)]
-    sides = places.sides
-    grid = None if sides is None else (sides[0].count, sides[1].count)
-    tiled = sides is None or all(side.is_tiled for side in sides)
-    return Explanation(relevance, target, trace.logits, grid, None if tiled else sides, name)
+    if (sides := places.sides) is None:
+        return Explanation(relevance, target, trace.logits, None, source=name)
+    shape = (sides[0].count, sides[1].count)
+    tiled = all(side.is_tiled for side in sides)
+    return Explanation(relevance, target, trace.logits, shape, None if tiled else sides, name)
 
 
 def check_method(method: str, options: dict) -> Options:

@@ -51,6 +51,11 @@ class Options:
         if not isinstance(self.start_layer, Integral):
             raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
 
+    @property
+    def ruled(self) -> RuleSet:
+        """The rule set; of a call of a :class:`Method` it is that which the method uses."""
+        return rule_set("paper" if self.rules is None else self.rules)
+
 
 Found = Tensor | dict[str, Tensor]
 Function = Callable[[Trace, Tensor, Options], Found]
@@ -147,7 +152,7 @@ def _product(trace: Trace, target: Tensor, options: Options, product: Product) -
         start_layer=options.start_layer,
         normalize=product.normalize or options.normalize_rows,
     )
-    return trace.multiplied(product, target, options.rules, options.eps)
+    return trace.multiplied(product, target, options.ruled, options.eps)
 
 
 GRADIENT_RELEVANCE = Product(lambda A, G, R: _heads_of_product(G, R), gradient=True, relevance=True)
@@ -179,7 +184,7 @@ def bimodal_attention(trace: Trace, target: Tensor, options: Options) -> Found:
 
     Of one set it is generic_attention.
     """
-    return trace.gathered(target, options.rules, options.eps)
+    return trace.gathered(target, options.ruled, options.eps)
 
 
 @method("rollout", frees_graph=True)
@@ -193,7 +198,7 @@ def rollout(trace: Trace, target: Tensor, options: Options) -> Found:
 def raw_attention(trace: Trace, target: Tensor, options: Options) -> Found:
     """The last block's attention, E_h A^L."""
     product = Product(lambda A, G, R: A.mean(dim=1), chosen=trace.last_maps)
-    return trace.multiplied(product, target, options.rules, options.eps)
+    return trace.multiplied(product, target, options.ruled, options.eps)
 
 
 @method("gradcam", frees_graph=True)
@@ -203,7 +208,7 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
     is taken; for texts over the whole map, as published. Of one chain of blocks.
     """
-    w = trace.readout(target, options.rules, options.eps)
+    w = trace.readout(target, options.ruled, options.eps)
     prefix = trace.prefix
     (G,) = trace.gradient(target, trace.depth - 1, last=True)
     weight = _read(w, G)[..., prefix:].mean(dim=-1)[..., None, None]
@@ -237,7 +242,7 @@ def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
 
     Of those, what each token takes: [B, count].
     """
-    found = trace.source_relevance(target, options.rules, options.eps, last=True)
+    found = trace.source_relevance(target, options.ruled, options.eps, last=True)
     return trace.summed(found)
 
 
@@ -245,7 +250,7 @@ def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
 def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
     product = replace(RELEVANCE, chosen=trace.last_maps)
-    return trace.multiplied(product, target, options.rules, options.eps)
+    return trace.multiplied(product, target, options.ruled, options.eps)
 
 
 # ----------------------------------------------------------- corrected gradients at the tokens
@@ -254,9 +259,9 @@ def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
 def _input_times_gradient(trace: Trace, target: Tensor, options: Options) -> Found:
     """x * g, at token and position embedding, or at the pixels or word embeddings alone."""
     if options.level == "input":
-        found = trace.input_relevance(target, options.rules, options.eps, last=True)
+        found = trace.input_relevance(target, options.ruled, options.eps, last=True)
         return trace.summed(found)
-    return trace.by_source(trace.input_tokens(target, options.rules, options.eps))
+    return trace.by_source(trace.input_tokens(target, options.ruled, options.eps))
 
 
 @method("attnlrp", rules="attnlrp", signed=True, frees_graph=True)
@@ -281,7 +286,7 @@ def libra(trace: Trace, target: Tensor, options: Options) -> Found:
     z_l is the stream after block l.
     """
     hidden = trace.hidden[-(trace.depth - trace.depth // 2) :]
-    return trace.by_source(trace.streamed(hidden, target, options.rules, options.eps))
+    return trace.by_source(trace.streamed(hidden, target, options.ruled, options.eps))
 
 
 # ------------------------------------------------------- ablations (paper section 4, table 4)
@@ -304,11 +309,11 @@ def without_relevance(trace: Trace, target: Tensor, options: Options) -> Found:
 def last_block(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: E_h (G * R)^+ of the last block alone."""
     product = replace(GRADIENT_RELEVANCE, chosen=trace.last_maps)
-    return trace.multiplied(product, target, options.rules, options.eps)
+    return trace.multiplied(product, target, options.ruled, options.eps)
 
 
 @method("second_block", ablation=True, frees_graph=True)
 def second_block(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: E_h (G * R)^+ of the second block alone."""
     product = replace(GRADIENT_RELEVANCE, chosen=trace.only_map(1))
-    return trace.multiplied(product, target, options.rules, options.eps)
+    return trace.multiplied(product, target, options.ruled, options.eps)

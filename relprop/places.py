@@ -72,18 +72,20 @@ def places_of(source: Source, several: bool) -> Places | None:
     varying = [d for d, p in enumerate(position) if len(p[looking].unique()) > 1]
     axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
     if axes is None:
-        order = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
-        order, entries = _unless_as_they_come(order, len(looking)), None
+        of_patch = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
+        places, entries = _unless_as_they_come(of_patch, len(looking)), None
         if embedding.kernel is None:
             entries = _flat(seen, given.shape[1:])
-        return Places(len(looking), order, None, 1 if given.ndim > 2 else None, entries)
-    order = _raster(*position[list(axes)], looking)  # [rows, columns]
+        return Places(len(looking), places, None, 1 if given.ndim > 2 else None, entries)
+    vertical, horizontal = (position[axis] for axis in axes)
+    order = _raster(vertical, horizontal, looking)  # [rows, columns]
     by_side = (seen[axes[0], order], seen[axes[1], order.T])  # [rows, columns, k], [columns, ...]
     return Places(
         count=len(looking),
         order=_unless_as_they_come(order.flatten(), len(looking)),
-        sides=tuple(
-            _side(given.shape[1 + d], x.flatten(1)) for d, x in zip(axes, by_side, strict=True)
+        sides=(
+            _side(given.shape[1 + axes[0]], by_side[0].flatten(1)),
+            _side(given.shape[1 + axes[1]], by_side[1].flatten(1)),
         ),
         channels=next((1 + d for d in range(len(seen)) if d not in axes), None),
     )
@@ -163,6 +165,7 @@ def _side(size: int, seen: Tensor) -> Side:
 
 def _seen(embedding: Embedding, origin: Tensor) -> Tensor | None:
     """What each patch sees of ``origin``: coordinates in a sample, [dims, P, k]; -1 is none."""
+    found: Tensor | None
     if embedding.kernel is not None:
         if embedding.input is origin:  # one channel tells for all
             sizes = map(torch.arange, (1, *origin.shape[2:]))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
 from relprop.recording.graph import Call, Corrected, Walk
 from relprop.recording.record import AttentionMap, Recording, Stream
@@ -19,7 +20,7 @@ from relprop.recording.tags import tag
 from relprop.rules.weights import Weights, rows_of, to_output
 
 # From A, G and R of a map, [B, H, ..., n, m], what C_b [B, ..., n, m] is; None if not asked for.
-Combine = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+Combine = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Stopping:
 def starts_of(recording: Recording, logits: Tensor) -> list[Stream]:
     """What the head reads: of the sums and products A V on its ways down, the first on each."""
     found: dict[int, Stream] = {}
-    seen, left = set(), [logits.grad_fn]
+    seen: set[Node] = set()
+    left = [get_gradient_edge(logits).node]
     while left:
         node = left.pop()
         known = recording.streams.get(node)
@@ -84,7 +86,7 @@ def shares(starts: Sequence[Stream], relevance: Sequence[Tensor], batch: int) ->
     found = []
     for start, tokens in zip(starts, held, strict=True):
         group = [h for other, h in zip(starts, held, strict=True) if _joined(start, other, starts)]
-        total = sum(h.flatten(1).sum(dim=1) for h in group)
+        total = torch.stack([h.flatten(1).sum(dim=1) for h in group]).sum(dim=0)
         share = tokens / total.view(-1, *[1] * (tokens.ndim - 1))
         found.append(torch.nan_to_num(share))
     return found
@@ -137,7 +139,8 @@ def walk_product(
     """
     lowest = min(tag(x).number for x in at[0])
     cuts = [cut for cut in reversed(recording.cuts) if cut.tag.number <= lowest]
-    gradient, relevance, found, high = top, top, {}, recording.count
+    found: dict[str, Tensor] = {}
+    gradient, relevance, high = top, top, recording.count
     for cut in (*cuts, None):
         low = -1 if cut is None else cut.tag.number
         maps = _maps(recording, product, low, high)
@@ -146,7 +149,8 @@ def walk_product(
         # Gradient and relevance go no further down than the maps that take them.
         further = below if _maps(recording, product, -1, low) else []
         inputs = [*(x.tensor for x in maps.values()), *further]
-        G = R = (None,) * len(maps)
+        G: Sequence[Tensor | None] = [None] * len(maps)
+        R = G
         if product.gradient and inputs:
             *G, gradient = _split(pull(*gradient, inputs, None), further)
         if product.relevance and inputs:

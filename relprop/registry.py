@@ -38,7 +38,7 @@ class Registry(dict[str, T]):
         """
 
         def add(thing: T) -> T:
-            self.add(name, thing, thing)
+            self.add(name, thing, thing)  # type: ignore[arg-type]
             return thing
 
         return add

@@ -260,11 +260,12 @@ class Trace:
         if not self.logits.isfinite().all():
             return "the forward pass: the logits are not finite"
         walk = self._ruled(rules, eps)
-        walk.culprits = []
+        culprits: list[str] = []
+        walk.culprits = culprits
         tensors = [x.tensor for x in self._recording.maps] or [self._embedded(self.sources[0])]
         self._pull(*self._top(target), tensors, walk)
-        if walk.culprits:
-            return f"the relevance rule of {walk.culprits[0]}"
+        if culprits:
+            return f"the relevance rule of {culprits[0]}"
         finite = all(g.isfinite().all() for g in self._pull(*self._top(target), tensors, None))
         return None if finite else "the gradient of the attention"
 
@@ -289,7 +290,7 @@ class Trace:
                 f"the head reads tokens at {len(starts)} places; accepted: those of the last block "
                 "alone; or a method that follows tokens, such as transformer_attribution"
             )
-        held = self._shares(target, rules, eps)
+        held = self._shares(target, rule_set(rules), eps)
         if streams[-1] is starts[0].tensor:
             return held[0]
         weights = [in_shape(start, x) for start, x in zip(starts, held, strict=True)]
@@ -469,13 +470,13 @@ class Trace:
             x.check(batch)
         unclear = [x.tensor for x in maps[-1:] if x.tensor.ndim == 3 and len(x.tensor) > batch]
         starts = [start.tensor for start in starts_of(self._recording, self._logits)]
-        for x in starts:
-            if x.shape[0] != batch:
+        for read in starts:
+            if read.shape[0] != batch:
                 raise UnsupportedModel(
-                    f"the head reads tokens of shape {list(x.shape)} for a batch of {batch}; "
+                    f"the head reads tokens of shape {list(read.shape)} for a batch of {batch}; "
                     "accepted: batch first, [batch, tokens, channels]"
                 )
-        unclear += [x for x in starts if x.shape[0] == x.shape[1]]
+        unclear += [read for read in starts if read.shape[0] == read.shape[1]]
         if batch > 1 and unclear:
             with walking(self._logits.device), self._walking:
                 check_samples_apart(unclear, self._logits)
@@ -502,7 +503,7 @@ class Trace:
             first, last = torch.eye(m).to(self._logits)[[0, -1]]
             both = [to_values(product, k.expand(*batch, m), output, shape) for k in (first, last)]
             seen = [self._pull([edge], [w], below[-1:], Weights())[0] for w in both]
-            if seen[0].any() and torch.allclose(*seen):
+            if seen[0].any() and torch.allclose(seen[0], seen[1]):
                 raise UnsupportedModel(
                     f"attention map {number}, {list(x.tensor.shape)}, leads from channels to "
                     "channels, and weights are of tokens; accepted: attention between tokens; or "
@@ -556,7 +557,7 @@ class Trace:
     def _passes(self, source: Source, x: Tensor) -> bool:
         """Whether all that the logits take of a source goes through ``x``."""
         leaf = get_gradient_edge(source.tensor).node
-        return passes(self._logits.grad_fn, leaf, [x.grad_fn])
+        return passes(get_gradient_edge(self._logits).node, leaf, [get_gradient_edge(x).node])
 
     def _at_ends(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights in the shapes of the ends, as those of tokens [B, count] or pixels [B, H, W]."""
@@ -638,8 +639,8 @@ class Trace:
         # A rule may need a graph of its own.
         with self._walking, walking(self._logits.device), self._recording.walk(walk):
             found = torch.autograd.grad(
-                outputs,
-                inputs,
+                outputs,  # type: ignore[arg-type]
+                inputs,  # type: ignore[arg-type]
                 arriving,
                 retain_graph=keep,
                 create_graph=graph,
@@ -671,13 +672,15 @@ class Trace:
     @functools.cached_property
     def _rows(self) -> Tensor:
         """The tokens that are no padding, or that the logits depend on, bool [B, N]."""
-        if len(self._starts) != 1 or self._starts[0].tensor.shape[:2] != self.valid.shape:
-            return self.valid
+        valid = self.valid
+        assert valid is not None
+        if len(self._starts) != 1 or self._starts[0].tensor.shape[:2] != valid.shape:
+            return valid
         # Other weights for each class: of probabilities the sum is a constant.
         weights = torch.linspace(1, 2, self._logits.shape[1]).to(self._logits)
         top = [self._logits], [weights.expand_as(self._logits)]
         (found,) = self._pull(*top, [self._starts[0].tensor], None)
-        return self.valid | (found != 0).any(dim=-1)
+        return valid | (found != 0).any(dim=-1)
 
 
 def _taken(known: Tag) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from relprop.recording import operations as ops
 from relprop.recording.operations import OPERATIONS, Operation
 from relprop.recording.tags import PICTURE, PIXELS, SCORES, on_path, role, tag, tensors_in
 
-Args, Kwargs = tuple[Any, ...], dict[str, Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 Reading = tuple[Operation | None, Args, Kwargs]
 
 

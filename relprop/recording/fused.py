@@ -95,13 +95,14 @@ def multi_head_attention_forward(
             "nn.MultiheadAttention with bias_k, bias_v, add_zero_attn or static keys has attention "
             "maps that are not token by token"
         )
-    if use_separate_proj_weight:
+    weights: tuple[Tensor | None, ...]
+    if in_proj_weight is None or use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
     else:
         weights = in_proj_weight.chunk(3)
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
     heads = [  # [N, B, D] -> [B, H, N, d]
-        F.linear(x, w, b).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+        F.linear(x, w, b).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)  # type: ignore[arg-type]
         for x, w, b in zip((query, key, value), weights, biases, strict=True)
     ]
     mask = None
@@ -117,7 +118,8 @@ def multi_head_attention_forward(
         elif part.ndim == 3:
             part = part.unflatten(0, (query.shape[1], num_heads))
         mask = part if mask is None else mask + part
-    attended = scaled_dot_product_attention(*heads, attn_mask=mask)
+    q, k, v = heads
+    attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return F.linear(attended.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias), None
 
 

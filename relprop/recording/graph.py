@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class Call(NamedTuple):
 class Walk(Protocol):
     """What a backward pass carries, and how."""
 
-    def back(self, node: Recorded, call: Call, arriving: Tensor) -> Own | tuple[Tensor | None, ...]:
+    def back(self, node: Any, call: Call, arriving: Tensor) -> Own | tuple[Tensor | None, ...]:
         """What the tensors of a call get of what arrives at its output."""
 
 
@@ -104,7 +104,7 @@ class Recorded(torch.autograd.Function):
         return (None, None, None, *found, *none[len(found) :])
 
 
-def arguments(node, call: Call) -> tuple[Tensor, list, dict]:
+def arguments(node, call: Call) -> tuple[Tensor | None, list, dict]:
     """Output and arguments of a call that has kept what its rule needs."""
     saved = [t.detach() for t in node.saved_tensors]
     remaining = iter(saved)
@@ -155,8 +155,9 @@ class Corrected:
     rules: Rules
     eps: float
     running: Running
+    culprits: list[str] | None = None
 
-    def back(self, node, call: Call, arriving: Tensor) -> Own | tuple[Tensor | None, ...]:
+    def back(self, node, call: Call, arriving: Tensor) -> Any:
         rule = self.running.rule_of(call, self.rules)
         if rule is None:
             return Own(arriving)

@@ -112,7 +112,7 @@ class Recording:
     running: Running = field(default_factory=Running)
     sources: dict[str, Source] = field(default_factory=dict)
     maps: list[AttentionMap] = field(default_factory=list)
-    streams: dict[Node, Stream] = field(default_factory=dict)  # in the order of recording
+    streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
     count: int = 0  # of tensors
 

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ from relprop.recording.tags import (
     State,
     Tag,
     follow,
+    known_tag,
     on_path,
     role,
     set_tag,
@@ -120,7 +122,7 @@ class Recorder(TorchFunctionMode):
         recording.sources[name] = Source(x.requires_grad_(), **known)
         number = recording.next_number()
         state, names = State(number, home=(name,)), frozenset((name,))
-        known_as = {"origin": number, "state": state, "sources": names, "form": 1}
+        known_as: dict[str, Any] = {"origin": number, "state": state, "sources": names, "form": 1}
         return set_tag(x, Tag(recording.running, number, kind, **known_as))
 
     def mark(self, x: Tensor, kind: str, name: str) -> Tensor:
@@ -177,7 +179,7 @@ class Recorder(TorchFunctionMode):
         path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
-        owners = {getattr(tag(x), "owner", self.recording.running) for x in path}
+        owners = {getattr(known_tag(x), "owner", self.recording.running) for x in path}
         if self.recording.running not in owners:  # a recording within, of a model that explains
             return function(*args, **kwargs)
         check_recorded(path, self.recording.running)
@@ -204,7 +206,7 @@ class Recorder(TorchFunctionMode):
     def _move(self, function, operation: Operation, output, path, args, kwargs) -> None:
         tags = [tag(x) for x in path]
         first = tags[0]
-        changes = {"role": first.role, "query": first.query, "key": first.key}
+        changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
         if operation is ops.WINNER:
             changes = {"mixed": True}
         elif function in ops.SAME_NUMBERS:
@@ -279,13 +281,12 @@ class Recorder(TorchFunctionMode):
             if of_map is not None and operation is ops.PRODUCT:
                 return {"shares": (None,)}, {}  # of a map and constant values
             query, key = (tags[0].state if len(tags) > 1 else None), tags[-1].state
-            changes = {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
-            return {}, changes
+            return {}, {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
         letters, values, order = found
         number = self._attention(tensors[of_map], tensors[values], order)
         known = self.recording.maps[number]
         product = Product(number, values, letters, fused=tensors[of_map].ndim == 3)
-        changes = {"pending": frozenset((number,)), "depth": known.depth + 1}
+        changes: dict[str, Any] = {"pending": frozenset((number,)), "depth": known.depth + 1}
         after = tag(tensors[of_map]).pending | tag(tensors[values]).pending
         changes |= {"state": known.query, "mixed": False, "after": after}
         return {"product": product}, changes
@@ -381,7 +382,7 @@ class Recorder(TorchFunctionMode):
             return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
         if not isinstance(value, Tensor):
             return value
-        if value.requires_grad and value.is_leaf and tag(value) is None:
+        if value.requires_grad and value.is_leaf and known_tag(value) is None:
             # A parameter: no weight gradients.
             return self._learned.get(id(value), value.detach())
         while id(value) in self._rewritten:
@@ -443,7 +444,7 @@ def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
 
 
 def _of_unchanged(operation: Operation, first: Tag) -> dict:
-    changes = {"role": first.role, "query": first.query, "key": first.key}
+    changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
     changes["form"] = first.form
     if operation is ops.SOFTMAX and first.role == SCORES:
         changes["role"] = ATTENTION

@@ -10,7 +10,7 @@ from torch.overrides import resolve_name
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.operations import OPERATIONS
-from relprop.recording.tags import on_path, tag, tensors_in
+from relprop.recording.tags import known_tag, on_path, tensors_in
 
 
 def check_batch_first(output: torch.Size, batch: int) -> None:
@@ -44,7 +44,7 @@ def check_patches(patches: Tensor, batch: int) -> None:
 def check_recorded(path: list[Tensor], owner: object) -> None:
     """Relevance would cross what the recorder has not seen as a gradient does: silently wrong."""
     for x in path:
-        known = tag(x)
+        known = known_tag(x)
         if known is None or known.owner is not owner:
             raise UnsupportedModel(
                 f"a tensor of shape {list(x.shape)} depends on the input, but came out of code "

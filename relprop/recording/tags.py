@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -85,12 +86,18 @@ class Tag:
     key: State | None = None
 
 
-def tag(x: Tensor) -> Tag | None:
+def known_tag(x: Tensor) -> Tag | None:
+    """The tag of a tensor; None of one that no recording has seen."""
     return getattr(x, "_relprop", None)
 
 
+def tag(x: Tensor) -> Tag:
+    """The tag of a tensor that is recorded."""
+    return x._relprop  # type: ignore[attr-defined]
+
+
 def role(x: Tensor) -> str | None:
-    known = tag(x)
+    known = known_tag(x)
     return None if known is None else known.role
 
 
@@ -99,13 +106,10 @@ def set_tag(x: Tensor, value: Tag) -> Tensor:
     return x
 
 
-def change(x: Tensor, **changes) -> None:
-    set_tag(x, replace(x._relprop, **changes))  # type: ignore[attr-defined]
-
-
 def follow(number: int, below: list[Tag], **changes) -> Tag:
     """The tag of what is computed from tensors with the tags ``below``."""
     first = below[0]
+    known: dict[str, Any]
     if len(below) == 1:
         known = {"state": first.state, "pending": first.pending, "depth": first.depth}
         known |= {
@@ -125,7 +129,8 @@ def follow(number: int, below: list[Tag], **changes) -> Tag:
             "channels": first.channels,
             "sources": frozenset().union(*(t.sources for t in below)),
         }
-    return Tag(**({"owner": first.owner, "number": number, "origin": number} | known | changes))
+    known |= {"owner": first.owner, "number": number, "origin": number}
+    return Tag(**(known | changes))
 
 
 def shares(a: Tag, b: Tag) -> tuple[float, float, int | None]:
@@ -150,7 +155,7 @@ def shares(a: Tag, b: Tag) -> tuple[float, float, int | None]:
 
 def tensors_in(*values) -> list[Tensor]:
     """The tensors among arguments and in lists of them (``torch.cat``)."""
-    found = []
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)

@@ -42,7 +42,7 @@ class Corrections:
 def of_gradient_alone(correction: Callable[[Tensor], Own]) -> Rule:
     """Mark a correction that looks at nothing but the gradient that arrives."""
     correction.alone = True  # type: ignore[attr-defined]
-    return correction
+    return correction  # type: ignore[return-value]
 
 
 @of_gradient_alone
@@ -173,7 +173,7 @@ def _norms() -> dict[str, Rule]:
 
 
 def _weights(gamma: float, patch_gamma: float) -> dict[str, Rule]:
-    rules = {}
+    rules: dict[str, Rule] = {}
     if gamma:
         rules |= {"linear": gamma_linear(gamma), "conv": gamma_conv(gamma)}
     if patch_gamma:

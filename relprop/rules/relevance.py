@@ -222,8 +222,9 @@ def layer_epsilon(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, *args, eps: float, **kwargs
 ) -> Tensor:
     """The epsilon rule of a patch embedding, a convolution or a linear layer."""
-    rule = linear_epsilon if weight.ndim == 2 else conv_epsilon
-    return rule(relevance, output, input, weight, *args, eps=eps, **kwargs)
+    if weight.ndim == 2:
+        return linear_epsilon(relevance, output, input, weight, *args, eps=eps)  # type: ignore
+    return conv_epsilon(relevance, output, input, weight, *args, eps=eps, **kwargs)
 
 
 def batch_norm(
@@ -275,7 +276,7 @@ def _z_box(layer: Callable, relevance: Tensor, input: Tensor, weight: Tensor, ep
     def z(*corners: Tensor) -> Tensor:
         return sum(layer(x, w) for x, w in zip(corners, weights, strict=True))
 
-    Z, transposed = torch.func.vjp(z, *corners)
+    Z, transposed, *_ = torch.func.vjp(z, *corners)
     of_channel = weight.abs().flatten(1).sum(dim=1).view(-1, *[1] * (weight.ndim - 2))
     magnitude = torch.maximum(low.abs(), high.abs()) * of_channel
     S = divide(relevance, Z.masked_fill(Z <= _rounding(magnitude), 0), eps)
@@ -361,7 +362,7 @@ def proportional(function: Callable[..., Tensor]) -> Rule:
 
             return function(*map(value, args), **{k: value(a) for k, a in kwargs.items()})
 
-        _, transposed = torch.func.vjp(of_streams, *streams)
+        _, transposed, *_ = torch.func.vjp(of_streams, *streams)
         factors = transposed(divide(relevance, output, eps))
         return tuple(x * f / len(streams) for x, f in zip(streams, factors, strict=True))
 

@@ -178,7 +178,7 @@ def evenly(call, w: Tensor) -> Tensor:
 
 
 def transported(function: Callable, w: Tensor, shape: torch.Size) -> Tensor:
-    ones, transposed = torch.func.vjp(function, w.new_ones(shape))
+    ones, transposed, *_ = torch.func.vjp(function, w.new_ones(shape))
     return transposed(w / ones.masked_fill(ones == 0, torch.inf))[0]
 
 
