@@ -283,9 +283,9 @@ def cp_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
 def libra(trace: Trace, target: Tensor, options: Options) -> Found:
     """LibraGrad (CVPR 2025): sum over the upper half of blocks of z_l * g_l, g by CP-LRP. Signed.
 
-    z_l is the stream after block l.
+    z_l is the stream after block l, from l = L/2 to L.
     """
-    hidden = trace.hidden[-(trace.depth - trace.depth // 2) :]
+    hidden = trace.hidden[-(trace.depth - trace.depth // 2 + 1) :]
     return trace.by_source(trace.streamed(hidden, target, options.ruled, options.eps))
 
 

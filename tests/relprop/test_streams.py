@@ -370,3 +370,16 @@ def test_of_two_passes_over_a_text_each_is_a_source(method):
     if method == "rollout":
         total = sum(x.relevance.sum(1) for x in found.sources.values())
         torch.testing.assert_close(total, torch.full((B,), 2.0).double())
+
+
+def test_libra_sums_the_streams_of_the_upper_half_times_their_gradient():
+    streams: list[Tensor] = []
+
+    def between(x):
+        streams.append(x)
+        return x
+
+    trace = relprop.record(Plain(between=between), pixels())
+    found = relprop.explain_trace(trace, TARGET, "libra").relevance
+    held = trace._read(streams, TARGET, "cp_lrp", 0.0)  # after the blocks 1, 2 and 3 of 3
+    assert_close(found, sum(r.sum(-1) for r in held)[:, 1:])
