@@ -1,23 +1,104 @@
-"""Every array of reference/bimodal, and bimodal_attention on models of Hugging Face."""
+"""Every array of reference/bimodal, by the rules written out matrix by matrix and by the engine."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import Tensor
 
 import relprop
 from relprop import UnsupportedModel
 from relprop.bimodal import Bimodal, hat
 from relprop.recording.tags import State
+from tests.helpers import bimodal
 
 FOLDER = Path(__file__).parents[1] / "reference" / "bimodal"
 
 
 def load(name: str) -> dict[str, Tensor]:
     return {k: torch.from_numpy(x) for k, x in np.load(FOLDER / f"{name}.npz").items()}
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+# ------------------------------------------------------------------- the rules written out
+
+ABLATIONS = {
+    "ours": {},
+    "no_normalisation": {"normalise": False},
+    "no_self_in_rule_10": {"self_in_rule_10": False},
+}
+CROSS = ("text_from_image", "image_from_text", "text", "image")
+
+
+def map_of(arrays: dict[str, Tensor], name: str) -> bimodal.Map:
+    return arrays[f"A:{name}"], arrays[f"G:{name}"]
+
+
+def chain_of(arrays: dict[str, Tensor], name: str) -> list[bimodal.Map]:
+    """Maps ``name`` 0, 1, ... in their order."""
+    names = sorted(k.removeprefix("A:") for k in arrays if k.startswith(f"A:{name}"))
+    return [map_of(arrays, n) for n in names]
+
+
+def test_every_array_of_the_references_is_tested():
+    names = {"mm_clip": ("R:image", "R:text")}
+    lxmert = (*ABLATIONS, "rollout", "gradcam", "raw_attention")
+    names["mm_lxmert"] = tuple(f"{R}:{v}" for v in lxmert for R in ("R_tt", "R_ti"))
+    names["mm_detr"] = names["mm_detr_zero_row"] = tuple(f"R_qi:{v}" for v in ABLATIONS)
+    assert {p.stem for p in FOLDER.glob("*.npz")} == set(names)
+    for name, expected in names.items():
+        assert {k for k in load(name) if k.startswith("R")} == set(expected)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_towers_of_clip_written_out(tower):
+    arrays = load("mm_clip")
+    assert_close(bimodal.one_set(chain_of(arrays, tower)), arrays[f"R:{tower}"])
+
+
+def lxmert_maps(arrays: dict[str, Tensor]) -> tuple[list, list, list[dict]]:
+    cross = [{kind: map_of(arrays, f"x{i}.{kind}") for kind in CROSS} for i in range(3)]
+    return chain_of(arrays, "lang"), chain_of(arrays, "vis"), cross
+
+
+@pytest.mark.parametrize("variant", [*ABLATIONS, "rollout", "gradcam", "raw_attention"])
+def test_lxmert_written_out(variant):
+    arrays = load("mm_lxmert")
+    maps = lxmert_maps(arrays)
+    if variant in ABLATIONS:
+        found = bimodal.lxmert(*maps, **ABLATIONS[variant])
+    elif variant == "rollout":
+        found = bimodal.lxmert_rollout(*maps)
+    else:
+        weigh = bimodal.gradcam if variant == "gradcam" else bimodal.attention_alone
+        last = maps[-1][-1]
+        found = bimodal.last_layer(last["text"], last["text_from_image"], weigh)
+    for name, R in zip(("R_tt", "R_ti"), found, strict=True):
+        assert_close(R, arrays[f"{name}:{variant}"])
+
+
+@pytest.mark.parametrize("variant", ABLATIONS)
+@pytest.mark.parametrize("name, layers", [("mm_detr", 3), ("mm_detr_zero_row", 2)])
+def test_detr_written_out(name, layers, variant):
+    arrays = load(name)
+    decoder = [
+        (map_of(arrays, f"decoder{i}.queries"), map_of(arrays, f"decoder{i}.queries_from_image"))
+        for i in range(layers)
+    ]
+    found = bimodal.detr(chain_of(arrays, "encoder"), decoder, **ABLATIONS[variant])
+    row, expected = found[int(arrays["query"])], arrays[f"R_qi:{variant}"]
+    if (name, variant) == ("mm_detr_zero_row", "ours"):  # 0/0, and then no term of any layer
+        assert not expected.any() and row.isfinite().all() and row.std() > 0
+    else:
+        assert_close(row, expected)
+
+
+# ------------------------------------------------------------------------------ the engine
 
 
 class Sets:
@@ -42,11 +123,6 @@ class Sets:
     def of(self, s: str) -> dict[str, Tensor]:
         found = Bimodal(self.factors, self.keys, self.sizes).of(self.states[s])
         return {q.home[0]: R[0] for q, R in found.items()}
-
-
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert expected.std() > 0
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_clip():
@@ -108,61 +184,6 @@ def test_a_row_that_has_gathered_nothing_stays_one_of_the_identity():
 
 
 # ------------------------------------------------------------------------------ on models
-
-
-def test_lxmert_of_hugging_face():
-    """By the published generator, with the attention and the gradients of an eager model."""
-    torch.manual_seed(0)
-    config = transformers.LxmertConfig(
-        vocab_size=40, hidden_size=24, num_attention_heads=2, intermediate_size=32, l_layers=2,
-        r_layers=2, x_layers=2, visual_feat_dim=10, num_qa_labels=4, max_position_embeddings=16,
-        attn_implementation="eager",
-    )  # fmt: skip
-    model = transformers.LxmertForQuestionAnswering(config).double().eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    inputs = {
-        "input_ids": torch.randint(1, 40, (1, 6)),
-        "visual_feats": torch.randn(1, 5, 10).double(),
-        "visual_pos": torch.rand(1, 5, 4).double(),
-    }
-    out = model(**inputs, output_attentions=True)
-    y = out.question_answering_score[0, 2]
-    names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
-    output = {"output": lambda o: o.question_answering_score}
-    trace = relprop.record(model, inputs, **output)
-    target = torch.tensor([2])
-    A, G = trace.attention, trace.gradient(target)
-    expected = [x for name in names[:2] for x in out[name]]
-    for found, e in zip(A[:4], expected, strict=True):
-        torch.testing.assert_close(found, e, rtol=1e-10, atol=1e-12)
-    assert y.isfinite()
-    # In the order in which the model computes them.
-    order = ["lang0", "lang1", "vis0", "vis1"]
-    for i in range(2):
-        order += [
-            f"x{i}.{kind}" for kind in ("text_from_image", "image_from_text", "text", "image")
-        ]
-    arrays = {}
-    for name, a, g in zip(order, A, G, strict=True):
-        arrays |= {f"A:{name}": a[0], f"G:{name}": g[0]}
-    sets = Sets(arrays, text=6, image=5)
-    for kind, name in (("lang", "text"), ("vis", "image")):
-        for i in range(2):
-            sets.attend(f"{kind}{i}", name, name)
-    for i in range(2):
-        before = dict(sets.states)
-        sets.attend(f"x{i}.text_from_image", "text", "image", before["image"])
-        sets.attend(f"x{i}.image_from_text", "image", "text", before["text"])
-        for name in ("text", "image"):
-            sets.attend(f"x{i}.{name}", name, name)
-    R = sets.of("text")
-    row = R["text"][0].clone()
-    row[0] = 0
-    found = relprop.explain_trace(trace, 2, "bimodal_attention").sources
-    assert_close(found["input_ids"].relevance[0], row)
-    image = found["visual_feats"].relevance + found["visual_pos"].relevance
-    assert_close(image[0], R["image"][0])
 
 
 def test_of_one_set_of_tokens_it_is_generic_attention(tiny_vit, images):

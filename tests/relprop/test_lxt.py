@@ -48,14 +48,18 @@ ATTENTION = ["attnlrp", "attnlrp_gamma"]
 ALL = ["attnlrp", "cp_lrp", "attnlrp_gamma", "cp_lrp_gamma"]
 
 
-@pytest.fixture(scope="module")
-def vit():
+def record_vit() -> relprop.Trace:
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3,
         mlp_ratio=2, num_classes=5,
     ).double().eval()  # fmt: skip
     model.load_state_dict(VIT_WEIGHTS)
     return relprop.record(model, VIT["pixels"])
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return record_vit()
 
 
 def test_every_array_of_the_vit_is_tested():

@@ -1,0 +1,201 @@
+"""bimodal_attention of models of Hugging Face is the published rule on their own eager maps."""
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+import relprop
+from tests.helpers import bimodal
+from tests.helpers.maps import Softmaxes, gradients, scattered
+
+EAGER = {"attn_implementation": "eager"}
+B = 2
+Pairs = list[tuple[Tensor, Tensor]]  # A and G of each map, [B, H, n, m]
+
+
+def pairs(y: Tensor, maps: list[Tensor]) -> Pairs:
+    return [(a.detach(), g) for a, g in zip(maps, gradients(y, maps), strict=True)]
+
+
+def of_sample(maps: Pairs, b: int) -> Pairs:
+    return [(A[b], G[b]) for A, G in maps]
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape and expected.std() > 0
+    assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+# ------------------------------------------------------------------------- text and image
+
+TEXT, BOXES, LAYERS = 6, 5, 2
+
+
+@pytest.fixture(scope="module")
+def lxmert():
+    config = transformers.LxmertConfig(
+        vocab_size=40, hidden_size=24, num_attention_heads=2, intermediate_size=32, l_layers=LAYERS,
+        r_layers=LAYERS, x_layers=LAYERS, visual_feat_dim=10, num_qa_labels=4,
+        max_position_embeddings=16, **EAGER,
+    )  # fmt: skip
+    model = scattered(transformers.LxmertForQuestionAnswering(config))
+    inputs = {
+        "input_ids": torch.randint(1, 40, (B, TEXT)),
+        "visual_feats": torch.randn(B, BOXES, 10).double(),
+        "visual_pos": torch.rand(B, BOXES, 4).double(),
+    }
+    return model, inputs
+
+
+def published_lxmert(model: nn.Module, inputs: dict, target: int) -> list[tuple[Tensor, Tensor]]:
+    """R_tt and R_ti of each sample."""
+    with Softmaxes() as kept:
+        out = model(**inputs, output_attentions=True)
+    maps = kept.maps
+    told = (*out.language_attentions, *out.vision_attentions, *out.cross_encoder_attentions)
+    text, image, rest = maps[:LAYERS], maps[LAYERS : 2 * LAYERS], maps[2 * LAYERS :]
+    kinds = ("text_from_image", "image_from_text", "text", "image")
+    assert len(rest) == LAYERS * len(kinds)
+    for own, a in zip((*text, *image, *rest[:: len(kinds)]), told, strict=True):
+        assert torch.equal(own, a)
+    found = pairs(out.question_answering_score[:, target], maps)
+
+    def generated(b: int) -> tuple[Tensor, Tensor]:
+        maps = of_sample(found, b)
+        cross = [
+            dict(zip(kinds, maps[i : i + 4], strict=True)) for i in range(2 * LAYERS, len(maps), 4)
+        ]
+        return bimodal.lxmert(maps[:LAYERS], maps[LAYERS : 2 * LAYERS], cross)
+
+    return [generated(b) for b in range(len(inputs["input_ids"]))]
+
+
+def explained_lxmert(model: nn.Module, inputs: dict, target: int) -> tuple[Tensor, Tensor]:
+    """Of the text [B, 6] and of the image's boxes, by feature and place together [B, 5]."""
+    sources = relprop.explain(
+        model, inputs, target, "bimodal_attention", output=lambda o: o.question_answering_score
+    ).sources
+    assert set(sources) == {"input_ids", "visual_feats", "visual_pos"}
+    boxes = sources["visual_feats"].relevance + sources["visual_pos"].relevance
+    return sources["input_ids"].relevance, boxes
+
+
+def test_lxmert(lxmert):
+    text, boxes = explained_lxmert(*lxmert, 2)
+    for b, (R_tt, R_ti) in enumerate(published_lxmert(*lxmert, 2)):
+        assert_close(text[b], R_tt[0])
+        assert_close(boxes[b], R_ti[0])
+
+
+def test_a_padded_text_beside_an_image_equals_the_text_alone(lxmert):
+    """Rows of padding gather nothing, where the published code has NaN."""
+    model, inputs = lxmert
+    mask = torch.ones(B, TEXT).long()
+    mask[1, 4:] = 0
+    text, boxes = explained_lxmert(model, inputs | {"attention_mask": mask}, 2)
+    alone = {name: x[1:, :4] if name == "input_ids" else x[1:] for name, x in inputs.items()}
+    ((R_tt, R_ti),) = published_lxmert(model, alone, 2)
+    torch.testing.assert_close(text[1, :4], R_tt[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(boxes[1], R_ti[0], rtol=1e-9, atol=1e-12)
+    assert not text[1, 4:].any()
+
+
+# ----------------------------------------------------------------------- queries and image
+
+SIDE, QUERIES, QUERY = 3, 5, 2
+LEARNED = ("model.query_position_embeddings.weight",)
+
+
+@pytest.fixture(scope="module")
+def detr():
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"],
+        layer_type="basic",
+    )  # fmt: skip
+    config = transformers.DetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, d_model=24, encoder_layers=2,
+        decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=QUERIES, num_labels=3, **EAGER,
+    )  # fmt: skip
+    return scattered(transformers.DetrForObjectDetection(config))
+
+
+class Features(nn.Module):
+    """DETR of an image that is given as the features of a backbone, [B, N, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.model
+        self.class_labels_classifier = model.class_labels_classifier
+
+    def forward(self, inputs_embeds: Tensor, **options):
+        out = self.model(pixel_values=None, inputs_embeds=inputs_embeds, **options)
+        return out | {"logits": self.class_labels_classifier(out.last_hidden_state)}
+
+
+def published_detr(out, target: int) -> Tensor:
+    """R_qi [B, N] of the query."""
+    own = [*out["decoder_attentions"]]
+    maps = [*out["encoder_attentions"], *own, *out["cross_attentions"]]
+    found = pairs(out["logits"][:, QUERY, target], maps)
+    layers = len(own)
+
+    def generated(b: int) -> Tensor:
+        maps = of_sample(found, b)
+        encoder, decoder = maps[: -2 * layers], maps[-2 * layers :]
+        return bimodal.detr(encoder, list(zip(decoder[:layers], decoder[layers:], strict=True)))
+
+    return torch.stack([generated(b)[QUERY] for b in range(B)])
+
+
+def explained_detr(model: nn.Module, inputs: dict, target: int) -> dict:
+    return relprop.explain(
+        model, inputs, target, "bimodal_attention",
+        output=lambda o: o["logits"][:, QUERY], learned=LEARNED,
+    ).sources  # fmt: skip
+
+
+def test_detr_on_the_features_of_an_image(detr):
+    model, x = Features(detr), torch.randn(B, SIDE**2, 24).double()
+    expected = published_detr(model(x, output_attentions=True), 1)
+    found = explained_detr(model, {"inputs_embeds": x}, 1)
+    assert_close(found["inputs_embeds"].relevance, expected)
+
+
+def test_detr_on_pictures(detr):
+    """What features have is spread over the places that they look at, and none is lost."""
+    x = torch.randn(B, 3, 32, 32).double()
+    expected = published_detr(detr(pixel_values=x, output_attentions=True), 1)
+    found = explained_detr(detr, {"pixel_values": x}, 1)["pixel_values"].relevance
+    assert_close(found.sum(1), expected.sum(1))
+
+
+# ------------------------------------------------------------------------------- two towers
+
+
+def test_towers_of_clip_are_each_by_itself():
+    common = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    common |= {"intermediate_size": 32}
+    text = common | {"vocab_size": 40, "max_position_embeddings": 16, "eos_token_id": 39}
+    text |= {"bos_token_id": 1, "pad_token_id": 0}
+    vision = common | {"image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=16, **EAGER
+    )
+    model = scattered(transformers.CLIPModel(config))
+    ids = torch.randint(2, 39, (B, 7))
+    ids[0, 4], ids[1, -1] = 39, 39  # the end, which the head reads
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(B, 3, 32, 32).double()}
+    out = model(**inputs, output_attentions=True)
+    y = out.logits_per_image.diagonal()
+    texts, pictures = (
+        pairs(y, list(x.attentions)) for x in (out.text_model_output, out.vision_model_output)
+    )
+    found = relprop.explain(
+        model, inputs, torch.arange(B), "bimodal_attention", output=lambda o: o.logits_per_image
+    ).sources
+    for b, end in enumerate((4, 6)):
+        R_tt, R_ii = (bimodal.one_set(of_sample(maps, b)) for maps in (texts, pictures))
+        assert_close(found["input_ids"].relevance[b], R_tt[end])
+        assert_close(found["pixel_values"].relevance[b], R_ii[0, 1:])
