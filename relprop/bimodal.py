@@ -47,6 +47,15 @@ class Bimodal:
             self._known[state] = self._of(state)
         return self._known[state]
 
+    def crosses(self, state: State) -> bool:
+        """Whether tokens have attended to those of another set."""
+        while state.base is not None:
+            keys = [self.keys[number] for number in state.maps]
+            if any(key is not None and key.home != state.home for key in keys):
+                return True
+            state = state.base
+        return False
+
     def _of(self, state: State) -> Relevances:
         like = self.factors[0]
         if state in self.sizes:

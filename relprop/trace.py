@@ -347,7 +347,7 @@ class Trace:
                 raise unknown_tokens()
             own = beginning(start.tag.state)
             for q, R in rule.of(start.tag.state).items():
-                if len(sizes) > 1 and q is own:  # as published
+                if q is own and rule.crosses(start.tag.state):  # as published
                     R = R * (1 - torch.eye(R.shape[-1]).to(R))
                 found[q] = found.get(q, 0) + torch.einsum("bn,bnm->bm", w, R)
         weights = [
