@@ -94,7 +94,7 @@ def lxmert(
     text: list[Map], image: list[Map], cross: list[dict[str, Map]], **options: bool
 ) -> tuple[Tensor, Tensor]:
     """R_tt, R_ti. ``cross``: of each layer ``text_from_image``, ``image_from_text``, ``text``,
-    ``image``. Both sides attend to each other at once; of the last layer the text side counts."""
+    ``image``. Both sides attend to each other at once. Of the last layer only the text is read."""
     t = Sets.of_sizes(text[0][0].shape[-1], image[0][0].shape[-1], **options)
     for map in text:
         t.self_attention(positive(map))
@@ -102,13 +102,12 @@ def lxmert(
     for map in image:
         i.self_attention(positive(map))
     t = i.swapped()
-    for number, layer in enumerate(cross):
+    for layer in cross:
         i = t.swapped()
         of_text = t.cross_attention(positive(layer["text_from_image"]))
-        if number < len(cross) - 1:
-            of_image = i.cross_attention(positive(layer["image_from_text"]))
-            i.ss, i.sq = i.ss + of_image[0], i.sq + of_image[1]
-            i.self_attention(positive(layer["image"]))
+        of_image = i.cross_attention(positive(layer["image_from_text"]))
+        i.ss, i.sq = i.ss + of_image[0], i.sq + of_image[1]
+        i.self_attention(positive(layer["image"]))
         ss, sq = t.ss + of_text[0], t.sq + of_text[1]
         t = Sets(ss, sq, i.ss, i.sq, t.normalise, t.self_in_rule_10)
         t.self_attention(positive(layer["text"]))
