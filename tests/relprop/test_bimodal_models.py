@@ -103,7 +103,7 @@ def test_a_padded_text_beside_an_image_equals_the_text_alone(lxmert):
 
 # ----------------------------------------------------------------------- queries and image
 
-QUERIES, QUERY = 5, 2
+SIDE, QUERIES, QUERY = 3, 5, 2
 LEARNED = ("model.query_position_embeddings.weight",)
 
 
@@ -119,6 +119,65 @@ def detr():
         encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=QUERIES, num_labels=3, **EAGER,
     )  # fmt: skip
     return scattered(transformers.DetrForObjectDetection(config))
+
+
+class Features(nn.Module):
+    """DETR of an image that is given as the features of a backbone, [B, N, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.model
+        self.class_labels_classifier = model.class_labels_classifier
+
+    def forward(self, **inputs):
+        out = self.model(pixel_values=None, **inputs)
+        return out | {"logits": self.class_labels_classifier(out.last_hidden_state)}
+
+
+def published_detr(model: nn.Module, inputs: dict, target: int) -> Tensor:
+    """R_qi [B, N] of the query."""
+    out = model(**inputs, output_attentions=True)
+    own, cross = out["decoder_attentions"], out["cross_attentions"]
+    found = pairs(out["logits"][:, QUERY, target], [*out["encoder_attentions"], *own, *cross])
+    layers = len(own)
+
+    def generated(b: int) -> Tensor:
+        maps = of_sample(found, b)
+        encoder, decoder = maps[: -2 * layers], maps[-2 * layers :]
+        return bimodal.detr(encoder, list(zip(decoder[:layers], decoder[layers:], strict=True)))
+
+    return torch.stack([generated(b)[QUERY] for b in range(B)])
+
+
+def explained_detr(model: nn.Module, inputs: dict, target: int) -> dict:
+    return relprop.explain(
+        model, inputs, target, "bimodal_attention", output=lambda o: o["logits"][:, QUERY]
+    ).sources
+
+
+def queries() -> Tensor:
+    """Of the caller's own, in place of zeros."""
+    return torch.randn(B, QUERIES, 24, generator=torch.Generator().manual_seed(1)).double()
+
+
+def test_queries_and_the_features_of_an_image(detr):
+    features = torch.randn(B, SIDE**2, 24).double()
+    inputs = {"inputs_embeds": features, "decoder_inputs_embeds": queries()}
+    expected = published_detr(Features(detr), inputs, 1)
+    found = explained_detr(Features(detr), inputs, 1)
+    assert set(found) == set(inputs)
+    assert_close(found["inputs_embeds"].relevance, expected)
+
+
+def test_queries_and_a_picture(detr):
+    """What features have is spread over the places that they look at, and none is lost."""
+    inputs = {
+        "pixel_values": torch.randn(B, 3, 32, 32).double(), "decoder_inputs_embeds": queries()
+    }  # fmt: skip
+    expected = published_detr(detr, inputs, 1)
+    found = explained_detr(detr, inputs, 1)["pixel_values"]
+    assert found.grid == (16, 16)
+    assert_close(found.relevance.sum(1), expected.sum(1))
 
 
 def test_queries_whose_first_values_are_constants_are_refused(detr):
