@@ -4,8 +4,6 @@ import ctypes
 import errno
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -24,9 +22,8 @@ import relprop
 import train
 from lightning_modules import ViTClassifier
 from lightning_modules.callbacks import RelevanceTracker
+from tests.helpers.processes import Started
 from tests.helpers.runs import DIGITS, EPOCHS, assert_identical, load, rows, run
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -71,21 +68,14 @@ def test_or_is_skipped(tmp_path, poison):
 def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
     run_dir = tmp_path / "run"
     slow = [*DIGITS, f"run_dir={run_dir}", "trainer.max_epochs=500"]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *slow],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell has what runs in its background ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    started = Started("train.py", *slow)
     while not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        assert process.poll() is None, process.stderr.read()
+        assert started.process.exitcode is None, started.end().stderr
         time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    os.kill(started.process.pid, number)
+    ended = started.end(timeout=120)
+    errors = ended.stderr
+    assert ended.returncode == 130, errors
     assert f"to carry on: python train.py --resume {run_dir}" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     reached = load(run_dir)["epoch"]

@@ -1,8 +1,5 @@
 """Resume: a run that was stopped ends as one that never was, to the bit, on images and on texts."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import torch
 from lightning import Callback
 
 import train
+from tests.helpers.processes import finish
 from tests.helpers.runs import (
     DIGITS,
     EPOCHS,
@@ -22,8 +20,6 @@ from tests.helpers.runs import (
     rows,
     run,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
@@ -106,10 +102,10 @@ KILLED_IN = {  # the end of what is its middle
 def test_a_run_killed_in_each_of_its_parts(tmp_path):
     """SIGKILL in the second epoch, once in each part, resumed each time."""
     whole = run(tmp_path / "whole")
-    arguments = [*DIGITS, f"run_dir={tmp_path / 'run'}"]
+    arguments, script = [*DIGITS, f"run_dir={tmp_path / 'run'}"], tmp_path / "script.py"
     for part, place in KILLED_IN.items():
         owner, name = place.rsplit(".", 1)
-        script = f"""
+        script.write_text(f"""
 import os, pkgutil, signal, train
 owner = pkgutil.resolve_name({owner!r})
 function = owner.{name}
@@ -121,12 +117,9 @@ def then_killed(self, *arguments):
     return done
 owner.{name} = then_killed
 train.main({arguments!r})
-"""
-        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: rounding depends on it
-        ended = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, env=one_thread, capture_output=True
-        )
-        assert ended.returncode == -9, (part, ended.stderr.decode()[-2000:])
+""")
+        ended = finish(script)
+        assert ended.returncode == -9, (part, ended.stderr[-2000:])
         assert load(tmp_path / "run")["epoch"] == 0, part
         arguments = ["--resume", str(tmp_path / "run")]
     train.main(arguments)
@@ -135,7 +128,8 @@ train.main({arguments!r})
 
 def test_a_kill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):
     """SIGKILL when half of the second epoch's checkpoint is on the disk."""
-    script = f"""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
 import os, signal, sys, torch
 import train
 saved, save = 0, torch.save
@@ -148,9 +142,9 @@ def kill_half_way(checkpoint, file):
     os.kill(os.getpid(), signal.SIGKILL)
 torch.save = kill_half_way
 train.main({[*DIGITS, f"run_dir={tmp_path / 'run'}", "tracker=null"]!r})
-"""
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True)
-    assert ended.returncode == -9, ended.stderr.decode()[-2000:]
+""")
+    ended = finish(script)
+    assert ended.returncode == -9, ended.stderr[-2000:]
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
         assert torch.load(checkpoint, weights_only=True)["state_dict"]
     train.main(["--resume", str(tmp_path / "run")])

@@ -16,8 +16,8 @@ from torchmetrics import MetricCollection
 
 import train
 from lightning_modules.callbacks.unfinished_epoch import process_state, restore
+from tests.helpers.processes import finish, finish_two
 from tests.helpers.runs import DIGITS, EPOCHS, assert_same_end, load, rows, run
-from tests.training.test_processes import finish
 
 BATCHES = 3  # of an epoch of the small experiments
 MIXED = ("model.mixup=0.5",)  # by NumPy's generator
@@ -237,11 +237,13 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
     script.write_text(SIGNALLED)
     options = [*DIGITS, "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=16"]
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
-    assert finish("train.py", *options, f"run_dir={whole}")[0] == 0
-    assert finish(str(script), *options, f"run_dir={run_dir}")[0] == 130
+    ended = finish_two("train.py", *options, f"run_dir={whole}")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert finish(script, *options, f"run_dir={run_dir}").returncode == 130
     assert load(run_dir)["global_step"] == 5
     assert len(rows(run_dir)) == 1
-    assert finish("train.py", "--resume", str(run_dir))[0] == 0
+    ended = finish_two("train.py", "--resume", str(run_dir))
+    assert [process.returncode for process in ended] == [0, 0], ended
     assert_same_end(run_dir, whole)
 
 
