@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import explain
 from tests.helpers.processes import ROOT, finish, finish_two
-from tests.helpers.runs import DIGITS, EPOCHS, curve, cut_off, rows, run
+from tests.helpers.runs import DIGITS, EPOCHS, ONE_EPOCH, curve, cut_off, rows, run
 
 # Without what is random, and so precise that no rounding changes the order of two pixels.
 EXACT = [
@@ -137,35 +138,37 @@ def test_no_process_waits_for_one_that_has_failed(tmp_path, rank, function):
     assert f"ZeroDivisionError: of rank {rank}" in ended.stderr
 
 
-def test_no_process_scores_on_without_one_that_has_failed(tmp_path):
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+def test_no_process_scores_on_without_one_that_has_failed(trained, tmp_path):
+    """And before it fails, what torchrun has started scores as one process does."""
+    arguments = ["evaluate", "--checkpoint", str(trained(*ONE_EPOCH)), "--protocol", "segmentation"]
+    arguments += ["--method", "rollout", "random", "--limit", "18", "data.batch_size=4", "--output"]
+    one, two, failed = (str(tmp_path / name) for name in ("one", "two", "failed"))
+    explain.main([*arguments, one])
+    words = {"rank": 1, "function": "Segmentation.update", "program": "explain"}
     script = tmp_path / "script.py"
-    arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
-    function = "Segmentation.update"
-    words = {"rank": 1, "function": function, "program": "explain", "arguments": arguments}
-    script.write_text(FAILING.format(**words))
+    script.write_text(
+        f"import explain\nexplain.main({[*arguments, two]})\n"
+        + FAILING.format(arguments=[*arguments, failed], **words)
+    )
     code, errors = torchrun(str(script))
     assert code != 0
     assert "ZeroDivisionError: of rank 1" in errors
-    assert not (run_dir / "scores" / "segmentation" / "scores.json").exists()
+    assert not Path(failed, "scores.json").exists()
+    assert Path(two, "scores.json").read_text() == Path(one, "scores.json").read_text()
 
 
 @pytest.mark.parametrize(
     "experiment, protocol", [("digits", "perturbation"), ("reviews", "rationales")]
 )
-def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol):
+def test_two_processes_score_as_one(trained, tmp_path, monkeypatch, experiment, protocol):
     """Also where two go on with what one has begun."""
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null", experiment=experiment)
+    run_dir = trained(*ONE_EPOCH, experiment=experiment)
     arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", protocol]
     arguments += ["--method", "transformer_attribution", "lrp", "saliency", "random"]
     arguments += ["data.batch_size=4", "--limit", "18", "--output"]
 
     explain.main([*arguments, str(tmp_path / "one")])
-    if experiment == "digits":
-        code, errors = torchrun("explain.py", *arguments, str(tmp_path / "two"))
-        assert code == 0, errors[-2000:]
-    else:
-        assert_ended(finish_two("explain.py", *arguments, str(tmp_path / "two")))
+    assert_ended(finish_two("explain.py", *arguments, str(tmp_path / "two")))
 
     with cut_off(monkeypatch, done=8):
         explain.main([*arguments, str(tmp_path / "cut")])

@@ -28,8 +28,8 @@ def experiment(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(experiment, tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("undisturbed"), experiment=experiment)
+def undisturbed(experiment, trained) -> Path:
+    return trained(experiment=experiment)
 
 
 @pytest.fixture
@@ -99,9 +99,8 @@ KILLED_IN = {  # the end of what is its middle
 }
 
 
-def test_a_run_killed_in_each_of_its_parts(tmp_path):
+def test_a_run_killed_in_each_of_its_parts(trained, tmp_path):
     """SIGKILL in the second epoch, once in each part, resumed each time."""
-    whole = run(tmp_path / "whole")
     arguments, script = [*DIGITS, f"run_dir={tmp_path / 'run'}"], tmp_path / "script.py"
     for part, place in KILLED_IN.items():
         owner, name = place.rsplit(".", 1)
@@ -123,7 +122,7 @@ train.main({arguments!r})
         assert load(tmp_path / "run")["epoch"] == 0, part
         arguments = ["--resume", str(tmp_path / "run")]
     train.main(arguments)
-    assert_same_end(tmp_path / "run", whole)
+    assert_same_end(tmp_path / "run", trained())
 
 
 def test_a_kill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):
