@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -8,6 +10,22 @@ torch.set_num_threads(1)
 # The same cases in every run; others with pytest --hypothesis-profile=default.
 settings.register_profile("reproducible", derandomize=True)
 settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Trains an experiment with some options, once; who writes into the run's folder copies it."""
+    from tests.helpers.runs import run  # which most tests do without
+
+    made = {}
+
+    def trained(*options: str, experiment: str = "digits") -> Path:
+        if (experiment, options) not in made:
+            folder = tmp_path_factory.mktemp("trained") / "run"
+            made[experiment, options] = run(folder, *options, experiment=experiment)
+        return made[experiment, options]
+
+    return trained
 
 
 @pytest.fixture

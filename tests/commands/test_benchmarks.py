@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 
 import relprop
 from benchmarks.__main__ import main
@@ -15,6 +17,13 @@ from benchmarks.table import COLUMNS, Table
 from benchmarks.throughput import throughput
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def shallow(monkeypatch) -> None:
+    """What is measured has 2 blocks, where no process of its own measures it."""
+    build = partial(timm.create_model, "deit_tiny_patch16_224", depth=2)
+    monkeypatch.setattr("benchmarks.models.build", lambda name: build().eval())
 
 
 def rows(printed: str) -> dict[str, list[str]]:
@@ -40,7 +49,7 @@ def test_one_command_one_table():
     assert re.fullmatch(r"\d+ \(\d+\.\d\d\)", memory)
 
 
-def test_rows_of_every_method(monkeypatch, capsys):
+def test_rows_of_every_method(shallow, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.explanations.peak_memory", lambda *arguments: 2**20)
     by_method(Table(), ["deit_tiny"], list(relprop.METHODS), [1], 1)
     assert {"a forward pass", "the same, precision=bf16", *relprop.METHODS} < set(
@@ -65,7 +74,7 @@ def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
     assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_rows_of_throughput(monkeypatch, capsys):
+def test_rows_of_throughput(shallow, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.throughput.product_rate", lambda: 1e12)
     monkeypatch.setattr("benchmarks.throughput.peak_memory", lambda *arguments: 2**20)
     throughput(Table(), "deit_tiny", [2], 1)
@@ -74,7 +83,7 @@ def test_rows_of_throughput(monkeypatch, capsys):
     assert "images a second" in found["batch 2, a forward pass"][-1]
 
 
-def test_a_peer_that_is_missing_is_named(monkeypatch, capsys):
+def test_a_peer_that_is_missing_is_named(shallow, monkeypatch, capsys):
     def missing(model, x):
         raise ImportError("no such library")
 

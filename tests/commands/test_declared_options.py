@@ -2,9 +2,6 @@
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Literal, Union
@@ -22,6 +19,7 @@ from lightning_modules.models.checkpoints import read_checkpoint
 from lightning_modules.models.published import PublishedBert
 from lightning_modules.utils.options import Checked, Range, accepts, arguments, describe
 from relprop.errors import UnknownName
+from tests.helpers.processes import ROOT, finish
 
 Share = Annotated[float, Range(0, 1)]
 
@@ -245,13 +243,9 @@ except ValueError as error:
 
 def test_a_strangers_data_set_has_its_bases_options_and_its_own(tmp_path):
     """In a process of its own, so that it is registered nowhere else."""
-    run = subprocess.run(
-        [sys.executable, "-c", STRANGERS],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(schema.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-    )
+    script = tmp_path / "strangers.py"
+    script.write_text(STRANGERS)
+    run = finish(script, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert run.stdout.splitlines() == [
         "data.waves: 0 is not accepted; accepted: int of at least 1",
         "data.batch_size: 0 is not accepted; accepted: int of at least 1",

@@ -31,7 +31,7 @@ from lightning_modules.modalities.images import draw as render
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
 from tests.helpers.results import of_picture, of_text
-from tests.helpers.runs import TRAINER, curve, load, rows, run
+from tests.helpers.runs import ONE_EPOCH, TRAINER, curve, load, rows, run
 
 browser, open_page = test_page.browser, test_page.open_page
 KINDS = pytest.mark.parametrize("kind", ["digits", "reviews"])
@@ -290,14 +290,13 @@ def test_batches_of_one_sample(tmp_path, kind):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("digits"), "trainer.max_epochs=1", "tracker=null")
+def digits(trained) -> Path:
+    return trained(*ONE_EPOCH)
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory) -> Path:
-    options = ["trainer.max_epochs=1", "tracker=null"]
-    return run(tmp_path_factory.mktemp("reviews"), *options, experiment="reviews")
+def reviews(trained) -> Path:
+    return trained(*ONE_EPOCH, experiment="reviews")
 
 
 def explained(run_dir: Path, output: Path, *arguments: str) -> list[dict]:

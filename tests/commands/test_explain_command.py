@@ -28,19 +28,17 @@ from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import slug
 from tests.helpers.results import of_text
-from tests.helpers.runs import run
-
-ONE_EPOCH = ["trainer.max_epochs=1", "tracker=null"]
+from tests.helpers.runs import ONE_EPOCH
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("digits"), *ONE_EPOCH)
+def digits(trained) -> Path:
+    return trained(*ONE_EPOCH)
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("reviews"), *ONE_EPOCH, experiment="reviews")
+def reviews(trained) -> Path:
+    return trained(*ONE_EPOCH, experiment="reviews")
 
 
 def scene(width=48, height=32) -> Image.Image:

@@ -1,6 +1,5 @@
 """--import MODULE: a module of the user's registers what the command line then finds."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,10 @@ import explain
 import train
 from lightning_modules.callbacks.endings import explain_command, how_to_carry_on
 from lightning_modules.data import DATAMODULES
+from tests.helpers.processes import ROOT, finish
 from tests.helpers.runs import DIGITS
 from tests.helpers.samples import save
 
-ROOT = Path(__file__).parents[2]
 HINT = "; was it registered by a module? "
 DATA = ["data.train_size=64", "data.val_size=20", "data.test_size=20", "data.pairs_size=4"]
 MODULE = """
@@ -188,9 +187,7 @@ def test_the_commands_for_people_have_the_imports_that_they_need(folder):
 
 def run_command(*words: str) -> subprocess.CompletedProcess:
     """A command of the product's, in the current folder, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / words[0]), *words[1:]]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return finish(*words, cwd=Path.cwd(), PYTHONPATH="")
 
 
 def test_a_module_of_the_users_trains_tracks_and_explains(folder, capsys):

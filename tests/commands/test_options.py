@@ -147,13 +147,13 @@ def test_the_check_of_the_inputs_leaves_everything_as_it_is(tmp_path, experiment
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("trained"), "trainer.max_epochs=1")
+def one_epoch(trained) -> Path:
+    return trained("trainer.max_epochs=1")
 
 
 @pytest.fixture
-def run_dir(trained, tmp_path) -> Path:
-    return shutil.copytree(trained, tmp_path / "copy")
+def run_dir(one_epoch, tmp_path) -> Path:
+    return shutil.copytree(one_epoch, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -243,14 +243,14 @@ def test_a_checkpoint_that_lacks_a_part_is_told(run_dir, capsys, part, value):
     ids=str,
 )
 def test_a_broken_checkpoint_is_told_and_asks_no_hub(
-    trained, tmp_path, monkeypatch, capsys, change, named
+    one_epoch, tmp_path, monkeypatch, capsys, change, named
 ):
     def asked(*arguments, **options):
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_pretrained", asked)
     path = tmp_path / "some.ckpt"
-    state = merge(torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True), change)
+    state = merge(torch.load(one_epoch / "checkpoints" / "best.ckpt", weights_only=True), change)
     torch.save(state, path)
     message = told(capsys, explain.main, ["--checkpoint", str(path), "--input", "a.png"])
     assert_says(message, f"{path} | {named} | accepted: ")
@@ -271,21 +271,21 @@ def merge(below: dict, above: dict) -> dict:
     return merged
 
 
-def test_options_of_training_do_not_matter_to_what_explains(trained, tmp_path):
+def test_options_of_training_do_not_matter_to_what_explains(one_epoch, tmp_path):
     """A checkpoint of a version that accepted them, and had others."""
     change = {"hyper_parameters": {"layer_decay": 1.1, "warmup": 2.0, "no_longer": 1}}
-    state = merge(torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True), change)
+    state = merge(torch.load(one_epoch / "checkpoints" / "best.ckpt", weights_only=True), change)
     torch.save(state, tmp_path / "some.ckpt")
     assert load_classifier(tmp_path / "some.ckpt").hparams.layer_decay == 1.1
 
 
-def test_a_device_without_memory_is_told(trained, tmp_path, capsys):
-    command = ["--checkpoint", str(trained), "--input", "a.png", "--device", "meta"]
+def test_a_device_without_memory_is_told(one_epoch, tmp_path, capsys):
+    command = ["--checkpoint", str(one_epoch), "--input", "a.png", "--device", "meta"]
     message = told(capsys, explain.main, [*command, "--output", str(tmp_path / "out")])
     assert_says(message, "--device meta | accepted: auto, cpu")
 
 
-def test_an_explained_checkpoint_is_what_train_wrote(trained):
-    module = load_classifier(trained / "checkpoints" / "last.ckpt")
+def test_an_explained_checkpoint_is_what_train_wrote(one_epoch):
+    module = load_classifier(one_epoch / "checkpoints" / "last.ckpt")
     assert not module.training
-    assert_identical(dict(module.state_dict()), dict(load(trained)["state_dict"]))
+    assert_identical(dict(module.state_dict()), dict(load(one_epoch)["state_dict"]))

@@ -5,9 +5,6 @@ Every command runs in a process of its own, which knows of the module by --impor
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +16,9 @@ import relprop
 from lightning_modules.modalities import Images, Modality
 from lightning_modules.protocols import PROTOCOLS
 from lightning_modules.utils.errors import InputError
+from tests.helpers.processes import ROOT, finish
 from tests.helpers.runs import DIGITS, TRAINER
 
-ROOT = Path(__file__).parents[2]
 OWN = ROOT / "tests" / "helpers" / "own"
 OWN_METHODS = ["left_or_right", *(f"attention_{power}" for power in range(1, 11))]
 
@@ -29,14 +26,7 @@ OWN_METHODS = ["left_or_right", *(f"attention_{power}" for power in range(1, 11)
 def command(script: str, *arguments: str, module: str | None, code: int = 0) -> str:
     """Run train.py or explain.py where the modules lie; what it prints."""
     imports = [] if module is None else ["--import", module]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments, *imports],
-        cwd=OWN,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = finish(script, *arguments, *imports, cwd=OWN, PYTHONPATH=str(ROOT))
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -216,6 +206,8 @@ for kind in ("vector", "pictured_vector"):
 """
 
 
-def test_an_own_modality_is_tracked_by_every_method():
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{OWN}", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", WATCH_ALL], env=environment, cwd=ROOT, check=True)
+def test_an_own_modality_is_tracked_by_every_method(tmp_path):
+    script = tmp_path / "watch_all.py"
+    script.write_text(WATCH_ALL)
+    done = finish(script, PYTHONPATH=f"{ROOT}:{OWN}")
+    assert done.returncode == 0, done.stderr

@@ -46,6 +46,7 @@ REVIEWS = [
     "data.vocab_size=300",
     "tracker.samples=8",
 ]
+ONE_EPOCH = ("trainer.max_epochs=1", "tracker=null")
 EXPERIMENTS = {"digits": DIGITS, "reviews": REVIEWS}
 
 

@@ -13,7 +13,6 @@ from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.modalities.texts.draw import escape
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.utils.hub import locate
-from tests.helpers.runs import run
 
 SIZES = {
     "hidden_size": 24,
@@ -206,8 +205,8 @@ def test_no_weight_decay_on_biases_and_norms(data):
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("reviews"), experiment="reviews")
+def run_dir(trained):
+    return trained(experiment="reviews")
 
 
 def test_the_tracker_logs_words_and_scores(run_dir):

@@ -26,21 +26,19 @@ from lightning_modules.protocols.base import Explainer
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
 from lightning_modules.protocols.report import table
-from tests.helpers.runs import run
+from tests.helpers.runs import ONE_EPOCH
 
 SMALL = {"train_size": 60, "val_size": 20, "test_size": 20}
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("digits")
-    return run(path, "trainer.max_epochs=1", "tracker=null")
+def digits(trained) -> Path:
+    return trained(*ONE_EPOCH)
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("reviews")
-    return run(path, "trainer.max_epochs=1", "tracker=null", experiment="reviews")
+def reviews(trained) -> Path:
+    return trained(*ONE_EPOCH, experiment="reviews")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import explain
 from lightning_modules.metrics import SampledMetric, TokenF1
 from lightning_modules.protocols import scored_methods
-from tests.helpers.runs import run
+from tests.helpers.runs import ONE_EPOCH
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "metrics.json"
 
@@ -117,9 +117,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("reviews")
-    return run(path, "trainer.max_epochs=1", "tracker=null", experiment="reviews")
+def run_dir(trained) -> Path:
+    return trained(*ONE_EPOCH, experiment="reviews")
 
 
 def evaluate(run_dir: Path, *arguments: str) -> None:

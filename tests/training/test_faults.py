@@ -3,9 +3,8 @@
 import ctypes
 import errno
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -24,9 +23,8 @@ import relprop
 import train
 from lightning_modules import ViTClassifier
 from lightning_modules.callbacks import RelevanceTracker
-from tests.helpers.runs import DIGITS, EPOCHS, assert_identical, load, rows, run
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.processes import Started
+from tests.helpers.runs import DIGITS, EPOCHS, ONE_EPOCH, assert_identical, load, rows, run
 
 
 @pytest.fixture
@@ -71,21 +69,14 @@ def test_or_is_skipped(tmp_path, poison):
 def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
     run_dir = tmp_path / "run"
     slow = [*DIGITS, f"run_dir={run_dir}", "trainer.max_epochs=500"]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *slow],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell has what runs in its background ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    started = Started("train.py", *slow)
     while not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        assert process.poll() is None, process.stderr.read()
+        assert started.process.exitcode is None, started.end().stderr
         time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    os.kill(started.process.pid, number)
+    ended = started.end(timeout=120)
+    errors = ended.stderr
+    assert ended.returncode == 130, errors
     assert f"to carry on: python train.py --resume {run_dir}" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     reached = load(run_dir)["epoch"]
@@ -93,7 +84,7 @@ def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
     assert load(run_dir)["epoch"] == reached + 1
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(trained, tmp_path, monkeypatch, capsys):
     save, calls = torch.save, []
 
     def full(checkpoint, file):
@@ -112,9 +103,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(tmp_path, monkeypatch
     monkeypatch.undo()
     assert not list((tmp_path / "run").rglob("*.partial"))
     train.main(["--resume", str(tmp_path / "run")])
-    assert_identical(
-        load(tmp_path / "run")["state_dict"], load(run(tmp_path / "whole"))["state_dict"]
-    )
+    assert_identical(load(tmp_path / "run")["state_dict"], load(trained())["state_dict"])
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path, capsys):
@@ -155,10 +144,10 @@ def unprivileged():
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_read_only_run_folder(resumed, capsys):
+def test_a_read_only_run_folder(trained, resumed, capsys):
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        run(run_dir, "trainer.max_epochs=1")
+        shutil.copytree(trained("trainer.max_epochs=1"), run_dir)
         before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
         for path in (Path(folder), *Path(folder).rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -173,9 +162,9 @@ def test_a_read_only_run_folder(resumed, capsys):
             path.chmod(0o755)
 
 
-def test_what_is_read_stays_as_it_is(tmp_path):
+def test_what_is_read_stays_as_it_is(trained, tmp_path):
     """The run, and the pictures: explained and scored."""
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1")
+    run_dir = shutil.copytree(trained("trainer.max_epochs=1"), tmp_path / "run")
     for i in range(3):
         Image.new("RGB", (40, 30), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -187,8 +176,8 @@ def test_what_is_read_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["hostile", "truncated", "flipped", "text"])
-def test_a_checkpoint_to_resume_from_is_data(tmp_path, capsys, content):
-    run_dir, trap = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null"), tmp_path / "trap"
+def test_a_checkpoint_to_resume_from_is_data(trained, tmp_path, capsys, content):
+    run_dir, trap = shutil.copytree(trained(*ONE_EPOCH), tmp_path / "run"), tmp_path / "trap"
     last = run_dir / "checkpoints" / "last.ckpt"
     if content == "hostile":
         torch.save({"global_step": Hostile(str(trap))}, last)

@@ -16,7 +16,7 @@ from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.protocols import PROTOCOLS, Progress, evaluate
 from lightning_modules.utils.errors import InputError
-from tests.helpers.runs import assert_same_end, cut_off, load, run
+from tests.helpers.runs import ONE_EPOCH, assert_same_end, cut_off, load, run
 
 ACCURACIES = [0.5, 0.9, 0.7, 0.8, None, 0.95]  # of the epochs; None: without validation
 
@@ -66,12 +66,11 @@ def test_the_best_epoch_stays_the_best_when_the_folder_has_moved(tmp_path, stopp
 
 
 @pytest.mark.parametrize("step", [3, 4])
-def test_a_run_that_has_moved_ends_as_one_that_has_not(tmp_path, step):
-    whole = run(tmp_path / "whole")
+def test_a_run_that_has_moved_ends_as_one_that_has_not(trained, tmp_path, step):
     run(tmp_path / "run", f"trainer.max_steps={step}")
     moved = shutil.move(tmp_path / "run", tmp_path / "another" / "place")
     train.main(["--resume", str(moved), "trainer.max_steps=-1"])
-    assert_same_end(moved, whole)
+    assert_same_end(moved, trained())
     assert not (tmp_path / "run").exists()
 
 
@@ -83,8 +82,8 @@ def test_checkpoints_of_lightnings_own_callback_are_resumed(tmp_path):
     assert len(names) == 2 and all(name.startswith("ModelCheckpoint{") for name in names)
 
 
-def test_an_evaluation_goes_on_after_the_run_has_moved(tmp_path, monkeypatch):
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+def test_an_evaluation_goes_on_after_the_run_has_moved(trained, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(trained(*ONE_EPOCH), tmp_path / "run")
     command = ["--protocol", "segmentation", "--method", "rollout", "--limit", "12"]
     command += ["data.batch_size=4"]
     explain.main(["evaluate", "--checkpoint", str(run_dir), *command])
@@ -97,8 +96,8 @@ def test_an_evaluation_goes_on_after_the_run_has_moved(tmp_path, monkeypatch):
     assert (moved / "scores" / "segmentation" / "scores.csv").read_text() == whole
 
 
-def test_an_evaluation_does_not_go_on_with_other_weights(tmp_path, monkeypatch, capsys):
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+def test_an_evaluation_does_not_go_on_with_other_weights(trained, tmp_path, monkeypatch, capsys):
+    run_dir = shutil.copytree(trained(*ONE_EPOCH), tmp_path / "run")
     command = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
     command += ["--method", "rollout", "--limit", "8", "data.batch_size=4"]
 
@@ -114,9 +113,11 @@ def test_an_evaluation_does_not_go_on_with_other_weights(tmp_path, monkeypatch, 
     assert "has another weights" in capsys.readouterr().err
 
 
-def test_an_evaluation_does_not_go_on_with_other_data(tmp_path, capsys):
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
-    module, data = load_classifier(find_checkpoint(run_dir)), DigitsDataModule(test_size=8)
+def test_an_evaluation_does_not_go_on_with_other_data(trained, capsys):
+    module, data = (
+        load_classifier(find_checkpoint(trained(*ONE_EPOCH))),
+        DigitsDataModule(test_size=8),
+    )
     protocol = PROTOCOLS["segmentation"](module, data)
     cut_off = Progress(4, 8, {}, {})
     next(evaluate(protocol, [], {}, progress=cut_off))

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 
 import explain
-from tests.helpers.runs import DIGITS, EPOCHS, curve, cut_off, rows, run
+from tests.helpers.processes import ROOT, finish, finish_two
+from tests.helpers.runs import DIGITS, EPOCHS, ONE_EPOCH, curve, cut_off, rows, run
 
-ROOT = Path(__file__).parents[2]
 # Without what is random, and so precise that no rounding changes the order of two pixels.
 EXACT = [
     "model.model_options.proj_drop_rate=0",
     "model.model_options.drop_path_rate=0",
     "trainer.precision=64-true",
 ]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 # Of each process: the files it opens for writing, and how many samples it explains.
 WATCHED = """
@@ -47,10 +46,11 @@ train.main(sys.argv[2:])
 """
 
 
-def finish(*command: str) -> tuple[int, str]:
-    """Exit code and standard error; a process that hangs is killed, and fails the test."""
+def torchrun(*command: str) -> tuple[int, str]:
+    """Exit code and standard error of two processes that torchrun itself starts and watches."""
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        + list(command),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -64,6 +64,11 @@ def finish(*command: str) -> tuple[int, str]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, errors
+
+
+def assert_ended(processes: list[subprocess.CompletedProcess]) -> None:
+    for process in processes:
+        assert process.returncode == 0, process.stderr[-2000:]
 
 
 PROTOCOLS = "tracker.protocols=[segmentation, sanity, specificity]"
@@ -81,8 +86,8 @@ def test_two_processes_train_and_track_as_one(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WATCHED)
     arguments = [*DIGITS, *EXACT, *TWO, "data.batch_size=16", PROTOCOLS, f"run_dir={two}"]
-    code, errors = finish(str(script), str(tmp_path), *arguments)
-    assert code == 0, errors[-2000:]
+    ended = finish(script, str(tmp_path), *arguments)
+    assert ended.returncode == 0, ended.stderr[-2000:]
     assert len(rows(two)) == EPOCHS
     for row, expected in zip(rows(two), rows(one), strict=True):
         assert row.keys() == expected.keys()
@@ -128,42 +133,46 @@ def test_no_process_waits_for_one_that_has_failed(tmp_path, rank, function):
     arguments = [*DIGITS, *TWO, f"run_dir={tmp_path / 'run'}"]
     words = {"rank": rank, "function": function, "program": "train", "arguments": arguments}
     script.write_text(FAILING.format(**words))
-    code, errors = finish(str(script))
-    assert code != 0
-    assert f"ZeroDivisionError: of rank {rank}" in errors
+    ended = finish(script)
+    assert ended.returncode != 0
+    assert f"ZeroDivisionError: of rank {rank}" in ended.stderr
 
 
-def test_no_process_scores_on_without_one_that_has_failed(tmp_path):
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null")
+def test_no_process_scores_on_without_one_that_has_failed(trained, tmp_path):
+    """And before it fails, what torchrun has started scores as one process does."""
+    arguments = ["evaluate", "--checkpoint", str(trained(*ONE_EPOCH)), "--protocol", "segmentation"]
+    arguments += ["--method", "rollout", "random", "--limit", "18", "data.batch_size=4", "--output"]
+    one, two, failed = (str(tmp_path / name) for name in ("one", "two", "failed"))
+    explain.main([*arguments, one])
+    words = {"rank": 1, "function": "Segmentation.update", "program": "explain"}
     script = tmp_path / "script.py"
-    arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", "segmentation"]
-    function = "Segmentation.update"
-    words = {"rank": 1, "function": function, "program": "explain", "arguments": arguments}
-    script.write_text(FAILING.format(**words))
-    code, errors = finish(*TORCHRUN, str(script))
+    script.write_text(
+        f"import explain\nexplain.main({[*arguments, two]})\n"
+        + FAILING.format(arguments=[*arguments, failed], **words)
+    )
+    code, errors = torchrun(str(script))
     assert code != 0
     assert "ZeroDivisionError: of rank 1" in errors
-    assert not (run_dir / "scores" / "segmentation" / "scores.json").exists()
+    assert not Path(failed, "scores.json").exists()
+    assert Path(two, "scores.json").read_text() == Path(one, "scores.json").read_text()
 
 
 @pytest.mark.parametrize(
     "experiment, protocol", [("digits", "perturbation"), ("reviews", "rationales")]
 )
-def test_two_processes_score_as_one(tmp_path, monkeypatch, experiment, protocol):
+def test_two_processes_score_as_one(trained, tmp_path, monkeypatch, experiment, protocol):
     """Also where two go on with what one has begun."""
-    run_dir = run(tmp_path / "run", "trainer.max_epochs=1", "tracker=null", experiment=experiment)
+    run_dir = trained(*ONE_EPOCH, experiment=experiment)
     arguments = ["evaluate", "--checkpoint", str(run_dir), "--protocol", protocol]
     arguments += ["--method", "transformer_attribution", "lrp", "saliency", "random"]
     arguments += ["data.batch_size=4", "--limit", "18", "--output"]
 
     explain.main([*arguments, str(tmp_path / "one")])
-    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "two"))
-    assert code == 0, errors[-2000:]
+    assert_ended(finish_two("explain.py", *arguments, str(tmp_path / "two")))
 
     with cut_off(monkeypatch, done=8):
         explain.main([*arguments, str(tmp_path / "cut")])
-    code, errors = finish(*TORCHRUN, "explain.py", *arguments, str(tmp_path / "cut"), "--resume")
-    assert code == 0, errors[-2000:]
+    assert_ended(finish_two("explain.py", *arguments, str(tmp_path / "cut"), "--resume"))
 
     for name in ("scores.json", "scores.csv"):
         expected = (tmp_path / "one" / name).read_text()

@@ -1,8 +1,5 @@
 """Resume: a run that was stopped ends as one that never was, to the bit, on images and on texts."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import torch
 from lightning import Callback
 
 import train
+from tests.helpers.processes import finish
 from tests.helpers.runs import (
     DIGITS,
     EPOCHS,
@@ -23,8 +21,6 @@ from tests.helpers.runs import (
     run,
 )
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
 def experiment(request) -> str:
@@ -32,8 +28,8 @@ def experiment(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(experiment, tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("undisturbed"), experiment=experiment)
+def undisturbed(experiment, trained) -> Path:
+    return trained(experiment=experiment)
 
 
 @pytest.fixture
@@ -103,13 +99,12 @@ KILLED_IN = {  # the end of what is its middle
 }
 
 
-def test_a_run_killed_in_each_of_its_parts(tmp_path):
+def test_a_run_killed_in_each_of_its_parts(trained, tmp_path):
     """SIGKILL in the second epoch, once in each part, resumed each time."""
-    whole = run(tmp_path / "whole")
-    arguments = [*DIGITS, f"run_dir={tmp_path / 'run'}"]
+    arguments, script = [*DIGITS, f"run_dir={tmp_path / 'run'}"], tmp_path / "script.py"
     for part, place in KILLED_IN.items():
         owner, name = place.rsplit(".", 1)
-        script = f"""
+        script.write_text(f"""
 import os, pkgutil, signal, train
 owner = pkgutil.resolve_name({owner!r})
 function = owner.{name}
@@ -121,21 +116,19 @@ def then_killed(self, *arguments):
     return done
 owner.{name} = then_killed
 train.main({arguments!r})
-"""
-        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: rounding depends on it
-        ended = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, env=one_thread, capture_output=True
-        )
-        assert ended.returncode == -9, (part, ended.stderr.decode()[-2000:])
+""")
+        ended = finish(script)
+        assert ended.returncode == -9, (part, ended.stderr[-2000:])
         assert load(tmp_path / "run")["epoch"] == 0, part
         arguments = ["--resume", str(tmp_path / "run")]
     train.main(arguments)
-    assert_same_end(tmp_path / "run", whole)
+    assert_same_end(tmp_path / "run", trained())
 
 
 def test_a_kill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):
     """SIGKILL when half of the second epoch's checkpoint is on the disk."""
-    script = f"""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
 import os, signal, sys, torch
 import train
 saved, save = 0, torch.save
@@ -148,9 +141,9 @@ def kill_half_way(checkpoint, file):
     os.kill(os.getpid(), signal.SIGKILL)
 torch.save = kill_half_way
 train.main({[*DIGITS, f"run_dir={tmp_path / 'run'}", "tracker=null"]!r})
-"""
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True)
-    assert ended.returncode == -9, ended.stderr.decode()[-2000:]
+""")
+    ended = finish(script)
+    assert ended.returncode == -9, ended.stderr[-2000:]
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
         assert torch.load(checkpoint, weights_only=True)["state_dict"]
     train.main(["--resume", str(tmp_path / "run")])

@@ -16,28 +16,14 @@ from torchmetrics import MetricCollection
 
 import train
 from lightning_modules.callbacks.unfinished_epoch import process_state, restore
+from tests.helpers.processes import finish, finish_two
 from tests.helpers.runs import DIGITS, EPOCHS, assert_same_end, load, rows, run
-from tests.training.test_processes import finish
 
 BATCHES = 3  # of an epoch of the small experiments
 MIXED = ("model.mixup=0.5",)  # by NumPy's generator
 WORKERS = ("data.num_workers=2",)
 ACCUMULATED = ("trainer.accumulate_grad_batches=2", "data.batch_size=16")  # 6 batches, 3 steps
 VALIDATED = ("trainer.val_check_interval=4", "data.batch_size=16")  # at 4 of 6 batches alone
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Makes the run of some options that nothing disturbs, once."""
-    made = {}
-
-    def undisturbed(experiment: str, options: tuple[str, ...]) -> Path:
-        if (experiment, options) not in made:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            made[experiment, options] = run(folder, *options, experiment=experiment)
-        return made[experiment, options]
-
-    return undisturbed
 
 
 @pytest.fixture
@@ -70,7 +56,7 @@ def add_callback(monkeypatch):
     ],
 )
 def test_a_run_stopped_at_a_step_is_resumed_to_the_same_end(
-    undisturbed, tmp_path, experiment, options, step
+    trained, tmp_path, experiment, options, step
 ):
     run_dir = tmp_path / "run"
     run(run_dir, *options, f"trainer.max_steps={step}", experiment=experiment)
@@ -79,7 +65,7 @@ def test_a_run_stopped_at_a_step_is_resumed_to_the_same_end(
     written = rows(run_dir) if (run_dir / "metrics.csv").is_file() else []
     assert len(written) == step // steps  # no row of an unfinished epoch
     train.main(["--resume", str(run_dir), "trainer.max_steps=-1"])
-    assert_same_end(run_dir, undisturbed(experiment, options))
+    assert_same_end(run_dir, trained(*options, experiment=experiment))
 
 
 def test_the_generators_of_a_process_go_on_where_they_were():
@@ -95,17 +81,17 @@ def test_the_generators_of_a_process_go_on_where_they_were():
     assert draw() == drawn
 
 
-def test_a_stop_waits_for_a_validation_within_the_epoch(undisturbed, tmp_path):
+def test_a_stop_waits_for_a_validation_within_the_epoch(trained, tmp_path):
     """The checkpoint is written before it, and would know nothing of it."""
     run_dir = run(tmp_path / "run", *VALIDATED, "trainer.max_steps=10")
     assert load(run_dir)["global_step"] == 11
     train.main(["--resume", str(run_dir), "trainer.max_steps=-1"])
-    assert_same_end(run_dir, undisturbed("digits", VALIDATED))
+    assert_same_end(run_dir, trained(*VALIDATED))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_at_the_end_of_the_step_under_way(
-    undisturbed, tmp_path, add_callback, capsys, number
+    trained, tmp_path, add_callback, capsys, number
 ):
     """In the middle of a window of accumulated gradients, whose step is taken."""
 
@@ -124,12 +110,10 @@ def test_a_signal_stops_at_the_end_of_the_step_under_way(
     assert told[-1].endswith(f"to carry on: python train.py --resume {tmp_path / 'run'}")
     assert load(tmp_path / "run")["global_step"] == BATCHES + 2
     train.main(["--resume", str(tmp_path / "run")])
-    assert_same_end(tmp_path / "run", undisturbed("digits", ACCUMULATED))
+    assert_same_end(tmp_path / "run", trained(*ACCUMULATED))
 
 
-def test_a_second_signal_stops_at_once_with_the_last_checkpoint(
-    undisturbed, tmp_path, add_callback
-):
+def test_a_second_signal_stops_at_once_with_the_last_checkpoint(trained, tmp_path, add_callback):
     class Signals(Callback):
         def on_validation_batch_start(self, trainer, *arguments):
             if trainer.current_epoch == 1 and not trainer.sanity_checking:
@@ -143,7 +127,7 @@ def test_a_second_signal_stops_at_once_with_the_last_checkpoint(
     assert exit_.value.code == 130
     assert load(tmp_path / "run")["global_step"] == BATCHES
     train.main(["--resume", str(tmp_path / "run")])
-    assert_same_end(tmp_path / "run", undisturbed("digits", ()))
+    assert_same_end(tmp_path / "run", trained())
 
 
 def test_handlers_of_signals_are_put_back(tmp_path):
@@ -152,7 +136,7 @@ def test_handlers_of_signals_are_put_back(tmp_path):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_max_time_counts_for_each_start(undisturbed, tmp_path, add_callback, monkeypatch, capsys):
+def test_max_time_counts_for_each_start(trained, tmp_path, add_callback, monkeypatch, capsys):
     """By a clock that a step takes a minute of: two steps a start."""
 
     class Clock(Callback):
@@ -178,7 +162,7 @@ def test_max_time_counts_for_each_start(undisturbed, tmp_path, add_callback, mon
     for steps in (4, 6, 8, 9):
         train.main(["--resume", str(run_dir)])
         assert load(run_dir)["global_step"] == steps
-    assert_same_end(run_dir, undisturbed("digits", ()))
+    assert_same_end(run_dir, trained())
 
 
 def test_the_last_line_of_a_run_that_ends_early_says_where_the_cosine_is(tmp_path, capsys):
@@ -237,11 +221,13 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
     script.write_text(SIGNALLED)
     options = [*DIGITS, "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=16"]
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
-    assert finish("train.py", *options, f"run_dir={whole}")[0] == 0
-    assert finish(str(script), *options, f"run_dir={run_dir}")[0] == 130
+    ended = finish_two("train.py", *options, f"run_dir={whole}")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert finish(script, *options, f"run_dir={run_dir}").returncode == 130
     assert load(run_dir)["global_step"] == 5
     assert len(rows(run_dir)) == 1
-    assert finish("train.py", "--resume", str(run_dir))[0] == 0
+    ended = finish_two("train.py", "--resume", str(run_dir))
+    assert [process.returncode for process in ended] == [0, 0], ended
     assert_same_end(run_dir, whole)
 
 

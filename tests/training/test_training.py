@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("undisturbed"))
+def undisturbed(trained) -> Path:
+    return trained()
 
 
 def test_a_run_leaves_what_the_readme_says(undisturbed):
