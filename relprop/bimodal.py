@@ -49,11 +49,11 @@ class Bimodal:
 
     def crosses(self, state: State) -> bool:
         """Whether tokens have attended to those of another set."""
-        while state.base is not None:
+        while state.before is not None:
             keys = [self.keys[number] for number in state.maps]
             if any(key is not None and key.home != state.home for key in keys):
                 return True
-            state = state.base
+            state = state.before
         return False
 
     def _of(self, state: State) -> Relevances:
@@ -66,11 +66,11 @@ class Bimodal:
         if state.parts:  # tokens of several sets, one after the other
             parts = [self.of(part) for part in state.parts]
             return {q: torch.cat([part[q] for part in parts], dim=1) for q in self.sizes}
-        if state.base is None:
+        if state.before is None:
             raise unknown_tokens()
-        found = self.of(state.base)
+        found = self.of(state.before)
         for number in state.maps:  # all of them from the R of before
-            added = self._added(state.base, self.factors[number], self.keys[number])
+            added = self._added(state.before, self.factors[number], self.keys[number])
             found = {q: R + added[q] if q in added else R for q, R in found.items()}
         return found
 
@@ -91,8 +91,8 @@ class Bimodal:
 
 def beginning(state: State) -> State:
     """The state that tokens begin with."""
-    while state.base is not None:
-        state = state.base
+    while state.before is not None:
+        state = state.before
     return state
 
 

@@ -142,6 +142,8 @@ class Trace:
             what = f"{self.grid[0]} x {self.grid[1]} patches, row by row,"
 
         def transport(tokens: Tensor) -> Tensor:
+            if last.values is None:
+                return torch.zeros(self.places.count)
             edge, shape = last.values
             columns = tokens.to(self._logits).expand(self._recording.batch_size, -1)
             weights = to_values(last.products[0][2], columns, last.products[0][1], shape)
@@ -350,12 +352,14 @@ class Trace:
                 if q is own and rule.crosses(start.tag.state):  # as published
                     R = R * (1 - torch.eye(R.shape[-1]).to(R))
                 found[q] = found.get(q, 0) + torch.einsum("bn,bnm->bm", w, R)
-        weights = [
-            to_values(x.products[0][2], found[state], x.products[0][1], x.values[1])
-            for state, x in first.items()
-        ]
-        edges = [x.values[0] for x in first.values()]
-        return self.by_source(self._at_ends(self._transported(edges, weights)))
+        edges, weights, constant = [], [], {}
+        for state, x in first.items():
+            if x.values is None:  # the tokens of a source, to which nothing leads from V
+                constant[state.home[0]] = found[state]
+                continue
+            edges.append(x.values[0])
+            weights.append(to_values(x.products[0][2], found[state], x.products[0][1], x.values[1]))
+        return self.by_source(self._at_ends(self._transported(edges, weights)) | constant)
 
     def transported(self, tensors: Sequence[Tensor], tokens: Sequence[Tensor]) -> dict[str, Tensor]:
         """What tokens [B, ...] of ``tensors`` [B, ..., D] have, at those of the input, [B, count].
@@ -493,9 +497,9 @@ class Trace:
             *_, n, m = (x.tensor.shape[i] for i in x.order)
             taking = next((s.tensor for s in streams if number in s.maps), None)
             below = [s.tensor for s in streams if s.tag.number < x.number]
-            edge, shape = x.values
-            if m == 1 or not below or taking is None:
+            if m == 1 or not below or taking is None or x.values is None:
                 continue
+            edge, shape = x.values
             if n in taking.shape[1:-1] and list(shape[1:]).count(n) < 2:
                 continue
             product, output = x.products[0][2], x.products[0][1]

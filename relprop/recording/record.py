@@ -56,7 +56,7 @@ class AttentionMap:
         number: of the tensor, in the order of recording.
         depth: attention maps that its queries have been through.
         query, key: states that it leads from and to.
-        values: V, [..., m, d], and its place in the graph.
+        values: V, [..., m, d], and its place in the graph; None of constants.
         products: A V in the graph, once or in parts of the heads or channels.
         again: it is used in a later block again.
     """
@@ -67,7 +67,7 @@ class AttentionMap:
     depth: int
     query: State | None
     key: State | None
-    values: tuple[GradientEdge, torch.Size]
+    values: tuple[GradientEdge, torch.Size] | None
     products: list[tuple[GradientEdge, torch.Size, Product]] = field(default_factory=list)
     again: bool = False
 

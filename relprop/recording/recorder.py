@@ -277,30 +277,38 @@ class Recorder(TorchFunctionMode):
             found = _letters_of_einsum(args[0], of_map)
         elif of_map is not None and operation is ops.MATMUL:
             found = _letters_of_matmul(tensors, of_map)
+        if of_map is not None and operation is ops.PRODUCT:
+            x = tensors[of_map]
+            if output.shape[:-1] != x.shape[:-1]:
+                return {"shares": (None,)}, {}
+            number = self._attention(x, None, tuple(range(x.ndim)))
+            return {"shares": (None,)}, self._attended(number, tag(x).pending)
         if found is None or not on_path(tensors[found[1]]):
-            if of_map is not None and operation is ops.PRODUCT:
-                return {"shares": (None,)}, {}  # of a map and constant values
             query, key = (tags[0].state if len(tags) > 1 else None), tags[-1].state
             return {}, {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
         letters, values, order = found
         number = self._attention(tensors[of_map], tensors[values], order)
-        known = self.recording.maps[number]
         product = Product(number, values, letters, fused=tensors[of_map].ndim == 3)
-        changes: dict[str, Any] = {"pending": frozenset((number,)), "depth": known.depth + 1}
         after = tag(tensors[of_map]).pending | tag(tensors[values]).pending
-        changes |= {"state": known.query, "mixed": False, "after": after}
-        return {"product": product}, changes
+        return {"product": product}, self._attended(number, after)
 
-    def _attention(self, x: Tensor, values: Tensor, order: tuple[int, ...]) -> int:
-        """The number of an attention map that values are multiplied by."""
-        maps, of_map, of_values = self.recording.maps, tag(x), tag(values)
+    def _attended(self, number: int, after: frozenset[int]) -> dict:
+        """What the tag of A V has."""
+        map = self.recording.maps[number]
+        changes: dict[str, Any] = {"pending": frozenset((number,)), "depth": map.depth + 1}
+        return changes | {"state": map.query, "mixed": False, "after": after}
+
+    def _attention(self, x: Tensor, values: Tensor | None, order: tuple[int, ...]) -> int:
+        """The number of an attention map that values are multiplied by; None: by constants."""
+        maps, of_map = self.recording.maps, tag(x)
+        key = of_map.key if values is None else tag(values).state
         number = next((i for i, known in enumerate(maps) if known.tensor is x), len(maps))
         if number == len(maps):
-            where = (get_gradient_edge(values), values.shape)
-            states = (of_map.query, of_values.state)
+            where = None if values is None else (get_gradient_edge(values), values.shape)
+            states = (of_map.query, key)
             maps.append(AttentionMap(x, order, of_map.number, of_map.depth, *states, where))
             self.recording.running.blocks += 1
-        elif maps[number].key is not of_values.state:
+        elif maps[number].key is not key:
             maps[number].again = True
         return number
 
@@ -464,8 +472,8 @@ def _of_sum(tensors: list[Tensor], streams: list[Tensor], number: int) -> tuple[
         if not tags[0].pending:
             return known, {"form": tags[0].form}
         # To tokens that are constants: there is no I.
-        maps = tuple(sorted(tags[0].pending))
-        state = State(number, None, maps)
+        maps, query = tuple(sorted(tags[0].pending)), tags[0].state
+        state = State(number, None, maps, () if query is None else query.home, query=query)
         return known, {"state": state, "pending": frozenset(), "after": frozenset()}
     *parts, attention = shares(*tags)
     known = {"shares": tuple(parts)}

@@ -27,6 +27,7 @@ class State:
         maps: numbers of the attention maps that the sum took up.
         home: names of the sources whose tokens these are, one after the other.
         parts: of tokens of several sources in one sequence, their states.
+        query: of attention that was added to constants, the state that it leads from.
     """
 
     number: int
@@ -34,6 +35,12 @@ class State:
     maps: tuple[int, ...] = ()
     home: tuple[str, ...] = ()
     parts: tuple[State, ...] = ()
+    query: State | None = None
+
+    @property
+    def before(self) -> State | None:
+        """The state of these tokens before the sum; None of a source."""
+        return self.query if self.base is None else self.base
 
     @property
     def is_first(self) -> bool:

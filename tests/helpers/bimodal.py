@@ -121,8 +121,10 @@ def without_class_token(R_tt: Tensor) -> Tensor:
     return R_tt
 
 
-def detr(encoder: list[Map], decoder: list[tuple[Map, Map]], **options: bool) -> Tensor:
-    """R_qi. ``decoder``: of each layer the maps of queries to queries and of queries to image."""
+def detr(
+    encoder: list[Map], decoder: list[tuple[Map, Map]], **options: bool
+) -> tuple[Tensor, Tensor]:
+    """R_qq, R_qi. ``decoder``: of each layer the maps of queries to queries, and to the image."""
     image = encoder[0][0].shape[-1]
     queries = Sets.of_sizes(decoder[0][0][0].shape[-1], image, **options)
     queries.qq = one_set(encoder)
@@ -130,7 +132,7 @@ def detr(encoder: list[Map], decoder: list[tuple[Map, Map]], **options: bool) ->
         queries.self_attention(positive(own))
         # The image has taken nothing of the queries: R_qs is 0, and R_ss gains nothing.
         queries.sq = queries.sq + queries.cross_attention(positive(cross))[1]
-    return queries.sq
+    return queries.ss, queries.sq
 
 
 def last_layer(

@@ -134,25 +134,29 @@ class Features(nn.Module):
         return out | {"logits": self.class_labels_classifier(out.last_hidden_state)}
 
 
-def published_detr(model: nn.Module, inputs: dict, target: int) -> Tensor:
-    """R_qi [B, N] of the query."""
+def published_detr(model: nn.Module, inputs: dict, target: int) -> list[Tensor]:
+    """R_qq and R_qi of the query, [B, N]; without what it has of itself."""
     out = model(**inputs, output_attentions=True)
     own, cross = out["decoder_attentions"], out["cross_attentions"]
     found = pairs(out["logits"][:, QUERY, target], [*out["encoder_attentions"], *own, *cross])
     layers = len(own)
 
-    def generated(b: int) -> Tensor:
+    def generated(b: int) -> tuple[Tensor, Tensor]:
         maps = of_sample(found, b)
         encoder, decoder = maps[: -2 * layers], maps[-2 * layers :]
-        return bimodal.detr(encoder, list(zip(decoder[:layers], decoder[layers:], strict=True)))
+        R_qq, R_qi = bimodal.detr(
+            encoder, list(zip(decoder[:layers], decoder[layers:], strict=True))
+        )
+        return R_qq.fill_diagonal_(0)[QUERY], R_qi[QUERY]
 
-    return torch.stack([generated(b)[QUERY] for b in range(B)])
+    return [torch.stack(rows) for rows in zip(*map(generated, range(B)), strict=True)]
 
 
-def explained_detr(model: nn.Module, inputs: dict, target: int) -> dict:
+def explained_detr(model: nn.Module, inputs: dict, target: int, **options) -> dict:
     return relprop.explain(
-        model, inputs, target, "bimodal_attention", output=lambda o: o["logits"][:, QUERY]
-    ).sources
+        model, inputs, target, "bimodal_attention", output=lambda o: o["logits"][:, QUERY],
+        **options,
+    ).sources  # fmt: skip
 
 
 def queries() -> Tensor:
@@ -160,33 +164,35 @@ def queries() -> Tensor:
     return torch.randn(B, QUERIES, 24, generator=torch.Generator().manual_seed(1)).double()
 
 
-def test_queries_and_the_features_of_an_image(detr):
-    features = torch.randn(B, SIDE**2, 24).double()
-    inputs = {"inputs_embeds": features, "decoder_inputs_embeds": queries()}
-    expected = published_detr(Features(detr), inputs, 1)
-    found = explained_detr(Features(detr), inputs, 1)
-    assert set(found) == set(inputs)
-    assert_close(found["inputs_embeds"].relevance, expected)
+@pytest.mark.parametrize(
+    "given, learned",
+    [({"decoder_inputs_embeds": queries()}, ()), ({}, LEARNED)],
+    ids=["of the caller's own", "of the model"],
+)
+class TestQueries:
+    """Those of the model attend to each other before they have taken anything: to constants."""
+
+    def test_and_the_features_of_an_image(self, detr, given, learned):
+        model, inputs = Features(detr), given | {"inputs_embeds": torch.randn(B, 9, 24).double()}
+        of_queries, of_image = published_detr(model, inputs, 1)
+        found = explained_detr(model, inputs, 1, learned=learned)
+        assert set(found) == {*inputs, *learned}
+        assert_close(found["inputs_embeds"].relevance, of_image)
+        (queries,) = set(found) - {"inputs_embeds"}
+        assert_close(found[queries].relevance, of_queries)
+
+    def test_and_a_picture(self, detr, given, learned):
+        """What features have is spread over the places that they look at, and none is lost."""
+        inputs = given | {"pixel_values": torch.randn(B, 3, 32, 32).double()}
+        _, of_image = published_detr(detr, inputs, 1)
+        found = explained_detr(detr, inputs, 1, learned=learned)["pixel_values"]
+        assert found.grid == (16, 16)
+        assert_close(found.relevance.sum(1), of_image.sum(1))
 
 
-def test_queries_and_a_picture(detr):
-    """What features have is spread over the places that they look at, and none is lost."""
-    inputs = {
-        "pixel_values": torch.randn(B, 3, 32, 32).double(), "decoder_inputs_embeds": queries()
-    }  # fmt: skip
-    expected = published_detr(detr, inputs, 1)
-    found = explained_detr(detr, inputs, 1)["pixel_values"]
-    assert found.grid == (16, 16)
-    assert_close(found.relevance.sum(1), expected.sum(1))
-
-
-def test_queries_whose_first_values_are_constants_are_refused(detr):
-    """The queries of DETR attend to each other before they have taken anything."""
+def test_queries_that_are_constants_are_refused(detr):
     with pytest.raises(relprop.UnsupportedModel, match="one of them is none; accepted: learned="):
-        relprop.explain(
-            detr, {"pixel_values": torch.randn(B, 3, 32, 32).double()}, 1, "bimodal_attention",
-            output=lambda o: o["logits"][:, QUERY], learned=LEARNED,
-        )  # fmt: skip
+        explained_detr(detr, {"pixel_values": torch.randn(B, 3, 32, 32).double()}, 1)
 
 
 # ------------------------------------------------------------------------------- two towers
