@@ -9,14 +9,14 @@ torch.Size([2, 32, 32])
 
 from relprop import rules
 from relprop.errors import UnknownName, UnsupportedModel
-from relprop.explanation import (
-    Explanation,
+from relprop.explaining import (
     check_method,
     explain,
     explain_classes,
     explain_trace,
     resolve_target,
 )
+from relprop.explanation import Explanation
 from relprop.methods import METHODS, Method, Options, method
 from relprop.recording.operations import register
 from relprop.trace import Trace, record

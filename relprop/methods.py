@@ -2,7 +2,7 @@
 
 Notation as in the paper: t the class explained, A^b, G^b = d y_t / d A^b and R^b the attention,
 gradient and relevance of block b, [B, H, N, N]; E_h the mean over heads; ^+ clamping at 0; w the
-readout [B, N], one-hot at the class token of a model that has one.
+token weights [B, N], one-hot at the class token of a model that has one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from relprop.products import Product
 from relprop.registry import Registry
 from relprop.rules import RuleSet, in_precision, rule_set
-from relprop.trace import DEFAULT_EPS, Trace
+from relprop.trace import DEFAULT_EPS, Found, Trace
+from relprop.walks.products import Product
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Options:
         return rule_set("paper" if self.rules is None else self.rules)
 
 
-Found = Tensor | dict[str, Tensor]
 Function = Callable[[Trace, Tensor, Options], Found]
 
 
@@ -208,7 +207,7 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
     is taken; for texts over the whole map, as published. Of one chain of blocks.
     """
-    w = trace.readout(target, options.ruled, options.eps)
+    w = trace.token_weights(target, options.ruled, options.eps)
     prefix = trace.prefix
     (G,) = trace.gradient(target, trace.depth - 1, last=True)
     weight = _read(w, G)[..., prefix:].mean(dim=-1)[..., None, None]
@@ -224,7 +223,7 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
 
 
 def _read(w: Tensor, maps: Tensor) -> Tensor:
-    """The readout's row of a map: w M, [B, ..., N, N] -> [B, ..., N]."""
+    """The row of a map that the head reads: w M, [B, ..., N, N] -> [B, ..., N]."""
     return torch.einsum("bn,b...nm->b...m", w, maps)
 
 
@@ -261,7 +260,7 @@ def _input_times_gradient(trace: Trace, target: Tensor, options: Options) -> Fou
     if options.level == "input":
         found = trace.input_relevance(target, options.ruled, options.eps, last=True)
         return trace.summed(found)
-    return trace.by_source(trace.input_tokens(target, options.ruled, options.eps))
+    return trace.input_tokens(target, options.ruled, options.eps)
 
 
 @method("attnlrp", rules="attnlrp", signed=True, frees_graph=True)
@@ -286,7 +285,7 @@ def libra(trace: Trace, target: Tensor, options: Options) -> Found:
     z_l is the stream after block l, from l = L/2 to L.
     """
     hidden = trace.hidden[-(trace.depth - trace.depth // 2 + 1) :]
-    return trace.by_source(trace.streamed(hidden, target, options.ruled, options.eps))
+    return trace.streamed(hidden, target, options.ruled, options.eps)
 
 
 # ------------------------------------------------------- ablations (paper section 4, table 4)

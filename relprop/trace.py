@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from relprop.bimodal import Bimodal, beginning, unknown_tokens
 from relprop.errors import UnsupportedModel
-from relprop.layout import check_samples_apart, passes, prefix_of
-from relprop.places import Moves, Places, by_sample, places_of
-from relprop.products import Product, Stopping, in_shape, shares, starts_of, walk_product
-from relprop.recording.graph import Corrected, Relevance, Walk
-from relprop.recording.record import AttentionMap, Recording, Source, Stream
-from relprop.recording.run import forward, walking
-from relprop.recording.tags import State, Tag, tag
-from relprop.rules import Corrections, RuleSet, rule_set
-from relprop.rules.weights import Weights, to_values
+from relprop.recording.record import AttentionMap, Recording
+from relprop.recording.run import forward
+from relprop.recording.tags import tag
+from relprop.rules import RuleSet
+from relprop.walks.backward import Backward, Top
+from relprop.walks.bimodal import gathered
+from relprop.walks.ends import BySource, Ends
+from relprop.walks.maps import check_each_map, check_keys, check_maps, check_whole, streams_after
+from relprop.walks.places import Places
+from relprop.walks.products import Product, walk_product
+from relprop.walks.starts import Starts
+from relprop.walks.tokens import Tokens
 
 DEFAULT_EPS = 1e-9
+
+Found = Tensor | BySource
+"""What was found of the only source, or of several by their names."""
 
 
 class Trace:
@@ -47,19 +48,19 @@ class Trace:
                 "the logits do not depend on the input by torch functions (is the model scripted, "
                 "or run under no_grad?)"
             )
-        self._logits, self._recording, self.mask = logits, recording, mask
+        self._recording, self.mask = recording, mask
+        self._backward = Backward(logits, recording)
+        self._ends = Ends(self._backward)
+        self._against: Tensor | None = None
         # If True, a backward pass marked ``last`` frees the graph as it goes, so that its memory is
         # reused. A pass after it is autograd's RuntimeError.
         self.single_use = False
-        self._walking = threading.RLock()  # a recording takes one backward pass at a time
-        self._against: Tensor | None = None
-        self._places: dict[str, Places | UnsupportedModel | None] = {}
 
     # ---------------------------------------------------------------------- what was recorded
 
     @property
     def logits(self) -> Tensor:
-        return self._logits.detach()
+        return self._backward.logits.detach()
 
     @property
     def attention(self) -> tuple[Tensor, ...]:
@@ -93,30 +94,26 @@ class Trace:
         trace._against = against
         return trace
 
-    # -------------------------------------------------------------------------------- places
+    @functools.cached_property
+    def hidden(self) -> tuple[Tensor, ...]:
+        """The stream before the first block, if there is one source, and after each, [B, N, D].
+
+        Raises:
+            UnsupportedModel: the model is not one chain of blocks.
+        """
+        before = [] if len(self.sources) > 1 else [self._ends.embedded(self.sources[0])]
+        return (*before, *streams_after(self._recording, self._maps(0)))
+
+    # -------------------------------------------------------------------------------- tokens
 
     def places_of(self, name: str) -> Places | None:
         """Where the tokens of a source lie; None where nobody knows what its tokens are."""
-        if name not in self._places:
-            source, several = self._recording.sources[name], len(self.sources) > 1
-            try:
-                with walking(self._logits.device), torch.device("cpu"):
-                    with self._recording.walk(Moves()):
-                        self._places[name] = places_of(source, several)
-            except UnsupportedModel as why:  # of a graph that may be freed when it is asked for
-                self._places[name] = why
-        if isinstance(found := self._places[name], UnsupportedModel):
-            raise found
-        return found
+        return self._ends.places_of(name)
 
     @property
     def places(self) -> Places:
         """Those of the only source."""
-        places = self.places_of(self._only_source())
-        if places is not None:
-            return places
-        source = self._recording.sources[self._only_source()].tensor
-        return Places(self.tokens, channels=-1 if source.ndim > 2 else None)
+        return self._tokens.places
 
     @property
     def grid(self) -> tuple[int, int] | None:
@@ -127,51 +124,21 @@ class Trace:
     @property
     def tokens(self) -> int:
         """Tokens of the last attention map, those that are no part of the input among them."""
-        return self._maps(0)[-1].tensor.shape[-1]
+        return self._tokens.count
 
-    @functools.cached_property
+    @property
     def prefix(self) -> int:
         """Tokens of a block before those of the input: class token, registers, ...
 
         Raises:
             UnsupportedModel: the tokens of the last block are not those of the input in its order.
         """
-        name, last = self._only_source(), self._maps(0)[-1]
-        what = f"{self.places.count} tokens of the input"
-        if self.grid is not None:
-            what = f"{self.grid[0]} x {self.grid[1]} patches, row by row,"
+        return self._tokens.prefix
 
-        def transport(tokens: Tensor) -> Tensor:
-            if last.values is None:
-                return torch.zeros(self.places.count)
-            edge, shape = last.values
-            columns = tokens.to(self._logits).expand(self._recording.batch_size, -1)
-            weights = to_values(last.products[0][2], columns, last.products[0][1], shape)
-            return self._at_ends(self._transported([edge], [weights]))[name][0].cpu()
-
-        is_picture = self.grid is not None
-        return prefix_of(self.places.count, self.tokens, is_picture, transport, what)
-
-    @functools.cached_property
+    @property
     def valid(self) -> Tensor | None:
-        """False on padding, [B, N], of the tokens of a block; None without a mask of them.
-
-        Tokens of the model's own are no padding. Other masks, such as [N, N], say which token may
-        attend to which. Where there are as many samples as tokens the attention tells: nothing
-        attends to padding.
-        """
-        valid = self.mask
-        if valid is None or not self._recording.maps or len(self.sources) > 1:
-            return None
-        is_square = valid.shape[0] == valid.shape[1]
-        if valid.shape[1] != self.tokens and valid.shape[1] == self.places.count:
-            after = self.tokens - self.prefix - self.places.count
-            valid = F.pad(valid, (self.prefix, after), value=True)
-        if valid.shape != (self._recording.batch_size, self.tokens):
-            return None
-        first = self._recording.maps[0]
-        attended = first.canonical(first.tensor.detach(), len(valid)).flatten(1, -2).sum(dim=1)
-        return None if is_square and bool(attended[~valid].any()) else valid
+        """False on padding, [B, N], of the tokens of a block; None without a mask of them."""
+        return self._tokens.valid
 
     # ------------------------------------------------------------------------ backward passes
 
@@ -183,7 +150,8 @@ class Trace:
         ``last``: no backward pass follows; of a recording of a single use it frees the graph.
         """
         maps = self._maps(start_layer)
-        found = self._pull(*self._top(target), [x.tensor for x in maps], None, last)
+        free, tensors = self._frees(last), [x.tensor for x in maps]
+        found = self._backward.pull(*self._top(target), tensors, None, free)
         return tuple(self._finished(g, x) for g, x in zip(found, maps, strict=True))
 
     def relevance(
@@ -210,13 +178,13 @@ class Trace:
         eps: float = DEFAULT_EPS,
         *,
         last: bool = False,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Found:
         """Relevance of the pixels [B, C, H, W], of the embeddings [B, N, D] or of other numbers.
 
         Of a text it is of word and position embedding together. By name where there are several
         sources. ``last`` as in :meth:`gradient`.
         """
-        tensors = [self._given(source) for source in self._recording.sources.values()]
+        tensors = [self._ends.given(name) for name in self.sources]
         found = self._read(tensors, target, rules, eps, last)
         return self.by_source(dict(zip(self.sources, found, strict=True)))
 
@@ -227,10 +195,9 @@ class Trace:
         eps: float = DEFAULT_EPS,
         *,
         last: bool = False,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Found:
         """As :meth:`source_relevance`, but of the word embeddings of a text alone."""
-        sources = self._recording.sources.values()
-        tensors = [source.tensor if source.is_text else self._given(source) for source in sources]
+        tensors = [self._ends.words(name) for name in self.sources]
         found = self._read(tensors, target, rules, eps, last)
         return self.by_source(dict(zip(self.sources, found, strict=True)))
 
@@ -241,15 +208,13 @@ class Trace:
         eps: float = DEFAULT_EPS,
         *,
         last: bool = False,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Found:
         """Relevance of token and position embedding, which enter the first block: [B, N].
 
         Of all tokens, those of the model's own among them. For BERT it is the sum before its
         layer norm. By name where there are several sources.
         """
-        tensors = [self._embedded(name) for name in self.sources]
-        found = self._read(tensors, target, rules, eps, last)
-        sums = [r.sum(dim=_channels(x)) for x, r in zip(tensors, found, strict=True)]
+        _, sums = self._of_tokens(target, rules, eps, last)
         return self.by_source(dict(zip(self.sources, sums, strict=True)))
 
     def not_finite(
@@ -261,17 +226,18 @@ class Trace:
         """
         if not self.logits.isfinite().all():
             return "the forward pass: the logits are not finite"
-        walk = self._ruled(rules, eps)
+        walk, pull = self._backward.ruled(rules, eps), self._backward.pull
         culprits: list[str] = []
         walk.culprits = culprits
-        tensors = [x.tensor for x in self._recording.maps] or [self._embedded(self.sources[0])]
-        self._pull(*self._top(target), tensors, walk)
+        maps = [x.tensor for x in self._recording.maps]
+        tensors = maps or [self._ends.embedded(self.sources[0])]
+        pull(*self._top(target), tensors, walk)
         if culprits:
             return f"the relevance rule of {culprits[0]}"
-        finite = all(g.isfinite().all() for g in self._pull(*self._top(target), tensors, None))
+        finite = all(g.isfinite().all() for g in pull(*self._top(target), tensors, None))
         return None if finite else "the gradient of the attention"
 
-    def readout(
+    def token_weights(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
     ) -> Tensor:
         """The share of the output's relevance that each token of the last block holds, [B, N].
@@ -283,161 +249,62 @@ class Trace:
         Raises:
             UnsupportedModel: the head reads more than the tokens of the last block.
         """
-        starts = self._starts
-        lowest = min(start.tag.number for start in starts)
-        below = [x.tensor for x in self._recording.cuts if x.tag.number <= lowest]
-        streams = [x for x in below if x.ndim == 3]
-        if not streams or tag(streams[-1]).depth < self.depth:
-            raise UnsupportedModel(
-                f"the head reads tokens at {len(starts)} places; accepted: those of the last block "
-                "alone; or a method that follows tokens, such as transformer_attribution"
-            )
-        held = self._shares(target, rule_set(rules), eps)
-        if streams[-1] is starts[0].tensor:
-            return held[0]
-        weights = [in_shape(start, x) for start, x in zip(starts, held, strict=True)]
-        (found,) = self._pull([x.tensor for x in starts], weights, streams[-1:], Weights())
-        return found.sum(dim=-1)
+        return self._starts.of_last_block(self._top(target), self._backward.ruled(rules, eps))
 
-    # ----------------------------------------------------------------- weights of the tokens
+    # --------------------------------------------------------------- maps of the input's tokens
 
-    def multiplied(
-        self, product: Product, target: Tensor, rules: RuleSet, eps: float
-    ) -> Tensor | dict[str, Tensor]:
-        """What the tokens of the input weigh [B, count] in a product of attention maps.
+    def multiplied(self, product: Product, target: Tensor, rules: RuleSet, eps: float) -> Found:
+        """What the tokens of the input weigh, [B, count], in a product of attention maps.
 
-        By name where there are several sources. It is the last backward pass.
+        It is the last backward pass.
         """
-        if any(x.again for x in self._recording.maps):
-            raise UnsupportedModel(
-                "an attention map is used in a later block again, and maps are multiplied block by "
-                "block; accepted: a map for each block; or the methods attnlrp and lrp"
-            )
-        self._check_keys()
-        held = self._shares(target, rules, eps)
-        weights = [in_shape(start, x) for start, x in zip(self._starts, held, strict=True)]
-        ends = {name: (x, tag(x).number) for name, (x, _) in self._ends.items()}
-        at = ([start.tensor for start in self._starts], weights)
-        walk = self._ruled(rules, eps) if product.relevance else None
-        found = walk_product(
-            self._recording, product, self._pull, self._top(target), at, ends, walk
-        )
-        return self.by_source(self._at_ends(found))
+        check_each_map(self._recording)
+        check_keys(self._backward)
+        top, walk = self._top(target), self._backward.ruled(rules, eps)
+        at = (self._starts.tensors, self._starts.weights(top, walk))
+        free = self._frees(last=True)
+        found = walk_product(self._backward, product, top, at, self._ends.tensors, walk, free)
+        return self.by_source(self._ends.summed(found))
 
-    def gathered(self, target: Tensor, rules: RuleSet, eps: float) -> Tensor | dict[str, Tensor]:
-        """What the tokens that the head reads have taken of the input's [B, count], by source.
+    def gathered(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
+        """What the tokens that the head reads have taken of the input's, [B, count].
 
-        By the published rule for several sets of tokens (:mod:`relprop.bimodal`).
+        By the published rule for several sets of tokens (:mod:`relprop.walks.bimodal`).
         """
-        maps, batch = self._maps(0), self._recording.batch_size
-        if any(
-            x.tensor.ndim not in (3, 4) or x.canonical(x.tensor, batch).shape[0] != batch
-            for x in maps
-        ):
-            raise UnsupportedModel(
-                "attention is not between whole sets of tokens, [batch, heads, tokens, tokens]; "
-                "accepted: a method that follows tokens, such as generic_attention"
-            )
+        check_whole(self._recording)
         A, G = self.attention, self.gradient(target)
         factors = [(a * g).relu().mean(dim=1) for a, g in zip(A, G, strict=True)]
-        first = {x.key: x for x in reversed(maps) if x.key is not None and x.key.is_first}
-        sizes = {state: x.tensor.shape[x.order[-1]] for state, x in first.items()}
-        rule = Bimodal(factors, [x.key for x in maps], sizes)
-        found: dict[State, Tensor] = {}
-        for start, w in zip(self._starts, self._shares(target, rules, eps), strict=True):
-            if start.tag.state is None:
-                raise unknown_tokens()
-            own = beginning(start.tag.state)
-            for q, R in rule.of(start.tag.state).items():
-                if q is own and rule.crosses(start.tag.state):  # as published
-                    R = R * (1 - torch.eye(R.shape[-1]).to(R))
-                found[q] = found.get(q, 0) + torch.einsum("bn,bnm->bm", w, R)
-        edges, weights, constant = [], [], {}
-        for state, x in first.items():
-            if x.values is None:  # the tokens of a source, to which nothing leads from V
-                constant[state.home[0]] = found[state]
-                continue
-            edges.append(x.values[0])
-            weights.append(to_values(x.products[0][2], found[state], x.products[0][1], x.values[1]))
-        return self.by_source(self._at_ends(self._transported(edges, weights)) | constant)
+        held = self._starts.shares(self._top(target), self._backward.ruled(rules, eps))
+        return self.by_source(gathered(self._starts, self._ends, held, factors))
 
-    def transported(self, tensors: Sequence[Tensor], tokens: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What tokens [B, ...] of ``tensors`` [B, ..., D] have, at those of the input, [B, count].
-
-        Attention is left out: each token is followed to what it has been made of.
-        """
-        spread = [
-            (t.unsqueeze(_channels(x)) / x.shape[_channels(x)]).expand_as(x)
-            for x, t in zip(tensors, tokens, strict=True)
-        ]
-        return self._at_ends(self._transported(tensors, spread))
-
-    def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> dict[str, Tensor]:
-        """:meth:`token_relevance` of the input's tokens alone, [B, count], by source."""
-        tensors = {name: self._embedded(name) for name in self.sources}
+    def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
+        """:meth:`token_relevance` of the input's tokens alone, [B, count]."""
         # What is freed lies above the tokens.
-        found = self._read(list(tensors.values()), target, rules, eps, last=True)
-        sums = [r.sum(dim=_channels(x)) for x, r in zip(tensors.values(), found, strict=True)]
-        return self.transported(list(tensors.values()), sums)
+        return self.by_source(self._ends.followed(*self._of_tokens(target, rules, eps, last=True)))
 
     def streamed(
         self, streams: Sequence[Tensor], target: Tensor, rules: RuleSet, eps: float
-    ) -> dict[str, Tensor]:
+    ) -> Found:
         """Relevance of the tokens of streams [B, N, D], summed at those of the input."""
-        found = self._read(list(streams), target, rules, eps)
-        return self.transported(streams, [r.sum(dim=-1) for r in found])
+        found = self._read(streams, target, rules, eps)
+        return self.by_source(self._ends.followed(streams, [r.sum(dim=-1) for r in found]))
 
-    def of_source(self, name: str, relevance: Tensor) -> Tensor:
-        """Relevance of a source by pixels, [B, H, W], or by tokens, [B, count]."""
-        source = self._recording.sources[name]
-        if not source.is_text and len(source.embeddings) == 1:
-            with contextlib.suppress(UnsupportedModel):  # of pixels that are mixed first
-                if (places := self.places_of(name)) is not None:
-                    return places.of_source(relevance)
-        if source.is_text or relevance.ndim < 4:
-            return relevance.sum(dim=-1) if relevance.ndim > 2 else relevance
-        return relevance.sum(dim=1)  # [B, C, H, W]
-
-    def summed(self, found: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    def summed(self, found: Found) -> Found:
         """Relevance of the sources by pixels, [B, H, W], or by tokens, [B, count]."""
         if isinstance(found, Tensor):
-            return self.of_source(self.sources[0], found)
-        return {name: self.of_source(name, x) for name, x in found.items()}
+            return self._ends.of_source(self.sources[0], found)
+        return {name: self._ends.of_source(name, x) for name, x in found.items()}
 
-    def by_source(self, found: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    def by_source(self, found: BySource) -> Found:
         """What was found of the only source, or of several by their names."""
         if len(self.sources) > 1:
             return {name: found[name] for name in self.sources}
         return found[self.sources[0]]
 
-    @functools.cached_property
-    def hidden(self) -> tuple[Tensor, ...]:
-        """The stream before the first block, if there is one source, and after each, [B, N, D].
-
-        Raises:
-            UnsupportedModel: the model is not one chain of blocks.
-        """
-        cuts, maps = self._recording.cuts, self._maps(0)
-        before = [] if len(self.sources) > 1 else [self._embedded(self.sources[0])]
-        after = []
-        ends = [*(x.number for x in maps[1:]), self._recording.count]
-        for block, (x, end) in enumerate(zip(maps, ends, strict=True)):
-            below = [s for s in cuts if s.tag.depth == block + 1 and s.tag.number < end]
-            if x.depth != block or not below:
-                raise UnsupportedModel(
-                    "the model is not one chain of blocks; accepted: blocks each of which takes "
-                    "what the one before has made; or a method that does without, such as attnlrp"
-                )
-            after.append(below[-1].tensor)
-        return (*before, *after)
-
     @property
     def last_maps(self) -> frozenset[int]:
         """Numbers of the maps that the tokens which the head reads took up last."""
-        found: set[int] = set()
-        for start in self._starts:
-            found.update(start.maps if start.product is not None else _taken(start.tag))
-        return frozenset(found)
+        return self._starts.last_maps
 
     def only_map(self, depth: int) -> frozenset[int]:
         """Number of the only map of a depth."""
@@ -455,249 +322,51 @@ class Trace:
         if not 0 <= start_layer < max(1, self.depth):
             raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {self.depth - 1}")
 
+    @functools.cached_property
+    def _starts(self) -> Starts:
+        """What the head reads, where all attention maps are of whole samples."""
+        starts = Starts(self._backward)
+        check_maps(self._backward, starts)
+        return starts
+
+    @functools.cached_property
+    def _tokens(self) -> Tokens:
+        return Tokens(lambda: self._starts, self._ends, self.mask)
+
     def _maps(self, start_layer: int) -> list[AttentionMap]:
         self.check_start_layer(start_layer)
-        assert self._checked
+        _ = self._starts  # whose check refuses maps that cannot be read
         return self._recording.maps[start_layer:]
 
-    @functools.cached_property
-    def _checked(self) -> bool:
-        """True; raises UnsupportedModel where maps are not to be read sample by sample."""
-        maps, batch = self._recording.maps, self._recording.batch_size
-        if not maps:
-            raise UnsupportedModel(
-                "no attention map was seen between the input and the logits: the model has no "
-                "attention in torch functions (is it scripted?); accepted: a method that needs "
-                "none, such as attnlrp and lrp"
-            )
-        for x in maps:
-            x.check(batch)
-        unclear = [x.tensor for x in maps[-1:] if x.tensor.ndim == 3 and len(x.tensor) > batch]
-        starts = [start.tensor for start in starts_of(self._recording, self._logits)]
-        for read in starts:
-            if read.shape[0] != batch:
-                raise UnsupportedModel(
-                    f"the head reads tokens of shape {list(read.shape)} for a batch of {batch}; "
-                    "accepted: batch first, [batch, tokens, channels]"
-                )
-        unclear += [read for read in starts if read.shape[0] == read.shape[1]]
-        if batch > 1 and unclear:
-            with walking(self._logits.device), self._walking:
-                check_samples_apart(unclear, self._logits)
-        return True
-
-    def _check_keys(self) -> None:
-        """Raises UnsupportedModel where attention is between channels.
-
-        A channel has weight of all tokens, whichever channel it is. Where a sum has as many tokens
-        as its attention map, that is known without a walk.
-        """
-        streams = [x for x in self._recording.streams.values() if x.product is None]
-        for number, x in enumerate(self._recording.maps):
-            *_, n, m = (x.tensor.shape[i] for i in x.order)
-            taking = next((s.tensor for s in streams if number in s.maps), None)
-            below = [s.tensor for s in streams if s.tag.number < x.number]
-            if m == 1 or not below or taking is None or x.values is None:
-                continue
-            edge, shape = x.values
-            if n in taking.shape[1:-1] and list(shape[1:]).count(n) < 2:
-                continue
-            product, output = x.products[0][2], x.products[0][1]
-            *batch, _, _ = x.canonical(x.tensor, self._recording.batch_size)[:, 0].shape
-            first, last = torch.eye(m).to(self._logits)[[0, -1]]
-            both = [to_values(product, k.expand(*batch, m), output, shape) for k in (first, last)]
-            seen = [self._pull([edge], [w], below[-1:], Weights())[0] for w in both]
-            if seen[0].any() and torch.allclose(seen[0], seen[1]):
-                raise UnsupportedModel(
-                    f"attention map {number}, {list(x.tensor.shape)}, leads from channels to "
-                    "channels, and weights are of tokens; accepted: attention between tokens; or "
-                    "the methods attnlrp and lrp"
-                )
-
-    def _only_source(self) -> str:
-        if len(self.sources) > 1:
-            raise UnsupportedModel(
-                f"the model has {len(self.sources)} sources ({', '.join(self.sources)}), and this "
-                "is of one; accepted: a model of one input; or a method that has a map for each, "
-                "such as transformer_attribution and attnlrp"
-            )
-        return self.sources[0]
-
-    @functools.cached_property
-    def _starts(self) -> list[Stream]:
-        assert self._checked
-        return starts_of(self._recording, self._logits)
-
-    @functools.cached_property
-    def _ends(self) -> dict[str, tuple[Tensor, bool]]:
-        """Where weights end, by source, and whether it is what the first layer puts out."""
-        return {name: self._end(source) for name, source in self._recording.sources.items()}
-
-    def _given(self, source: Source) -> Tensor:
-        """The source with the constants that are added to it, such as positions of words.
-
-        Of a sequence whose entries are mixed first it is what the first layer takes.
-        """
-        for x in reversed(source.sums):
-            if tag(x).form == 1 and source.tensor.ndim < 4 and self._passes(source, x):
-                return x
-        if source.is_text or len(source.embeddings) != 1 or source.tensor.ndim > 3:
-            return source.tensor
-        (embedding,) = source.embeddings
-        as_picture = embedding.input.ndim == 4 and source.tensor.ndim == 2
-        if not as_picture and (embedding.kernel or tag(embedding.input).form == 1):
-            return source.tensor
-        return embedding.input if self._passes(source, embedding.input) else source.tensor
-
-    def _end(self, source: Source) -> tuple[Tensor, bool]:
-        if source.is_text or len(source.embeddings) != 1 or not self._recording.maps:
-            return source.tensor, False
-        (embedding,) = source.embeddings
-        if embedding.kernel is None and source.tensor.ndim < 4:
-            return self._given(source), False
-        passed = self._passes(source, embedding.output)
-        return (embedding.output, True) if passed else (source.tensor, False)
-
-    def _passes(self, source: Source, x: Tensor) -> bool:
-        """Whether all that the logits take of a source goes through ``x``."""
-        leaf = get_gradient_edge(source.tensor).node
-        return passes(get_gradient_edge(self._logits).node, leaf, [get_gradient_edge(x).node])
-
-    def _at_ends(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in the shapes of the ends, as those of tokens [B, count] or pixels [B, H, W]."""
-        weights = {}
-        for name, w in found.items():
-            if not self._ends[name][1]:
-                weights[name] = self.of_source(name, w)
-            elif w.ndim > 2 and self._recording.sources[name].embeddings[0].kernel is not None:
-                weights[name] = w.sum(dim=1).flatten(1)
-            else:
-                tokens = next(by_sample(w, self._recording.batch_size))
-                weights[name] = tokens.sum(dim=-1)
-        return weights
-
-    def _transported(self, outputs, weights) -> dict[str, Tensor]:
-        ends = {name: x for name, (x, _) in self._ends.items()}
-        found = self._pull(outputs, weights, list(ends.values()), Weights())
-        return dict(zip(ends, found, strict=True))
-
-    def _embedded(self, name: str) -> Tensor:
-        """Token and position embedding of a source: what enters its first block.
-
-        Where there are no positions, what the first layer puts out; the source itself of a model
-        without tokens.
-        """
-        source = self._recording.sources[name]
-        if not self._recording.maps and not source.is_text:
-            return source.tensor
-        for x in reversed(source.sums):
-            if self._passes(source, x):
-                return x
-        return self._ends[name][0]
-
-    def _shares(self, target: Tensor, rules: RuleSet, eps: float) -> list[Tensor]:
-        """What the tokens that the head reads hold of the output's relevance."""
-        numbers = frozenset(start.tag.number for start in self._starts)
-        walk = self._ruled(rules, eps)
-        tensors = [start.tensor for start in self._starts]
-        found = self._pull(*self._top(target), tensors, Stopping(walk, numbers))
-        if isinstance(walk, Corrected):
-            found = tuple(x.detach() * g for x, g in zip(tensors, found, strict=True))
-        return shares(self._starts, found, self._recording.batch_size)
-
-    def _top(self, target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The logits, and what a backward pass starts with: y_t, or y_t less another."""
-        classes = torch.arange(self._logits.shape[1], device=target.device)
-        start = (classes == target[:, None]).to(self._logits.dtype)
-        if self._against is not None:
-            start = start - (classes == self._against[:, None]).to(start)
-        return [self._logits], [start]
-
-    def _ruled(self, rules: str | RuleSet, eps: float) -> Relevance | Corrected:
-        chosen, running = rule_set(rules), self._recording.running
-        if isinstance(chosen, Corrections):
-            return Corrected(chosen.rules, eps, running)
-        return Relevance(chosen, eps, self._recording.batch_size, running)
+    def _top(self, target: Tensor) -> Top:
+        return self._backward.top(target, self._against)
 
     def _read(self, tensors, target, rules, eps, last=False) -> tuple[Tensor, ...]:
-        """Relevance of tensors: what arrives there, times the tensor where that is a gradient."""
-        walk = self._ruled(rules, eps)
-        found = self._pull(*self._top(target), tensors, walk, last)
-        if not isinstance(walk, Corrected):
-            return found
-        return tuple(x.detach() * g for x, g in zip(tensors, found, strict=True))
+        """Relevance of tensors."""
+        walk = self._backward.ruled(rules, eps)
+        return self._backward.read(self._top(target), tensors, walk, self._frees(last))
 
-    def _pull(
-        self,
-        outputs: Sequence[Tensor | GradientEdge],
-        arriving: Sequence[Tensor],
-        inputs: Sequence[Tensor | GradientEdge],
-        walk: Walk | None,
-        last: bool = False,
-        graph: bool = False,
-    ) -> tuple[Tensor, ...]:
-        """One backward pass of a walk; None is the gradient."""
-        keep = graph or not (last and self.single_use)
-        if not keep:
-            self._settle()
-        # A rule may need a graph of its own.
-        with self._walking, walking(self._logits.device), self._recording.walk(walk):
-            found = torch.autograd.grad(
-                outputs,  # type: ignore[arg-type]
-                inputs,  # type: ignore[arg-type]
-                arriving,
-                retain_graph=keep,
-                create_graph=graph,
-                allow_unused=True,
-            )
-        return tuple(
-            torch.zeros_like(x) if f is None else f for x, f in zip(inputs, found, strict=True)
-        )
+    def _of_tokens(self, target, rules, eps, last) -> tuple[list[Tensor], list[Tensor]]:
+        """Token and position embeddings of the sources, and the relevance of their tokens."""
+        tensors = [self._ends.embedded(name) for name in self.sources]
+        found = self._read(tensors, target, rules, eps, last)
+        return tensors, [r.sum(dim=tag(x).channels) for x, r in zip(tensors, found, strict=True)]
 
-    def _settle(self) -> None:
-        """Find out, before the graph is freed, what has to be known of it afterwards."""
+    def _frees(self, last: bool) -> bool:
+        """Whether the next pass frees the graph. What has to be known of it is found out before."""
+        if not (last and self.single_use):
+            return False
         for name in self.sources:
             with contextlib.suppress(UnsupportedModel):
                 self.places_of(name)
         if self._recording.maps:
             with contextlib.suppress(UnsupportedModel):
-                _ = self._checked, self.valid is not None and self._rows
+                self._tokens.settle()
+        return True
 
     def _finished(self, x: Tensor, map: AttentionMap) -> Tensor:
-        """[B, H, n, m], and 0 on padding.
-
-        What a token of padding attends to is kept where the head reads that token.
-        """
-        x = map.canonical(x, self._recording.batch_size)
-        if self.valid is None or x.shape[-2:] != (self.tokens, self.tokens):
-            return x
-        return x * (self._rows[:, None, :, None] & self.valid[:, None, None, :])
-
-    @functools.cached_property
-    def _rows(self) -> Tensor:
-        """The tokens that are no padding, or that the logits depend on, bool [B, N]."""
-        valid = self.valid
-        assert valid is not None
-        if len(self._starts) != 1 or self._starts[0].tensor.shape[:2] != valid.shape:
-            return valid
-        # Other weights for each class: of probabilities the sum is a constant.
-        weights = torch.linspace(1, 2, self._logits.shape[1]).to(self._logits)
-        top = [self._logits], [weights.expand_as(self._logits)]
-        (found,) = self._pull(*top, [self._starts[0].tensor], None)
-        return valid | (found != 0).any(dim=-1)
-
-
-def _taken(known: Tag) -> tuple[int, ...]:
-    """Maps that tokens took up last, and that they have pending."""
-    state = known.state
-    if state is None or known.pending:
-        return tuple(known.pending)
-    return state.maps + tuple(i for part in state.parts for i in part.maps)
-
-
-def _channels(x: Tensor) -> int:
-    """The dimension of a token's channels."""
-    return tag(x).channels
+        """[B, H, n, m], and 0 on padding."""
+        return self._tokens.without_padding(map.canonical(x, self._recording.batch_size))
 
 
 def record(

@@ -11,7 +11,8 @@ from torch import Tensor
 from relprop.recording.operations import Operation
 from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
-from relprop.rules.relevance import Rule, nothing
+from relprop.rules.linear import Rule
+from relprop.rules.relevance import nothing
 from relprop.rules.sets import Rules, find_rule
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
@@ -129,6 +130,10 @@ class Relevance:
     running: Running
     culprits: list[str] | None = None
 
+    def relevance(self, x: Tensor, arriving: Tensor) -> Tensor:
+        """Relevance of a tensor, of what arrives there."""
+        return arriving
+
     def back(self, node, call: Call, arriving: Tensor) -> tuple[Tensor | None, ...]:
         if call.operation.unchanged:
             return (arriving,)
@@ -156,6 +161,10 @@ class Corrected:
     eps: float
     running: Running
     culprits: list[str] | None = None
+
+    def relevance(self, x: Tensor, arriving: Tensor) -> Tensor:
+        """x * g."""
+        return x.detach() * arriving
 
     def back(self, node, call: Call, arriving: Tensor) -> Any:
         rule = self.running.rule_of(call, self.rules)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.rules.relevance import Rule, nothing, proportional, whole
+from relprop.rules.linear import Rule
+from relprop.rules.relevance import epsilon_of, nothing, whole
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ _ADDMM = Operation("addmm", "addmm", (("input",), ("mat1",), ("mat2",)))
 
 def _linear_map(name: str) -> Operation:
     function = getattr(torch, name, None) or getattr(F, name)
-    rule = proportional(function)
+    rule = epsilon_of(function)
     return Operation(name, name, _FIRST, rule, function, mixes=True)
 
 
@@ -173,7 +174,7 @@ def register(function: Callable, rule: str | Rule) -> None:
 
     >>> import relprop, torch
     >>> relprop.register(torch.special.erf, "unchanged")
-    >>> relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
+    >>> relprop.register(torch.cumsum, relprop.rules.epsilon_of(torch.cumsum))
     """
     name = torch.overrides.resolve_name(function) or repr(function)
     if function in BUILT_IN:

@@ -1,36 +1,32 @@
 """The equations: how what arrives at an operation's output becomes that of its inputs.
 
-:mod:`relprop.rules.relevance` has the relevance rules of the paper, of the published LRP baseline
-and of epsilon; :mod:`relprop.rules.gradient` the corrections by which a gradient becomes AttnLRP or
+:mod:`relprop.rules.linear` has the relevance rules of linear maps, :mod:`relprop.rules.relevance`
+those of sums and products, and the rule sets of the paper, of the published LRP baseline and of
+epsilon; :mod:`relprop.rules.gradient` the corrections by which a gradient becomes AttnLRP or
 CP-LRP; :mod:`relprop.rules.weights` how the weight of tokens moves between attention maps.
 """
 
-from relprop.rules.gradient import (
-    GRADIENT,
-    Corrections,
-    Own,
-    attnlrp,
-    cp_lrp,
-    gamma_conv,
-    gamma_linear,
+from relprop.rules.gradient import GRADIENT, Corrections, Own, attnlrp, cp_lrp, gamma_rule
+from relprop.rules.linear import (
+    Rule,
+    divide,
+    linear_epsilon,
+    linear_signwise,
+    linear_z_plus,
+    linear_z_plus_bf16,
+    signwise,
+    z_box,
+    z_plus,
 )
 from relprop.rules.relevance import EPSILON as epsilon
 from relprop.rules.relevance import (
     LRP,
     PAPER,
-    Rule,
-    add_keeping_shares,
-    add_proportional,
-    conv_z_box,
-    divide,
-    linear_signs_apart,
-    linear_z_box,
-    linear_z_plus,
-    linear_z_plus_bf16,
-    matmul_halves,
+    add_conserving,
+    add_epsilon,
+    epsilon_of,
+    matmul_uniform,
     nothing,
-    proportional,
-    z_box,
 )
 from relprop.rules.sets import RULE_SETS, RuleSet, in_precision, rule_set
 
@@ -43,23 +39,40 @@ __all__ = [
     "Own",
     "Rule",
     "RuleSet",
-    "add_keeping_shares",
-    "add_proportional",
+    "add_conserving",
+    "add_epsilon",
     "attnlrp",
-    "conv_z_box",
     "cp_lrp",
     "divide",
     "epsilon",
-    "gamma_conv",
-    "gamma_linear",
+    "epsilon_of",
+    "gamma_rule",
     "in_precision",
-    "linear_signs_apart",
-    "linear_z_box",
+    "linear_epsilon",
+    "linear_signwise",
     "linear_z_plus",
     "linear_z_plus_bf16",
-    "matmul_halves",
+    "matmul_uniform",
     "nothing",
-    "proportional",
     "rule_set",
+    "signwise",
     "z_box",
+    "z_plus",
 ]
+
+# Names of version 0.1.0.
+_RENAMED = {
+    "add_keeping_shares": add_conserving,
+    "add_proportional": add_epsilon,
+    "conv_z_box": z_box,
+    "linear_signs_apart": linear_signwise,
+    "linear_z_box": z_box,
+    "matmul_halves": matmul_uniform,
+    "proportional": epsilon_of,
+}
+
+
+def __getattr__(name: str):
+    if name in _RENAMED:
+        return _RENAMED[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.rules.relevance import Rule, _convolution
+from relprop.rules.linear import Rule, map_of, of_channels
 
 
 @dataclass(frozen=True)
@@ -108,55 +107,38 @@ def standardised(gradient: Tensor, output, input: Tensor, statistic, divides: bo
 # --------------------------------------------------------------------------------- gamma rule
 
 
-def gamma_linear(gamma: float) -> Rule:
-    """The gamma rule of linear layers (Montavon et al. 2019), which favours what is positive.
+def gamma_rule(gamma: float) -> Rule:
+    """The gamma rule of linear maps (Montavon et al. 2019), which favours what is positive.
 
     With z the output, W_p = W + gamma W^+ and W_n = W + gamma W^-, biases likewise: where z > 0,
     S = R / (x^+ W_p^T + x^- W_n^T + b_p); where z < 0, S' = R / (x^+ W_n^T + x^- W_p^T + b_n);
     R_x = x^+ * (S W_p + S' W_n) + x^- * (S W_n + S' W_p).
     """
 
-    def rule(gradient, output, input, weight, bias=None, *, eps):
-        return _gamma(
-            gamma, F.linear, lambda S, w: S @ w, gradient, output, input, weight, bias, eps
-        )
-
-    return rule
-
-
-def gamma_conv(gamma: float) -> Rule:
-    """:func:`gamma_linear` of convolutions, and of patches embedded by a linear layer."""
-    linear = gamma_linear(gamma)
-
     def rule(gradient, output, input, weight, bias=None, *args, eps, **kwargs):
-        if weight.ndim == 2:
-            return linear(gradient, output, input, weight, bias, eps=eps)
-        layer, transposed = _convolution(weight, input, *args, **kwargs)
-        return _gamma(gamma, layer, transposed, gradient, output, input, weight, bias, eps)
+        layer, transposed = map_of(input, weight, *args, **kwargs)
+
+        def stabilised(z: Tensor) -> Tensor:
+            return z + torch.copysign(z.new_tensor(eps), z)
+
+        def part(sign: int) -> tuple[Tensor, Tensor]:
+            """S and S' of the equations, by the sign of the output."""
+            w_own, w_other = (W_p, W_n) if sign > 0 else (W_n, W_p)
+            z = layer(plus, w_own) + layer(minus, w_other)
+            if bias is not None:
+                b = bias + gamma * (bias.clamp(min=0) if sign > 0 else bias.clamp(max=0))
+                z = z + of_channels(b, weight)
+            S = torch.where(output * sign > 0, R / stabilised(z), 0)
+            return transposed(S, w_own), transposed(S, w_other)
+
+        R = gradient * output
+        W_p, W_n = weight + gamma * weight.clamp(min=0), weight + gamma * weight.clamp(max=0)
+        plus, minus = input.clamp(min=0), input.clamp(max=0)
+        (own_p, other_p), (own_n, other_n) = part(1), part(-1)
+        # R_x / x, which has no 0 to divide by: x^+ / x and x^- / x are 0 or 1.
+        return (torch.where(input >= 0, own_p + own_n, other_p + other_n),)
 
     return rule
-
-
-def _gamma(gamma, layer, transposed, gradient, output, input, weight, bias, eps):
-    def stabilised(z: Tensor) -> Tensor:
-        return z + torch.copysign(z.new_tensor(eps), z)
-
-    def part(sign: int) -> tuple[Tensor, Tensor]:
-        """S and S' of the equations, by the sign of the output."""
-        w_own, w_other = (W_p, W_n) if sign > 0 else (W_n, W_p)
-        z = layer(plus, w_own) + layer(minus, w_other)
-        if bias is not None:
-            b = bias + gamma * (bias.clamp(min=0) if sign > 0 else bias.clamp(max=0))
-            z = z + b.view(-1, *[1] * (weight.ndim - 2))
-        S = torch.where(output * sign > 0, R / stabilised(z), 0)
-        return transposed(S, w_own), transposed(S, w_other)
-
-    R = gradient * output
-    W_p, W_n = weight + gamma * weight.clamp(min=0), weight + gamma * weight.clamp(max=0)
-    plus, minus = input.clamp(min=0), input.clamp(max=0)
-    (own_p, other_p), (own_n, other_n) = part(1), part(-1)
-    # R_x / x, which has no 0 to divide by: x^+ / x and x^- / x are 0 or 1.
-    return (torch.where(input >= 0, own_p + own_n, other_p + other_n),)
 
 
 # ----------------------------------------------------------------------------------- rule sets
@@ -175,9 +157,9 @@ def _norms() -> dict[str, Rule]:
 def _weights(gamma: float, patch_gamma: float) -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     if gamma:
-        rules |= {"linear": gamma_linear(gamma), "conv": gamma_conv(gamma)}
+        rules |= {"linear": gamma_rule(gamma), "conv": gamma_rule(gamma)}
     if patch_gamma:
-        rules["patch_embedding"] = gamma_conv(patch_gamma)
+        rules["patch_embedding"] = gamma_rule(patch_gamma)
     return rules
 
 

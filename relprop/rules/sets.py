@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from relprop.rules.gradient import ATTNLRP, CP_LRP, Corrections
-from relprop.rules.relevance import EPSILON, LRP, PAPER, Rule, linear_z_plus, linear_z_plus_bf16
+from relprop.rules.linear import Rule, linear_z_plus, linear_z_plus_bf16
+from relprop.rules.relevance import EPSILON, LRP, PAPER
 
 Rules = Mapping[str, Rule] | Callable[[str, int, int], Rule | None]
 """Rules by operation; or a function (operation, block, depth) -> rule, ``block`` being the number

@@ -97,7 +97,7 @@ def everything(model: nn.Module, inputs) -> dict[str, Tensor]:
     for name in ("paper", "lrp"):
         found[f"relevance, {name}"] = torch.stack(trace.relevance(target, rules=name, eps=0.0))
         found[f"source, {name}"] = trace.source_relevance(target, rules=name, eps=0.0)
-        found[f"readout, {name}"] = trace.readout(target, rules=name, eps=0.0)
+        found[f"token weights, {name}"] = trace.token_weights(target, rules=name, eps=0.0)
     return found
 
 

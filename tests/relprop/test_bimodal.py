@@ -9,8 +9,8 @@ from torch import Tensor
 
 import relprop
 from relprop import UnsupportedModel
-from relprop.bimodal import Bimodal, hat
 from relprop.recording.tags import State
+from relprop.walks.bimodal import Bimodal, hat
 from tests.helpers import bimodal
 
 FOLDER = Path(__file__).parents[1] / "reference" / "bimodal"

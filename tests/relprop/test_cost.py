@@ -63,7 +63,7 @@ def test_nothing_below_the_attention_that_is_needed(priced):
     assert costs[-1] <= 1.3 * forward
 
 
-@pytest.mark.parametrize("name", ["linear_z_plus", "linear_z_plus_bf16", "linear_signs_apart"])
+@pytest.mark.parametrize("name", ["linear_z_plus", "linear_z_plus_bf16", "linear_signwise"])
 def test_tokens_without_relevance_cost_nothing(name):
     rule = getattr(relprop.rules, name)
     x, W = torch.randn(2, 17, 8), torch.randn(4, 8)

@@ -37,7 +37,7 @@ def test_batch_is_as_one_by_one(kind, method, tiny_vit, images):
 
 
 def readout(model: nn.Module, images: Tensor) -> Tensor:
-    w = relprop.record(model, images).readout(torch.tensor([0, 1, 2]))
+    w = relprop.record(model, images).token_weights(torch.tensor([0, 1, 2]))
     torch.testing.assert_close(w.sum(dim=1), torch.ones(3, dtype=w.dtype))
     assert w.ge(0).all()
     return w
@@ -78,7 +78,7 @@ def test_map_is_the_readouts_mixture_of_rows(tiny_vit, images):
     product = torch.eye(17, dtype=torch.float64).expand(3, 17, 17)
     for g, r in zip(G, R, strict=True):
         product = (torch.eye(17) + (g * r).clamp(min=0).mean(1)) @ product
-    expected = (trace.readout(target)[:, None] @ product)[:, 0, 1:]
+    expected = (trace.token_weights(target)[:, None] @ product)[:, 0, 1:]
     torch.testing.assert_close(relprop.explain_trace(trace, target).relevance, expected)
 
 
@@ -189,7 +189,7 @@ def test_start_layer_leaves_lower_blocks_out(tiny_vit, images):
 def test_rows_are_normalised_on_demand(tiny_vit, images):
     trace, target = relprop.record(tiny_vit(), images), torch.tensor([0, 1, 2])
     G, R = trace.gradient(target), trace.relevance(target)
-    row = trace.readout(target)[:, None]
+    row = trace.token_weights(target)[:, None]
     for g, r in zip(reversed(G), reversed(R), strict=True):
         mixed = torch.eye(17) + (g * r).clamp(min=0).mean(1)
         row = row @ (mixed / mixed.sum(-1, keepdim=True))
@@ -232,9 +232,9 @@ def test_many_classes_are_as_one_by_one(method, pool, tiny_vit, images):
 @pytest.mark.parametrize("method", sorted(n for n, m in relprop.METHODS.items() if m.frees_graph))
 def test_one_explanation_is_that_of_a_recording_and_frees_it(tiny_vit, images, method, monkeypatch):
     expected = relprop.explain_trace(relprop.record(tiny_vit(), images), 1, method)
-    traces, record = [], relprop.explanation.record
+    traces, record = [], relprop.explaining.record
     monkeypatch.setattr(
-        relprop.explanation, "record", lambda *x, **k: traces.append(record(*x, **k)) or traces[-1]
+        relprop.explaining, "record", lambda *x, **k: traces.append(record(*x, **k)) or traces[-1]
     )
     found = relprop.explain(tiny_vit(), images, 1, method)
     assert torch.equal(found.relevance, expected.relevance)
@@ -295,7 +295,7 @@ def test_bf16_gives_a_map_in_the_precision_of_the_model(tiny_vit, images, dtype)
 def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
     """None of those that it is made of frees what the next one walks back over."""
     monkeypatch.setattr("relprop.methods.METHODS", copy.deepcopy(relprop.METHODS))
-    monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
+    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.METHODS)
     parts = ("transformer_attribution", "generic_attention")
 
     @relprop.method("sum")

@@ -100,7 +100,7 @@ def test_rows_are_weighted_by_the_relevance_of_the_last_blocks_tokens(name):
     trace = relprop.record(model, pixels())
     (held,) = trace._read([streams[-1]], TARGET, "paper", 0.0)
     held = held.sum(dim=-1).abs()
-    found = trace.readout(TARGET, eps=0.0)
+    found = trace.token_weights(TARGET, eps=0.0)
     if name in OF_SUMS:  # tokens, too: their sum is read in place of the last block's
         assert found.sum(dim=1).allclose(torch.ones(B).double())
     else:

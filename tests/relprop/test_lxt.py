@@ -94,7 +94,7 @@ def test_attention_of_the_vit(vit, name):
 
 def test_the_recipe_of_lxt(vit):
     """In and out projection of attention are no modules there: they have the epsilon rule."""
-    linear = rules.gamma_linear(LINEAR)
+    linear = rules.gamma_rule(LINEAR)
 
     def but_for_attention(gradient, output, input, weight, *args, eps):
         if weight.shape in ((72, 24), (24, 24)):

@@ -31,11 +31,11 @@ UNCHANGED = {
     "GELU": F.gelu,
 }
 RULED = {  # spellings of ruled operations, and the rule
-    "a + b": (lambda a, b: a + b, rules.add_keeping_shares, {}),
-    "a - b": (lambda a, b: a - b, rules.add_keeping_shares, {"alpha": -1}),
-    "a - 2 b": (lambda a, b: a.sub(b, alpha=2), rules.add_keeping_shares, {"alpha": -2}),
-    "a + 2 b": (lambda a, b: torch.add(a, b, alpha=2), rules.add_keeping_shares, {"alpha": 2}),
-    "a += b": (lambda a, b: (a * 1).add_(b), rules.add_keeping_shares, {}),
+    "a + b": (lambda a, b: a + b, rules.add_conserving, {}),
+    "a - b": (lambda a, b: a - b, rules.add_conserving, {"alpha": -1}),
+    "a - 2 b": (lambda a, b: a.sub(b, alpha=2), rules.add_conserving, {"alpha": -2}),
+    "a + 2 b": (lambda a, b: torch.add(a, b, alpha=2), rules.add_conserving, {"alpha": 2}),
+    "a += b": (lambda a, b: (a * 1).add_(b), rules.add_conserving, {}),
     "a * b": (lambda a, b: a * b, rules.PAPER["mul"], {}),
     "a @ b": (lambda a, b: a @ b.mT, lambda *x, eps: transposed(*x, eps=eps), {}),
     "einsum": (lambda *x: torch.einsum("bij,bkj->bik", *x), lambda *x, eps: transposed(*x), {}),
@@ -46,7 +46,7 @@ RULED = {  # spellings of ruled operations, and the rule
 
 
 def transposed(relevance, output, a, b, eps=0.0):
-    R_a, R_b = rules.matmul_halves(relevance, output, a, b.mT, eps=eps)
+    R_a, R_b = rules.matmul_uniform(relevance, output, a, b.mT, eps=eps)
     return R_a, R_b.mT
 
 
@@ -125,7 +125,7 @@ def test_constant_stream_takes_its_share():
     """A position embedding: what it holds goes no further."""
     x, R = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
     for function in (lambda x: x + CONSTANT, lambda x: CONSTANT + x):
-        expected, _ = rules.add_keeping_shares(R, x + CONSTANT, x, CONSTANT, eps=0.0)
+        expected, _ = rules.add_conserving(R, x + CONSTANT, x, CONSTANT, eps=0.0)
         torch.testing.assert_close(walk_back(function, R, x), (expected,))
 
 
@@ -209,7 +209,7 @@ def test_registered_with_a_rule(rule_set, registries):
     lower = torch.ones(3, 3).double().tril()
     with pytest.raises(UnsupportedModel, match="torch.cumsum"):
         walk_back(lambda x: torch.cumsum(x, 1), R, x)
-    relprop.register(torch.cumsum, relprop.rules.proportional(torch.cumsum))
+    relprop.register(torch.cumsum, relprop.rules.epsilon_of(torch.cumsum))
     for spelled in (lambda x: torch.cumsum(x, 1), lambda x: torch.cumsum(dim=1, input=x)):
         (found,) = walk_back(spelled, R, x, rules=rule_set)
         torch.testing.assert_close(found, x * (lower.T @ (R / (lower @ x))))
@@ -232,7 +232,7 @@ def test_registered_and_used_before_the_first_block(registries):
 def test_what_the_engine_knows_is_not_registered_anew(function, registries):
     """All models would be explained by the new rule, and most no longer at all."""
     with pytest.raises(ValueError, match=f"{function.__name__} is known to the engine, as "):
-        relprop.register(function, rules.proportional(function))
+        relprop.register(function, rules.epsilon_of(function))
 
 
 def test_a_known_operation_is_not_advised_to_be_registered():

@@ -80,7 +80,7 @@ def test_a_batch_in_parts_whose_tensors_memory_keeps(fits, parts, tiny_vit, imag
     target = torch.arange(6) % 5
     whole = relprop.explain(model, images, target)
     widest = 17 * 4 * 24 * 8  # bytes of a sample within an MLP: tokens, channels, float64
-    monkeypatch.setattr("relprop.explanation.LARGEST", fits * widest)
+    monkeypatch.setattr("relprop.explaining.LARGEST", fits * widest)
     model.blocks[-1].register_forward_pre_hook(lambda block, args: sizes.append(len(args[0])))
     found = relprop.explain(model, images, target)
     assert sizes == parts  # none of which was broken off after the first block
@@ -130,7 +130,7 @@ def test_inputs_that_may_be_of_all_samples_are_not_parted(name, tiny_vit, monkey
     inputs = {"x": torch.randn(17, 3, 32, 32).double(), name: SHARED[name]}
     model = Masked(tiny_vit())
     expected = relprop.explain_trace(relprop.record(model, inputs), 1).relevance
-    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    monkeypatch.setattr("relprop.explaining.LARGEST", 0)
     assert torch.equal(relprop.explain(model, inputs, 1).relevance, expected)
     with pytest.raises(ValueError, match=f"not clear whether inputs '{name}' are one for each of"):
         relprop.explain(model, inputs, 1, max_memory=0)
@@ -138,7 +138,7 @@ def test_inputs_that_may_be_of_all_samples_are_not_parted(name, tiny_vit, monkey
 
 def test_a_bias_of_every_head_is_not_parted(monkeypatch):
     """[H, N, N], of as many heads as samples."""
-    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    monkeypatch.setattr("relprop.explaining.LARGEST", 0)
     inputs = {"x": pixels(H), "mask": torch.randn(H, N, N).double()}
     model = Plain(attend=lambda q, k, v, mask: eager(q, k, v, mask))
     expected = relprop.explain_trace(relprop.record(model, inputs), 1).relevance
@@ -173,13 +173,13 @@ def test_a_mask_between_tokens_is_no_padding(mask):
 
 def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):
     monkeypatch.setattr("relprop.methods.METHODS", copy.deepcopy(relprop.METHODS))
-    monkeypatch.setattr("relprop.explanation.METHODS", relprop.methods.METHODS)
+    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.METHODS)
 
     @relprop.method("of the batch")
     def of_batch(trace, target, options):
         return torch.full((len(target), 17), float(len(target)))
 
-    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    monkeypatch.setattr("relprop.explaining.LARGEST", 0)
     assert (relprop.explain(tiny_vit(), images, 1, "of the batch").relevance == 3).all()
 
 
@@ -188,7 +188,7 @@ def test_explanations_made_in_inference_mode_are_for_training(
     largest, tiny_vit, images, monkeypatch
 ):
     """As Lightning validates: what comes out may be part of a loss."""
-    monkeypatch.setattr("relprop.explanation.LARGEST", largest)
+    monkeypatch.setattr("relprop.explaining.LARGEST", largest)
     model = tiny_vit()
     with torch.inference_mode():
         found = relprop.explain(model, images)
@@ -209,5 +209,5 @@ def test_a_model_cannot_go_on_after_its_recording_has_ended(tiny_vit, images, mo
 
     model = Fallback(tiny_vit())
     expected = relprop.explain(model, images, 1).logits
-    monkeypatch.setattr("relprop.explanation.LARGEST", 0)
+    monkeypatch.setattr("relprop.explaining.LARGEST", 0)
     torch.testing.assert_close(relprop.explain(model, images, 1).logits, expected)

@@ -139,7 +139,7 @@ def test_divide(a, b, eps):
     "rule, slow",
     [
         (rules.linear_z_plus, slow_linear_z_plus),
-        (rules.linear_signs_apart, slow_linear_signs_apart),
+        (rules.linear_signwise, slow_linear_signs_apart),
     ],
 )
 @pytest.mark.parametrize("tokens", [(), (3,), (2, 3)], ids=["2-D", "3-D", "4-D"])
@@ -154,7 +154,7 @@ def test_linear(rule, slow, tokens, make, B, inputs, outputs, biased, eps):
 
 
 @pytest.mark.parametrize(
-    "rule", [rules.linear_z_plus, rules.linear_z_plus_bf16, rules.linear_signs_apart]
+    "rule", [rules.linear_z_plus, rules.linear_z_plus_bf16, rules.linear_signwise]
 )
 def test_tokens_without_relevance_take_no_part(rule):
     """Whatever they hold; nor does one whose relevance starts with a 0 lose any."""
@@ -208,7 +208,7 @@ def test_linear_z_box(make, B, P, inputs, outputs, biased, eps):
     y = F.linear(x, W, bias)
     R = make(*y.shape)
     expected = [slow_linear_z_box(r, v, W, eps) for r, v in zip(R, x, strict=True)]
-    found = rules.linear_z_box(R, y, x, W, bias, eps=eps)
+    found = rules.z_box(R, y, x, W, bias, eps=eps)
     assert_equal(found, stack(expected))
     assert torch.equal(rules.PAPER["patch_embedding"](R, y, x, W, bias, eps=eps), found)
 
@@ -224,16 +224,16 @@ def test_conv_z_box(kernel, stride, padding, make, B, D, biased, eps):
     R = make(*y.shape)
     samples = zip(R, x, strict=True)
     expected = [slow_conv_z_box(r, v, W, eps, stride, padding) for r, v in samples]
-    found = rules.conv_z_box(R, y, x, W, bias, stride=stride, padding=padding, eps=eps)
+    found = rules.z_box(R, y, x, W, bias, stride=stride, padding=padding, eps=eps)
     assert_equal(found, stack(expected))
-    assert_equal(rules.conv_z_box(R, y, x, W, bias, stride, padding, eps=eps), found)
+    assert_equal(rules.z_box(R, y, x, W, bias, stride, padding, eps=eps), found)
 
 
 @pytest.mark.parametrize(
     "rule, slow",
     [
-        (rules.add_proportional, slow_add_proportional),
-        (rules.add_keeping_shares, slow_add_keeping_shares),
+        (rules.add_epsilon, slow_add_proportional),
+        (rules.add_conserving, slow_add_keeping_shares),
     ],
 )
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 2, 2)])
@@ -250,7 +250,7 @@ def test_matmul(make, B, H, n, k, m, eps):
     pairs = zip(*(x.flatten(0, 1) for x in (R, A, B_)), strict=True)
     R_A, R_B = stack([slow_matmul(*pair, eps) for pair in pairs])
     expected = (R_A.view_as(A), R_B.view_as(B_))
-    assert_equal(rules.matmul_halves(R, A @ B_, A, B_, eps=eps), expected)
+    assert_equal(rules.matmul_uniform(R, A @ B_, A, B_, eps=eps), expected)
     y = torch.einsum("bhnk,bhkm->bhnm", A, B_)
     einsum = rules.PAPER["einsum"]
     assert_equal(einsum(R, y, "bhnk,bhkm->bhnm", A, B_, eps=eps), expected)
@@ -419,7 +419,7 @@ def test_float32_is_close_to_float64(bias):
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("rule", [rules.add_proportional, rules.add_keeping_shares])
+@pytest.mark.parametrize("rule", [rules.add_epsilon, rules.add_conserving])
 def test_streams_that_cancel_hold_no_relevance(rule):
     a = torch.randn(2, 3, 4, dtype=torch.float64)
     for found in rule(torch.ones_like(a), a - a, a, -a, eps=0.0):
@@ -429,7 +429,7 @@ def test_streams_that_cancel_hold_no_relevance(rule):
 def test_relevance_where_streams_cancel_goes_to_where_they_do_not():
     a, b = torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[-1.0, 1.0]]).double()
     R = torch.tensor([[2.0, 4.0]]).double()
-    R_a, R_b = rules.add_keeping_shares(R, a + b, a, b, eps=0.0)
+    R_a, R_b = rules.add_conserving(R, a + b, a, b, eps=0.0)
     assert R_a.tolist() == [[0.0, 4.5]] and R_b.tolist() == [[0.0, 1.5]]
 
 
@@ -437,14 +437,14 @@ def test_stream_whose_relevance_sums_to_0():
     """It gets none: its share is 0. The other gets all."""
     a, b = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([[1.0, 3.0]]).double()
     R = torch.tensor([[2.0, 2.0]]).double()  # R_a = [1, -1], R_b = [1, 3]
-    R_a, R_b = rules.add_keeping_shares(R, a + b, a, b, eps=0.0)
+    R_a, R_b = rules.add_conserving(R, a + b, a, b, eps=0.0)
     assert R_a.tolist() == [[0.0, 0.0]] and R_b.tolist() == [[1.0, 3.0]]
 
 
 def test_relevance_of_total_0():
     a, b = torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[2.0, 1.0]]).double()
     R = torch.tensor([[1.0, -1.0]]).double()
-    for found in rules.add_keeping_shares(R, a + b, a, b, eps=0.0):
+    for found in rules.add_conserving(R, a + b, a, b, eps=0.0):
         assert found.isfinite().all() and found.sum() == 0
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import UnsupportedModel
-from relprop.rules import linear_signs_apart
+from relprop.rules import linear_signwise
 from tests.helpers.plain import B, C, D, N, Plain, ids
 
 METHODS = pytest.mark.parametrize("method", relprop.METHODS)
@@ -98,7 +98,7 @@ def test_lrp_of_a_vector_is_that_of_its_rule():
     x, embedded = numbers(ENTRIES), []
     trace = relprop.record(embedding(lambda x: x[..., None], 1, kept=embedded), x)
     (arriving,) = trace._read(embedded, TARGET, "lrp", 0.0)
-    expected = linear_signs_apart(arriving, None, x[..., None], *layer_of(1), eps=0.0).sum(-1)
+    expected = linear_signwise(arriving, None, x[..., None], *layer_of(1), eps=0.0).sum(-1)
     found = relprop.explain_trace(trace, TARGET, "lrp", eps=0.0)
     torch.testing.assert_close(found.relevance, expected)
 

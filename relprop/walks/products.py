@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
 
-from relprop.recording.graph import Call, Corrected, Walk
-from relprop.recording.record import AttentionMap, Recording, Stream
+from relprop.recording.graph import Corrected, Relevance
+from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.tags import tag
-from relprop.rules.weights import Weights, rows_of, to_output
+from relprop.rules.weights import Weights, to_output
+from relprop.walks.backward import Backward, Top
 
 # From A, G and R of a map, [B, H, ..., n, m], what C_b [B, ..., n, m] is; None if not asked for.
 Combine = Callable[..., Tensor]
@@ -48,95 +48,25 @@ class Product:
         return map.depth >= self.start_layer
 
 
-@dataclass
-class Stopping:
-    """A walk that ends at streams."""
-
-    walk: Walk
-    numbers: frozenset[int]
-
-    def back(self, node, call: Call, arriving: Tensor):
-        return () if call.number in self.numbers else self.walk.back(node, call, arriving)
-
-
-def starts_of(recording: Recording, logits: Tensor) -> list[Stream]:
-    """What the head reads: of the sums and products A V on its ways down, the first on each."""
-    found: dict[int, Stream] = {}
-    seen: set[Node] = set()
-    left = [get_gradient_edge(logits).node]
-    while left:
-        node = left.pop()
-        known = recording.streams.get(node)
-        if known is not None and known.is_read:
-            found[known.tag.number] = known
-            continue
-        for below, _ in node.next_functions:
-            if below is not None and below not in seen:
-                seen.add(below)
-                left.append(below)
-    return [found[number] for number in sorted(found, reverse=True)]
-
-
-def shares(starts: Sequence[Stream], relevance: Sequence[Tensor], batch: int) -> list[Tensor]:
-    """|sum_c R| of each token of the starts, over its sum in all starts of the same sources.
-
-    [B, N] or [*, n], as of :func:`in_shape`.
-    """
-    held = [_tokens(start, R, batch).abs() for start, R in zip(starts, relevance, strict=True)]
-    found = []
-    for start, tokens in zip(starts, held, strict=True):
-        group = [h for other, h in zip(starts, held, strict=True) if _joined(start, other, starts)]
-        total = torch.stack([h.flatten(1).sum(dim=1) for h in group]).sum(dim=0)
-        share = tokens / total.view(-1, *[1] * (tokens.ndim - 1))
-        found.append(torch.nan_to_num(share))
-    return found
-
-
-def _joined(a: Stream, b: Stream, starts: Sequence[Stream]) -> bool:
-    """Whether two starts share a source, or sources with others that do."""
-    known, before = set(a.tag.sources), -1
-    while len(known) != before:
-        before = len(known)
-        for start in starts:
-            if known & start.tag.sources:
-                known |= start.tag.sources
-    return bool(known & b.tag.sources)
-
-
-def _tokens(start: Stream, x: Tensor, batch: int) -> Tensor:
-    """What each token has of ``x``, of the shape of a start, in all channels: [B, ...]."""
-    if start.product is not None:
-        return rows_of(start.product, x, batch)
-    return x.sum(dim=start.tag.channels)
-
-
-def in_shape(start: Stream, tokens: Tensor) -> Tensor:
-    """Weights of tokens spread evenly over channels and heads, in the shape of a start."""
-    shape = start.tensor.shape
-    if start.product is not None:
-        return to_output(start.product, tokens, shape)
-    of_channels = tokens.unsqueeze(start.tag.channels) / shape[start.tag.channels]
-    return of_channels.expand(shape)
-
-
 def walk_product(
-    recording: Recording,
+    backward: Backward,
     product: Product,
-    pull: Callable[..., tuple[Tensor, ...]],
-    top: tuple[Sequence[Tensor], Sequence[Tensor]],
-    at: tuple[Sequence[Tensor], Sequence[Tensor]],
-    ends: Mapping[str, tuple[Tensor, int]],
-    rules: Walk | None = None,
+    top: Top,
+    at: Top,
+    ends: Mapping[str, Tensor],
+    rules: Relevance | Corrected,
+    free: bool,
 ) -> dict[str, Tensor]:
     """Weights of the ends, in their own shapes, by the name of their source.
 
     Args:
-        pull: (outputs, what arrives there, inputs, walk, last) -> what arrives at the inputs.
         top: the logits, and what gradient and relevance start with.
-        at: the starts, and their weights.
-        ends: by name, where weights end, and the number of that tensor.
+        at: what the head reads, and its weights.
+        ends: by name, where weights end.
         rules: the walk of relevance.
+        free: the recording goes as it is passed.
     """
+    recording, pull = backward.recording, backward.pull
     lowest = min(tag(x).number for x in at[0])
     cuts = [cut for cut in reversed(recording.cuts) if cut.tag.number <= lowest]
     found: dict[str, Tensor] = {}
@@ -144,7 +74,7 @@ def walk_product(
     for cut in (*cuts, None):
         low = -1 if cut is None else cut.tag.number
         maps = _maps(recording, product, low, high)
-        is_last = all(number > low for _, number in ends.values())
+        is_last = all(tag(x).number > low for x in ends.values())
         below = [] if cut is None or is_last else [cut.tensor]
         # Gradient and relevance go no further down than the maps that take them.
         further = below if _maps(recording, product, -1, low) else []
@@ -158,9 +88,9 @@ def walk_product(
         factors = _factors(recording, product, maps, G, R, rules)
         del G, R
         scales = _scales(recording, factors, pull) if product.normalize else {}
-        within = {name: x for name, (x, number) in ends.items() if low < number <= high}
+        within = {name: x for name, x in ends.items() if low < tag(x).number <= high}
         walk = Weights(factors, scales, product.chosen or frozenset())
-        w = pull(*at, [*below, *within.values()], walk, last=True)
+        w = pull(*at, [*below, *within.values()], walk, free)
         found |= dict(zip(within, w[len(below) :], strict=True))
         if is_last:
             break
@@ -188,8 +118,7 @@ def _factors(recording, product: Product, maps, G, R, rules) -> dict[int, Tensor
     found = {}
     for (i, map), g, r in zip(maps.items(), G, R, strict=True):
         A = map.tensor.detach()
-        if r is not None and isinstance(rules, Corrected):
-            r = r * A
+        r = None if r is None else rules.relevance(A, r)
         known = (None if x is None else map.canonical(x, recording.batch_size) for x in (A, g, r))
         found[i] = product.combine(*known)
     return found

@@ -1,46 +1,17 @@
-"""Where samples, patches and tokens lie in what was recorded: shapes alone leave it open."""
+"""Where the tokens of an input are among those of a block: shapes alone leave it open."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from relprop.errors import UnsupportedModel
-
-
-def check_samples_apart(unclear: Sequence[Tensor], logits: Tensor) -> None:
-    """Follow sample 1 back into tensors [B, ...] or [B*H, ...] whose first dimension is unclear."""
-    batch = len(logits)
-    start = torch.zeros_like(logits)
-    start[1] = 1
-    found = torch.autograd.grad(logits, unclear, start, retain_graph=True, allow_unused=True)
-    for x, f in zip(unclear, found, strict=True):
-        if f is not None and f.unflatten(0, (batch, -1))[torch.arange(batch) != 1].any():
-            raise UnsupportedModel(
-                f"in a tensor of shape {list(x.shape)} the batch of {batch} is not first: "
-                "tokens, or heads, come before it; accepted: [batch, tokens, channels] and "
-                "attention [batch, heads, tokens, tokens] or [batch * heads, tokens, tokens]"
-            )
-
-
-def passes(above: Node, below: Node, through: Iterable[Node]) -> bool:
-    """Whether every way from a node of the graph down to another leads through some of those."""
-    seen, left = set(through), [above]
-    while left:
-        for node, _ in left.pop().next_functions:
-            if node is below and node not in seen:
-                return False
-            if node is not None and node not in seen:
-                seen.add(node)
-                left.append(node)
-    return True
 
 
 def prefix_of(

@@ -19,6 +19,44 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.tags import State
+from relprop.rules.weights import to_values
+from relprop.walks.ends import BySource, Ends
+from relprop.walks.starts import Starts
+
+
+def gathered(
+    starts: Starts, ends: Ends, held: Sequence[Tensor], factors: Sequence[Tensor]
+) -> BySource:
+    """What the tokens that the head reads have taken of those of the sources, [B, count].
+
+    Args:
+        held: shares of the tokens that the head reads, [B, n].
+        factors: C of each attention map, [B, n, m].
+    """
+    maps = ends.recording.maps
+    first = {x.key: x for x in reversed(maps) if x.key is not None and x.key.is_first}
+    sizes = {state: x.tensor.shape[x.order[-1]] for state, x in first.items()}
+    rule = Bimodal(factors, [x.key for x in maps], sizes)
+    found: dict[State, Tensor] = {}
+    for start, w in zip(starts.streams, held, strict=True):
+        state = start.tag.state
+        if state is None:
+            raise unknown_tokens()
+        own = beginning(state)
+        for q, R in rule.of(state).items():
+            if q is own and rule.crosses(state):  # as published
+                R = R * (1 - torch.eye(R.shape[-1]).to(R))
+            found[q] = found.get(q, 0) + torch.einsum("bn,bnm->bm", w, R)
+    edges, weights, of_sources = [], [], {}
+    for state, x in first.items():
+        if x.values is None:  # constants: keys are the tokens of a source themselves
+            of_sources[state.home[0]] = found[state]
+            continue
+        _, output, product = x.products[0]
+        edges.append(x.values[0])
+        weights.append(to_values(product, found[state], output, x.values[1]))
+    return ends.transported(edges, weights) | of_sources
+
 
 Relevances = dict[State, Tensor]  # R_sq of one s by q, a set being the state that it begins with
 

@@ -1,0 +1,283 @@
+"""What the engine is for: which inputs made the model decide for a class."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from relprop.batching import (
+    LARGEST,
+    MAX_MEMORY,
+    Batch,
+    check_memory,
+    equal_parts,
+    measure_sample,
+    memory_of_walk,
+)
+from relprop.errors import TooLarge, UnsupportedModel
+from relprop.explanation import Explanation, joined
+from relprop.methods import METHODS, Found, Options
+from relprop.recording.run import walking
+from relprop.trace import Trace, record
+
+
+def explain(
+    model: nn.Module,
+    inputs: Tensor | Mapping[str, Tensor],
+    target: int | Tensor | None = None,
+    method: str = "transformer_attribution",
+    *,
+    against: int | Tensor | None = None,
+    output: Callable[[object], Tensor] | None = None,
+    position: int | Tensor | None = None,
+    learned: Sequence[str] = (),
+    max_memory: int | None = None,
+    **options,
+) -> Explanation:
+    """Explain a batch: the relevance of every token for ``target``.
+
+    On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts, which is faster: a
+    first call of the model breaks off at that tensor, others follow. To have the model called
+    once, with the whole batch: ``relprop.explain_trace(relprop.record(model, inputs))``.
+
+    Args:
+        inputs: a tensor or a mapping of keyword tensors.
+        target: None for the predicted class, one class, or a tensor [B].
+        method: a name in ``relprop.METHODS``.
+        against: a class or [B]: explains y_target - y_against, why this rather than that.
+        output, position, learned: what is explained, and what else is a source
+            (:func:`relprop.record`).
+        max_memory: bytes, beyond the model's own, that a batch may take, about; a larger batch is
+            explained in parts, down to one sample at a time (and one sample is recorded once more,
+            to see what it takes). Of several inputs it must be clear which are one for each sample:
+            the first, ``*_ids``, ``attention_mask``, ``pixel_values``, ``inputs_embeds``, and what
+            has a row for each of a text's tokens.
+        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``
+            (:class:`relprop.methods.Options`).
+
+    >>> import relprop, timm, torch
+    >>> model = timm.create_model("vit_tiny_patch16_224")
+    >>> explanation = relprop.explain(model, torch.rand(2, 3, 224, 224))
+    >>> explanation.heatmap(224).shape
+    torch.Size([2, 224, 224])
+    """
+    check_method(method, options)  # before the forward pass
+    batch = Batch(inputs)
+    recorded = {"output": output, "learned": tuple(learned)}
+    size, unclear = batch.size, batch.indivisible
+    # Of methods that came from outside it is not known whether they look at one sample at a time,
+    # and of an output whether samples are coupled in it.
+    apart = unclear is None and output is None and not learned
+    largest = LARGEST if apart and METHODS[method].frees_graph else None
+    if max_memory is not None:
+        check_memory(max_memory)
+        if unclear is not None:
+            raise ValueError(
+                f"max_memory: it is not clear whether inputs {unclear!r} are one for each of the "
+                f"{size} samples or for all; accepted: a batch of another size, or no max_memory"
+            )
+        size = max(1, max_memory // measure_sample(model, batch, position, recorded))
+    with torch.inference_mode(False):  # what comes out may be part of a loss
+        parts = _Parts(model, batch, method, size, largest, recorded)
+        return parts.explain(target, against, position, options)
+
+
+@dataclass
+class _Parts:
+    """``size`` samples at a time, or fewer where a tensor had more than ``largest`` bytes."""
+
+    model: nn.Module
+    batch: Batch
+    method: str
+    size: int
+    largest: int | None
+    recorded: dict
+
+    def explain(self, target, against, position, options: dict) -> Explanation:
+        parts: list[Explanation] = []
+        start, batch = 0, self.batch.size
+        while start < batch:
+            taken = min(self.size, batch - start)
+            try:
+                trace = record(
+                    self.model,
+                    self.batch.part(start, taken),
+                    position=_rows(position, start, taken),
+                    largest=self.largest if taken > 1 else None,
+                    **self.recorded,
+                )
+            except TooLarge as tensor:  # seen in the first block, so that little is lost
+                most = max(1, taken * LARGEST // tensor.nbytes)
+                self.size = equal_parts(batch - start, most)
+                continue
+            if start == 0:  # wrong ones are found before hours of work
+                target, against = (
+                    x if x is None else resolve_target(x, trace.logits[:1].expand(batch, -1))
+                    for x in (target, against)
+                )
+            # A user's method may ask more of the trace than the methods that it is made of.
+            trace.single_use = METHODS[self.method].frees_graph
+            of_part, other = (_rows(x, start, taken) for x in (target, against))
+            parts.append(explain_trace(trace, of_part, self.method, against=other, **options))
+            del trace  # one recording at a time: it is gone before the next
+            start += taken
+        return joined(parts)
+
+
+def _rows(x, start: int, taken: int):
+    """Of a tensor [B], those of a part; anything else is for all samples."""
+    return x[start : start + taken] if isinstance(x, Tensor) and x.ndim else x
+
+
+def explain_trace(
+    trace: Trace,
+    target: int | Tensor | None = None,
+    method: str = "transformer_attribution",
+    *,
+    against: int | Tensor | None = None,
+    **options,
+) -> Explanation:
+    """As :func:`explain`, from a recording: several methods and classes from one forward pass.
+
+    >>> import relprop, timm, torch
+    >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(1, 3, 160, 160))
+    >>> found = [relprop.explain_trace(trace, 3, method) for method in ("rollout", "lrp")]
+    >>> [explanation.grid for explanation in found]
+    [(10, 10), (160, 160)]
+    """
+    check_method(method, options)  # which max_memory is none of
+    return explain_classes(trace, [target], method, against=against, **options)[0]
+
+
+def explain_classes(
+    trace: Trace,
+    targets: Sequence[int | Tensor | None],
+    method: str = "transformer_attribution",
+    max_memory: int = MAX_MEMORY,
+    *,
+    against: int | Tensor | None = None,
+    **options,
+) -> list[Explanation]:
+    """As :func:`explain_trace` for each of ``targets``, in one backward pass.
+
+    What of the rules does not depend on the class is computed once, and small batches become
+    larger ones. More classes than fit into ``max_memory`` bytes, about, are explained in parts.
+
+    >>> import relprop, timm, torch
+    >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(2, 3, 160, 160))
+    >>> predicted, third = relprop.explain_classes(trace, [None, 3])
+    >>> third.target
+    tensor([3, 3])
+    """
+    chosen = check_method(method, options)
+    check_memory(max_memory)
+    together = len(targets)
+    if together > 1:
+        together = min(together, max_memory // memory_of_walk(trace))
+
+    def of_class(trace: Trace, target: Tensor) -> Found:
+        return METHODS[method](trace, target, chosen)
+
+    with walking(trace.logits.device):
+        classes = [resolve_target(target, trace.logits) for target in targets]
+        if against is not None:
+            trace = trace.versus(resolve_target(against, trace.logits))
+        if together < 2:
+            found = [of_class(trace, target) for target in classes]
+        else:
+            each = functools.partial(of_class, trace)
+            found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(classes)))
+    return [_explanation(trace, r, t) for r, t in zip(found, classes, strict=True)]
+
+
+def _unstacked(found: Found) -> list[Found]:
+    """Of several classes [classes, B, ...], each; by source where there are several."""
+    if isinstance(found, Tensor):
+        return list(found)
+    return [dict(zip(found, x, strict=True)) for x in zip(*found.values(), strict=True)]
+
+
+def _explanation(trace: Trace, found: Found, target: Tensor) -> Explanation:
+    if isinstance(found, Tensor):
+        return _of_source(trace, trace.sources[0], found, target)
+    several = {name: _of_source(trace, name, x, target) for name, x in found.items()}
+    return Explanation.of_sources(several)
+
+
+def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Explanation:
+    """Of relevance of all tokens [B, N], or of the input's: padding, class token and such aside.
+
+    Or of pixels [B, H, W].
+    """
+    if relevance.ndim == 3:
+        grid = (relevance.shape[1], relevance.shape[2])
+        return Explanation(relevance.flatten(1), target, trace.logits, grid, source=name)
+    places, entries = trace.places_of(name), relevance.shape[1]
+    if len(trace.sources) == 1:
+        if trace.mask is not None and trace.depth and trace.valid is not None:
+            for valid in (trace.valid, trace.mask):
+                if relevance.shape == valid.shape:
+                    relevance = relevance.masked_fill(~valid, 0)
+                    break
+        places = places or trace.places
+        if entries != places.count and entries != trace.tokens:
+            raise UnsupportedModel(
+                f"the method returned relevance of {entries} entries, and the model has "
+                f"{trace.tokens} tokens; accepted: one entry a token, as of all methods but lrp, "
+                "which has none for inputs to which relevance does not flow back"
+            )
+        if entries != places.count:
+            relevance = relevance[:, trace.prefix :][:, : places.count]
+    if places is None:
+        return Explanation(relevance, target, trace.logits, None, source=name)
+    if places.order is not None:
+        relevance = relevance[:, places.order.to(relevance.device)]
+    if (sides := places.sides) is None:
+        return Explanation(relevance, target, trace.logits, None, source=name)
+    shape = (sides[0].count, sides[1].count)
+    tiled = all(side.is_tiled for side in sides)
+    return Explanation(relevance, target, trace.logits, shape, None if tiled else sides, name)
+
+
+def check_method(method: str, options: dict) -> Options:
+    """The options of a method, or a ValueError that says what is accepted.
+
+    >>> check_method("rollout", {"start_layer": 1}).start_layer
+    1
+    >>> check_method("rolout", {})  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    relprop.errors.UnknownName: method is 'rolout'; accepted: transformer_attribution, ...
+    """
+    METHODS.find(method)
+    accepted = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in accepted:
+            raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")
+    return Options(**options)
+
+
+def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
+    """The class to explain of each sample, [B].
+
+    >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
+    >>> resolve_target(None, logits), resolve_target(2, logits)
+    (tensor([1, 0]), tensor([2, 2]))
+    """
+    batch, classes = logits.shape
+    if target is None:
+        return logits.argmax(dim=-1)
+    target = torch.as_tensor(target, device=logits.device)
+    if target.is_floating_point() or target.shape not in ((), (batch,)):
+        raise ValueError(
+            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
+            f"a class or {batch} of them"
+        )
+    outside = target[(target < 0) | (target >= classes)]
+    if outside.numel():
+        raise ValueError(f"target is {outside[0].item()}; accepted: classes 0 to {classes - 1}")
+    return target.long().expand(batch)

@@ -1,0 +1,1 @@
+"""Backward passes through a recording: from the logits to maps, and on to the sources."""
