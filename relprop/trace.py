@@ -17,7 +17,7 @@ from relprop.rules import RuleSet
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource, Ends
-from relprop.walks.maps import check_each_map, check_keys, check_maps, check_whole, streams_after
+from relprop.walks.maps import check_factors, check_keys, check_maps, check_whole, streams_after
 from relprop.walks.places import Places
 from relprop.walks.products import Product, walk_product
 from relprop.walks.starts import Starts
@@ -258,7 +258,7 @@ class Trace:
 
         It is the last backward pass.
         """
-        check_each_map(self._recording)
+        check_factors(self._recording, product)
         check_keys(self._backward)
         top, walk = self._top(target), self._backward.ruled(rules, eps)
         at = (self._starts.tensors, self._starts.weights(top, walk))

@@ -1,4 +1,4 @@
-"""What methods ask of attention maps: whole samples, tokens as keys, each map used once."""
+"""What methods ask of attention maps: whole samples, tokens as keys, values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
 from relprop.rules.weights import Weights, to_values
 from relprop.walks.backward import Backward
+from relprop.walks.products import Product
 from relprop.walks.starts import Starts
 
 
@@ -52,13 +53,20 @@ def check_samples_apart(backward: Backward, unclear: Sequence[Tensor]) -> None:
             )
 
 
-def check_each_map(recording: Recording) -> None:
-    """Raises UnsupportedModel where a map is used in several blocks."""
-    if any(x.again for x in recording.maps):
-        raise UnsupportedModel(
-            "an attention map is used in a later block again, and maps are multiplied block by "
-            "block; accepted: a map for each block; or the methods attnlrp and lrp"
-        )
+def check_factors(recording: Recording, product: Product) -> None:
+    """Raises UnsupportedModel where a map of a product is used in several blocks, or has no V."""
+    for number, x in enumerate(recording.maps):
+        if x.again:
+            raise UnsupportedModel(
+                "an attention map is used in a later block again, and maps are multiplied block by "
+                "block; accepted: a map for each block; or the methods attnlrp and lrp"
+            )
+        if x.values is None and product.takes(number, x):
+            raise UnsupportedModel(
+                f"the values of attention map {number}, {list(x.tensor.shape)}, are constants: to "
+                "which tokens it leads is not known; accepted: values that depend on the input; or "
+                "the methods attnlrp, lrp and bimodal_attention"
+            )
 
 
 def check_whole(recording: Recording) -> None:

@@ -128,7 +128,7 @@ REFUSED = {
     "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
     "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
     "softmax written out": (Plain(attend=written_out_softmax), "no attention map was seen"),
-    "constant values": (Plain(attend=constant_values), "no attention map was seen"),
+    "constant values": (Plain(attend=constant_values), r"map 0, \[3, 2, 10, 10\], are constants"),
     "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
     "tokens before the batch": (Plain(**TOKENS_FIRST), "for a batch of 3; accepted: batch first"),
     "scripted at the end": (Pipeline(), "not a torch function"),
