@@ -17,7 +17,7 @@ from relprop.rules import RuleSet
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource, Ends
-from relprop.walks.maps import check_factors, check_keys, check_maps, check_whole, streams_after
+from relprop.walks.maps import check_factors, check_keys, check_whole, streams_after
 from relprop.walks.places import Places
 from relprop.walks.products import Product, walk_product
 from relprop.walks.starts import Starts
@@ -51,6 +51,7 @@ class Trace:
         self._recording, self.mask = recording, mask
         self._backward = Backward(logits, recording)
         self._ends = Ends(self._backward)
+        self._tokens = Tokens(self._ends, mask)
         self._against: Tensor | None = None
         # If True, a backward pass marked ``last`` frees the graph as it goes, so that its memory is
         # reused. A pass after it is autograd's RuntimeError.
@@ -322,21 +323,13 @@ class Trace:
         if not 0 <= start_layer < max(1, self.depth):
             raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {self.depth - 1}")
 
-    @functools.cached_property
+    @property
     def _starts(self) -> Starts:
-        """What the head reads, where all attention maps are of whole samples."""
-        starts = Starts(self._backward)
-        check_maps(self._backward, starts)
-        return starts
-
-    @functools.cached_property
-    def _tokens(self) -> Tokens:
-        return Tokens(lambda: self._starts, self._ends, self.mask)
+        return self._tokens.starts
 
     def _maps(self, start_layer: int) -> list[AttentionMap]:
         self.check_start_layer(start_layer)
-        _ = self._starts  # whose check refuses maps that cannot be read
-        return self._recording.maps[start_layer:]
+        return self._tokens.maps[start_layer:]
 
     def _top(self, target: Tensor) -> Top:
         return self._backward.top(target, self._against)

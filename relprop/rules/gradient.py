@@ -47,7 +47,7 @@ def of_gradient_alone(correction: Callable[[Tensor], Own]) -> Rule:
 @of_gradient_alone
 def halved(gradient: Tensor) -> Own:
     """Product of two streams (AttnLRP, eq. 14): each operand gets half of the relevance."""
-    return Own(gradient / 2)
+    return Own(gradient * 0.5)
 
 
 @of_gradient_alone
@@ -58,7 +58,8 @@ def blocked(gradient: Tensor) -> Own:
 
 def activation(gradient: Tensor, output: Tensor, input: Tensor, *args, eps: float, **kwargs):
     """Relevance passes unchanged (AttnLRP, eq. 9): g_x = g y / x, 0 where x is 0."""
-    return (torch.where(input == 0, 0, gradient * output / input),)
+    slope = (output / input).masked_fill_(input == 0, 0)
+    return (gradient * slope,)
 
 
 def gate(gradient: Tensor, output: Tensor, value: Tensor, gate: Tensor, *, eps: float):
@@ -69,7 +70,8 @@ def gate(gradient: Tensor, output: Tensor, value: Tensor, gate: Tensor, *, eps: 
 def layer_norm(gradient: Tensor, output, input: Tensor, weight, dimensions: int, own_eps, *, eps):
     """The standard deviation is a constant (AttnLRP, eq. 16): h = g w / std, g_x = h - mean(h)."""
     over = tuple(range(-dimensions, 0))
-    variance = input.var(over, correction=0, keepdim=True)
+    centred = input - input.mean(over, keepdim=True)
+    variance = centred.square().mean(over, keepdim=True)  # torch.var takes several times as long
     h = gradient * torch.rsqrt(variance + own_eps)
     h = h if weight is None else h * weight
     return (h - h.mean(over, keepdim=True),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,28 +10,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import UnsupportedModel
+from relprop.recording.record import AttentionMap
 from relprop.rules.weights import to_values
 from relprop.walks.ends import Ends
 from relprop.walks.layout import prefix_of
+from relprop.walks.maps import check_maps
 from relprop.walks.places import Places
 from relprop.walks.starts import Starts
 
 
 @dataclass
 class Tokens:
-    """Those of the last attention map; ``mask``: the input's attention mask [B, N].
+    """Those of the last attention map; ``mask``: the input's attention mask [B, N]."""
 
-    ``starts`` are made when they are asked for: that refuses maps which cannot be read.
-    """
-
-    starts: Callable[[], Starts]
     ends: Ends
     mask: Tensor | None
 
+    @functools.cached_property
+    def starts(self) -> Starts:
+        """What the head reads, where all attention maps are of whole samples."""
+        starts = Starts(self.ends.backward)
+        check_maps(self.ends.backward, starts)
+        return starts
+
+    @property
+    def maps(self) -> list[AttentionMap]:
+        """Attention maps that can be read."""
+        _ = self.starts  # which refuses others
+        return self.ends.recording.maps
+
     @property
     def count(self) -> int:
-        self.starts()
-        return self.ends.recording.maps[-1].tensor.shape[-1]
+        return self.maps[-1].tensor.shape[-1]
 
     def only_source(self) -> str:
         names = tuple(self.ends.sources)
@@ -99,7 +108,7 @@ class Tokens:
         valid, backward = self.valid, self.ends.backward
         if valid is None:
             return None
-        read = self.starts().tensors
+        read = self.starts.tensors
         if len(read) != 1 or read[0].shape[:2] != valid.shape:
             return valid
         # Other weights for each class: of probabilities the sum is a constant.
@@ -110,7 +119,7 @@ class Tokens:
 
     def settle(self) -> None:
         """Find out, before the graph is freed, what has to be known of it afterwards."""
-        _ = self.starts(), self.rows
+        _ = self.starts, self.rows
 
     def without_padding(self, x: Tensor) -> Tensor:
         """A map [B, H, n, m] with 0 on padding.

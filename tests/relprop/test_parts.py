@@ -91,8 +91,8 @@ def test_a_batch_in_parts_whose_tensors_memory_keeps(fits, parts, tiny_vit, imag
 
 def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
     trace, walks = relprop.record(tiny_vit(), images), []
-    pull = trace._pull
-    trace._pull = lambda *args, **kwargs: walks.append(1) or pull(*args, **kwargs)
+    pull = trace._backward.pull
+    trace._backward.pull = lambda *args, **kwargs: walks.append(1) or pull(*args, **kwargs)
     whole = relprop.explain_classes(trace, range(5))
     at_once = len(walks)
     parts = relprop.explain_classes(trace, range(5), max_memory=2 * memory_of_walk(trace))
