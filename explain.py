@@ -15,30 +15,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-
-import relprop
 from configs.schema import check_options, imports_of, load_data_config, read_override
-from lightning_modules.data import DATAMODULES
-from lightning_modules.explanations.batches import Failure, explain_inputs
-from lightning_modules.explanations.files import FORMATS, write_all, write_png
-from lightning_modules.explanations.inputs import find_inputs, given_texts
-from lightning_modules.explanations.model import check_fit, chosen_device, chosen_model
-from lightning_modules.explanations.results import Result
-from lightning_modules.explanations.targets import Targets, one_class
-from lightning_modules.models import class_names
-from lightning_modules.models.checkpoint_files import find_checkpoint, run_of
-from lightning_modules.models.classifier import Classifier
-from lightning_modules.protocols import PROTOCOLS, scored_methods, torchrun_shard
-from lightning_modules.protocols.scoring import fingerprint, progress_bar, score
+from configs.signatures import named, registered
 from lightning_modules.utils import cli
+from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import console, quiet, say
 
-ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
+# What takes seconds to import is imported where it is used: help and errors do not wait for it.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lightning_modules.explanations.results import Result
+    from lightning_modules.models.classifier import Classifier
+    from relprop.registry import Registry
+
 BATCH_SIZE = 8
 
 
@@ -49,10 +42,21 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_evaluate(argv[1:]) if evaluating else parse_explain(argv)
     try:
         cli.import_modules(arguments.imports)
+        (check_evaluate if evaluating else check_explain)(arguments)
         with quiet("explain.py"):
             (run_evaluate if evaluating else run_explain)(arguments)
-    except (*ERRORS, MisconfigurationException) as error:
+    except errors() as error:
         cli.fail("explain.py", error, imports_of_run(arguments.checkpoint))
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What is told in one line; where Lightning has been imported, its own is among them."""
+    found = [ValueError, TypeError, OSError]
+    if "lightning" in sys.modules:
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+        found.append(MisconfigurationException)
+    return tuple(found)
 
 
 def imports_of_run(checkpoint: str | None) -> list[str]:
@@ -83,19 +87,19 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--against", metavar="CLASS", help="a name or index: why --target rather than it"
     )
-    names = f"all, {', '.join(relprop.METHODS)}"
+    names = f"all, {', '.join(methods())}"
     parser.add_argument(
         "--method", nargs="+", default=["transformer_attribution"], metavar="NAME", help=names
     )
     parser.add_argument("--output", default="explanations", metavar="DIR", help="explanations")
     parser.add_argument(
-        "--format", default="png,html", metavar="LIST", help=f"of {','.join(FORMATS)} (png,html)"
+        "--format", default="png,html", metavar="LIST", help=f"of {','.join(formats())} (png,html)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of methods")
     arguments = parser.parse_intermixed_args(argv)
     # A text may begin with anything else.
-    of_text = rf"({'|'.join(get_type_hints(relprop.Options))})=\S*"
+    of_text = rf"({'|'.join(get_type_hints(options_of_methods()))})=\S*"
     patterns = dict.fromkeys(("input", "target", "method"), cli.OVERRIDE) | {"text": of_text}
     cli.take_overrides(arguments, patterns)
     return arguments
@@ -113,9 +117,8 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     description = "Score methods on the test split of a run's data."
     parser = cli.Parser("explain.py", description, "evaluate")
     add_model(parser)
-    protocols = ", ".join(PROTOCOLS)
-    parser.add_argument("--protocol", metavar="NAME", required=True, help=protocols)
-    names = f"all, {', '.join(scored_methods())}"
+    parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(protocols()))
+    names = f"all, {', '.join(scored())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
@@ -129,13 +132,65 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+# ------------------------------------------------------------------- what the arguments accept
+
+
+def methods() -> Registry:
+    return registered("relprop.methods", "METHODS", "method")
+
+
+def options_of_methods() -> type:
+    return named("relprop.methods", "Options")
+
+
+def formats() -> Sequence[str]:
+    return named("lightning_modules.explanations.files", "FORMATS")
+
+
+def protocols() -> Registry:
+    return registered("lightning_modules.protocols", "PROTOCOLS")
+
+
+def scored() -> list[str]:
+    """Names of the methods and baselines that can be scored; errors as of ``scored_methods``."""
+    if "relprop.methods" in sys.modules:
+        from lightning_modules.protocols import scored_methods
+
+        return list(scored_methods())
+    return [*methods(), *registered("lightning_modules.protocols", "BASELINES", "baseline")]
+
+
+def check_explain(arguments: argparse.Namespace) -> None:
+    """What can be told before anything is imported; ``format`` and ``method`` become lists."""
+    arguments.format = cli.chosen(arguments.format.split(","), formats(), "--format", InputError)
+    arguments.method = cli.chosen(arguments.method, methods(), "--method")
+    if arguments.checkpoint is not None:
+        find_checkpoint(arguments.checkpoint)
+
+
+def check_evaluate(arguments: argparse.Namespace) -> None:
+    """What can be told before anything is imported; ``method`` becomes a list without ``all``."""
+    arguments.method = cli.chosen(arguments.method, scored(), "--method")
+    protocols().find(arguments.protocol, f"--protocol {arguments.protocol}")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
+    if arguments.checkpoint is not None:
+        find_checkpoint(arguments.checkpoint)
+    read_options([text for text in arguments.overrides if not text.startswith("data.")])
+
+
 # ------------------------------------------------------------------------------------ explain
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
     """Pictures, a page and numbers in the output folder; the words of texts in the terminal."""
-    formats = cli.chosen(arguments.format.split(","), FORMATS, "--format", InputError)
-    methods = cli.chosen(arguments.method, relprop.METHODS, "--method")
+    from lightning_modules.explanations.batches import Failure, explain_inputs
+    from lightning_modules.explanations.files import write_all, write_png
+    from lightning_modules.explanations.inputs import find_inputs, given_texts
+    from lightning_modules.explanations.model import chosen_device, chosen_model
+    from lightning_modules.explanations.targets import Targets, one_class
+    from lightning_modules.protocols.scoring import progress_bar
+
     module = chosen_model(arguments).to(chosen_device(arguments.device))
     of_sources = inputs_of_sources(arguments.overrides, module)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
@@ -150,14 +205,14 @@ def run_explain(arguments: argparse.Namespace) -> None:
     results, failures = [], []
     with progress_bar() as bar:
         for outcome in bar.track(
-            explain_inputs(module, inputs, targets, methods, options, BATCH_SIZE, against),
+            explain_inputs(module, inputs, targets, arguments.method, options, BATCH_SIZE, against),
             total=len(inputs),
             description="explaining",
         ):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
                 continue
-            if "png" in formats:
+            if "png" in arguments.format:
                 write_png(outcome, folder)
             results.append(outcome.small())
             show(outcome, bar.console)
@@ -166,7 +221,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
     if against is not None:
         about["against"] = names[against]
-    written = write_all(results, formats, about, folder) if results else []
+    written = write_all(results, arguments.format, about, folder) if results else []
     where = ", ".join(map(str, written or [folder]))
     say(f"{len(results)} of {len(inputs)} explained: {where}")
     for failure in failures:
@@ -199,10 +254,12 @@ def show(result: Result, console: Console) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """A table in the terminal; the same as CSV, JSON and a picture in the output folder."""
-    methods = cli.chosen(arguments.method, list(scored_methods()), "--method")
-    chosen_protocol = PROTOCOLS.find(arguments.protocol, f"--protocol {arguments.protocol}")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
+    from lightning_modules.data import DATAMODULES
+    from lightning_modules.explanations.model import check_fit, chosen_device, chosen_model
+    from lightning_modules.models import class_names
+    from lightning_modules.protocols import torchrun_shard
+    from lightning_modules.protocols.scoring import fingerprint, score
+
     module = chosen_model(arguments)
     run_dir = run_of(find_checkpoint(arguments.checkpoint)) if arguments.checkpoint else None
     of_data = [text for text in arguments.overrides if text.startswith("data.")]
@@ -214,13 +271,13 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     named = arguments.checkpoint is not None or class_names.are_names(module.hparams.class_names)
     check_fit(module, data, named)
     module.to(chosen_device(arguments.device))
-    protocol = chosen_protocol(module, data)
+    protocol = protocols()[arguments.protocol](module, data)
     about = {
         "model": arguments.checkpoint or arguments.timm or arguments.hf,
         "weights": fingerprint(module),
         "protocol": protocol.name,
         "data": data_options,
-        "methods": methods,
+        "methods": arguments.method,
         "options": options,
         "limit": arguments.limit,
     }
@@ -237,7 +294,7 @@ def read_options(overrides: list[str]) -> dict[str, Any]:
     options = {}
     for override in overrides:
         options |= read_override(override)
-    check_options("", options, get_type_hints(relprop.Options))
+    check_options("", options, get_type_hints(options_of_methods()))
     return options
 
 

@@ -14,40 +14,23 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
-from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import imports_of, load_config
-from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import (
-    EpochCheckpoint,
-    FiniteSteps,
-    MetricsTable,
-    Patience,
-    RelevanceTracker,
-    SaveConfig,
-    Stopped,
-    Stops,
-    UnfinishedEpoch,
-    endings,
-)
-from lightning_modules.callbacks.stops import sigterm_as_ctrl_c
-from lightning_modules.callbacks.terminal import EpochBar, Terminal
-from lightning_modules.data import DATAMODULES, DataModule
-from lightning_modules.models import fit_checks, run_folder
-from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
-from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
-from lightning_modules.models.classifier import Classifier
-from lightning_modules.utils import cli
+from lightning_modules.utils import cli, run_folder
 from lightning_modules.utils.errors import InputError, as_input_error, short_message
 from lightning_modules.utils.files import replace_file
 from lightning_modules.utils.terminal import quiet
-from relprop import UnsupportedModel
+from relprop.errors import UnsupportedModel
+
+# What takes seconds to import is imported where it is used: help and errors do not wait for it.
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+
+    from lightning_modules.data import DataModule
+    from lightning_modules.models.classifier import Classifier
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
 fail = partial(cli.fail, "train.py")
@@ -56,17 +39,21 @@ fail = partial(cli.fail, "train.py")
 def main(argv: list[str] | None = None) -> None:
     """Train, then test the best checkpoint. What the user got wrong: one line, exit code 2."""
     arguments = parse(argv)
+    try:
+        if arguments.imports:
+            with quiet("train.py"):
+                cli.import_modules(arguments.imports)
+        config = read_config(arguments)
+        if arguments.print_config:
+            print(OmegaConf.to_yaml(config), end="")
+            return
+        trial, resume = bool(config.trainer.get("fast_dev_run")), arguments.resume is not None
+        checkpoint = run_folder.last_checkpoint(Path(config.run_dir), resume, trial)
+    except (InputError, ValueError, OSError) as error:
+        fail(error, imports_of(config_file(arguments)))
+    from lightning_modules.callbacks import endings
+
     with quiet("train.py"):
-        try:
-            cli.import_modules(arguments.imports)
-            config = read_config(arguments)
-            if arguments.print_config:
-                print(OmegaConf.to_yaml(config), end="")
-                return
-            trial, resume = bool(config.trainer.get("fast_dev_run")), arguments.resume is not None
-            checkpoint = run_folder.last_checkpoint(Path(config.run_dir), resume, trial)
-        except (InputError, ValueError, OSError) as error:
-            fail(error, imports_of(config_file(arguments)))
         try:
             if not trial:
                 run(config, checkpoint)
@@ -111,6 +98,12 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
 
 def run(config: DictConfig, checkpoint: Path | None) -> None:
     """Fit and test an experiment, from a checkpoint or from its beginning."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from lightning_modules.callbacks import endings
+    from lightning_modules.callbacks.stops import sigterm_as_ctrl_c
+    from lightning_modules.callbacks.terminal import Terminal
+
     try:
         run_folder.wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
@@ -139,6 +132,12 @@ def run(config: DictConfig, checkpoint: Path | None) -> None:
 
 def build(config: DictConfig, checkpoint: Path | None):
     """Data, classifier and trainer of an experiment."""
+    import lightning
+
+    from lightning_modules.data import DATAMODULES
+    from lightning_modules.models import CLASSIFIERS, fit_checks
+    from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
+
     trainer_options = OmegaConf.to_container(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
@@ -162,6 +161,13 @@ def build(config: DictConfig, checkpoint: Path | None):
 
 def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trainer:
     """Lightning's, for a run that begins at a step."""
+    from lightning import Trainer
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from lightning_modules.callbacks import SaveConfig, Stops, UnfinishedEpoch
+    from lightning_modules.callbacks.terminal import EpochBar
+    from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
+
     limits = {name: options.pop(name) for name in ("max_steps", "max_time") if name in options}
     stops = Stops(Path(config.run_dir) / "checkpoints", **limits)
     limited = stops.max_steps != -1 or limits.get("max_time") is not None
@@ -191,6 +197,14 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
 
 
 def callbacks(config: DictConfig) -> list[Callback]:
+    from lightning_modules.callbacks import (
+        EpochCheckpoint,
+        FiniteSteps,
+        MetricsTable,
+        Patience,
+        RelevanceTracker,
+    )
+
     folder = Path(config.run_dir) / "checkpoints"
     chosen = [
         FiniteSteps(config.run_dir, config.on_nonfinite),
@@ -209,6 +223,8 @@ def fit(
     data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
 ) -> str | None:
     """Train; the option that has ended training before its schedule did, if one has."""
+    from lightning_modules.callbacks import Stopped
+
     reason = None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -13,14 +13,11 @@ from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from lightning import Trainer
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from configs.signatures import named, registered
 from configs.yaml_text import INTERPOLATION, ConfigError, read_file, read_override
-from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import RelevanceTracker
-from lightning_modules.data import DATAMODULES
 from lightning_modules.utils.options import (
     Range,
     Seed,
@@ -107,16 +104,19 @@ def imports_of(path: str | Path) -> list[str]:
 def experiment_schemas(written: dict[str, Any]) -> dict[str, type]:
     """The schemas of all sections."""
     return {
-        "model": chosen_schema("model", CLASSIFIERS, written),
+        "model": chosen_schema(
+            "model", registered("lightning_modules.models", "CLASSIFIERS"), written
+        ),
         **data_schema(written),
-        "tracker": make_schema("tracker", RelevanceTracker),
-        "trainer": make_schema("trainer", Trainer, ranges=TRAINER_RANGES),
+        "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
+        "trainer": make_schema("trainer", named("lightning", "Trainer"), ranges=TRAINER_RANGES),
     }
 
 
 def data_schema(written: dict[str, Any]) -> dict[str, type]:
     """The schema of the data set that is asked for."""
-    return {"data": chosen_schema("data", DATAMODULES, written)}
+    kinds = registered("lightning_modules.data", "DATAMODULES")
+    return {"data": chosen_schema("data", kinds, written)}
 
 
 def make_config(

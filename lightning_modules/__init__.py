@@ -1,7 +1,10 @@
 """Training side: classifiers, data, callbacks, metrics and pictures; uses relprop."""
 
-from lightning_modules.models.bert import BertClassifier
-from lightning_modules.models.classifier import CLASSIFIERS
-from lightning_modules.models.vit import ViTClassifier
+from typing import TYPE_CHECKING
 
-__all__ = ["CLASSIFIERS", "BertClassifier", "ViTClassifier"]
+from relprop.lazy import names_of
+
+if TYPE_CHECKING:
+    from lightning_modules.models import *  # noqa: F403
+
+__getattr__, __dir__ = names_of("lightning_modules", "lightning_modules.models")

@@ -7,37 +7,12 @@
 torch.Size([2, 32, 32])
 """
 
-from relprop import rules
-from relprop.errors import UnknownName, UnsupportedModel
-from relprop.explaining import (
-    check_method,
-    explain,
-    explain_classes,
-    explain_trace,
-    resolve_target,
-)
-from relprop.explanation import Explanation
-from relprop.methods import METHODS, Method, Options, method
-from relprop.recording.operations import register
-from relprop.trace import Trace, record
+from typing import TYPE_CHECKING
+
+from relprop.lazy import names_of
+
+if TYPE_CHECKING:
+    from relprop.public import *  # noqa: F403
 
 __version__ = "0.1.0"  # setup.cfg reads it
-
-__all__ = [
-    "METHODS",
-    "Explanation",
-    "Method",
-    "Options",
-    "Trace",
-    "UnknownName",
-    "UnsupportedModel",
-    "check_method",
-    "explain",
-    "explain_classes",
-    "explain_trace",
-    "method",
-    "record",
-    "register",
-    "resolve_target",
-    "rules",
-]
+__getattr__, __dir__ = names_of("relprop", "relprop.public")

@@ -9,11 +9,11 @@ import torch
 
 from lightning_modules.data import DataModule
 from lightning_modules.models import class_names
-from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.fit_checks import check_inputs
 from lightning_modules.models.published import hf_classifier, timm_classifier
+from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
 

@@ -1,1 +1,7 @@
 """Classifiers: what they share, their kinds, their weights and checkpoints."""
+
+from lightning_modules.models.bert import BertClassifier
+from lightning_modules.models.classifier import CLASSIFIERS
+from lightning_modules.models.vit import ViTClassifier
+
+__all__ = ["CLASSIFIERS", "BertClassifier", "ViTClassifier"]

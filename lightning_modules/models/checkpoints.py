@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules import CLASSIFIERS
-from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN, load_data
-from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.classifier import CLASSIFIERS, Classifier
+from lightning_modules.utils.checkpoint_files import WRITTEN_BY_TRAIN, load_data
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import arguments
 

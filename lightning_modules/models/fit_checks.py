@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from lightning_modules.models import class_names
-from lightning_modules.models.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.models.classifier import Classifier
+from lightning_modules.utils.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.utils.errors import InputError, as_input_error
 
 

@@ -11,7 +11,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models import class_names as classes
-from lightning_modules.models.checkpoint_files import find_checkpoint, load_data
+from lightning_modules.utils.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
 

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console, Group
 from rich.text import Text
 
-from lightning_modules.models.checkpoint_files import load_data
 from lightning_modules.protocols import Progress, Protocol, Shard, evaluate, report, scores_of
+from lightning_modules.utils.checkpoint_files import load_data
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
 

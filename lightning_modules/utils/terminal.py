@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
+from typing import TYPE_CHECKING, TextIO
 
 from lightning_modules.utils.names import one_line
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}  # of several processes
 PLAIN_WIDTH = 120  # columns of a table that goes to a file or a pipe
 
 # Loggers whose news are not shown, only their warnings: advertisements, whether a GPU or a TPU is
@@ -41,10 +43,19 @@ def say(message: object, file: TextIO | None = None) -> None:
     print(line, file=file, flush=True)
 
 
-@rank_zero_only
 def tell(message: object) -> None:
     """Print on standard error what a user should know; of several processes the first alone."""
-    say(message, sys.stderr)
+    if is_first_process():
+        say(message, sys.stderr)
+
+
+def is_first_process() -> bool:
+    """True unless another of several processes writes what is written once."""
+    if "lightning" not in sys.modules and not RANKS & os.environ.keys():
+        return True
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0
 
 
 def counted(number: int, thing: str) -> str:
@@ -54,6 +65,8 @@ def counted(number: int, thing: str) -> str:
 
 def console() -> Console:
     """Standard output, for tables: as wide as a terminal, or as PLAIN_WIDTH."""
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
@@ -63,6 +76,8 @@ def quiet(prog: str) -> Iterator[None]:
 
     Afterwards filters, formats and levels are as they were before.
     """
+    import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers
+
     levels = {name: logging.getLogger(name).level for name in CHATTY}
     formatted = warnings.formatwarning
 

@@ -28,14 +28,14 @@ from lightning_modules.data.texts.sst import read_trees
 from lightning_modules.data.texts.table import read_table
 from lightning_modules.modalities import Images
 from lightning_modules.modalities.texts.draw import escape, shares
-from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier, read_checkpoint
-from lightning_modules.models.run_folder import last_checkpoint
 from lightning_modules.protocols import Progress
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.scoring import KEPT, load_progress, save_progress
+from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import one_line, slug
+from lightning_modules.utils.run_folder import last_checkpoint
 from relprop.errors import UnknownName
 from tests.helpers.runs import run
 

@@ -7,8 +7,8 @@ import pytest
 
 import explain
 import train
-from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.utils.checkpoint_files import find_checkpoint
 from tests.helpers.runs import load, rows
 
 OLD_RUNS = Path(__file__).parents[1] / "reference" / "old_runs"

@@ -19,13 +19,13 @@ import relprop
 from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
 from lightning_modules.metrics import Segmentation as SegmentationMetric
-from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.protocols import PROTOCOLS, Score, evaluate, scored_methods, scores_of
 from lightning_modules.protocols.base import Explainer
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
 from lightning_modules.protocols.report import table
+from lightning_modules.utils.checkpoint_files import find_checkpoint
 from tests.helpers.runs import ONE_EPOCH
 
 SMALL = {"train_size": 60, "val_size": 20, "test_size": 20}

@@ -12,9 +12,9 @@ import explain
 import train
 from lightning_modules.callbacks import EpochCheckpoint, MetricsTable
 from lightning_modules.data import DigitsDataModule
-from lightning_modules.models.checkpoint_files import find_checkpoint
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.protocols import PROTOCOLS, Progress, evaluate
+from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.errors import InputError
 from tests.helpers.runs import ONE_EPOCH, assert_same_end, cut_off, load, run
 

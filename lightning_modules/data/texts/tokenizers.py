@@ -13,7 +13,7 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from lightning_modules.models.checkpoint_files import find_checkpoint, load_data
+from lightning_modules.utils.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError, as_input_error, short_message
 from lightning_modules.utils.hub import locate
 from lightning_modules.utils.options import check_option, refusal, show

@@ -7,8 +7,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightning_modules.utils.errors import InputError
 
 WRITTEN_BY_TRAIN = "a checkpoint that train.py has written"
@@ -44,6 +42,8 @@ def load_data(path: Path, accepted: str) -> Any:
     Raises:
         InputError: the file is broken or would run code; says what is ``accepted``.
     """
+    import torch  # takes seconds, and a file that is not there is told without
+
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:  # torch.load does not compare checksums

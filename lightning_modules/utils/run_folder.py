@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.terminal import is_first_process
 
 
 def check_resumed(run_dir: Path, overrides: Sequence[str]) -> None:
@@ -53,7 +52,7 @@ def last_checkpoint(run_dir: Path, resume: bool, trial: bool) -> Path | None:
     last = run_dir / "checkpoints" / "last.ckpt"
     if resume:
         return last if last.is_file() else None  # stopped before its first checkpoint: from scratch
-    if (run_dir / "config.yaml").exists() and not trial and rank_zero_only.rank == 0:
+    if (run_dir / "config.yaml").exists() and not trial and is_first_process():
         raise FileExistsError(
             f"run_dir {run_dir} holds a run; carry on with --resume {run_dir}, or choose another "
             "with run_dir=..."
@@ -70,9 +69,10 @@ def wait_for_a_later_name(run_dir: str) -> None:
         time.sleep(1)
 
 
-@rank_zero_only
 def check_writable(run_dir: str) -> None:
     """Known here, it is one line; in the thread that writes for TensorBoard, a traceback."""
+    if not is_first_process():
+        return
     try:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=run_dir):

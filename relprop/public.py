@@ -1,0 +1,34 @@
+"""The names of the package; it imports this module when one of them is first used."""
+
+from relprop import rules
+from relprop.errors import UnknownName, UnsupportedModel
+from relprop.explaining import (
+    check_method,
+    explain,
+    explain_classes,
+    explain_trace,
+    resolve_target,
+)
+from relprop.explanation import Explanation
+from relprop.methods import METHODS, Method, Options, method
+from relprop.recording.operations import register
+from relprop.trace import Trace, record
+
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "Method",
+    "Options",
+    "Trace",
+    "UnknownName",
+    "UnsupportedModel",
+    "check_method",
+    "explain",
+    "explain_classes",
+    "explain_trace",
+    "method",
+    "record",
+    "register",
+    "resolve_target",
+    "rules",
+]
