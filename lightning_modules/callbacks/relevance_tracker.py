@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -19,6 +18,7 @@ from torch.utils.data import Subset
 
 import relprop
 from lightning_modules.callbacks.watch import Report, Watch
+from lightning_modules.loggers import show_picture, show_text
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
@@ -172,17 +172,14 @@ class RelevanceTracker(Checked, Callback):
         return Watch(module, trainer.datamodule, self.options, trainer.current_epoch)
 
     def _publish(self, trainer: Trainer, report: Report) -> None:
-        """Pictures into the run's folder and TensorBoard, texts into TensorBoard."""
+        """Pictures into the run's folder and the loggers, texts into the loggers."""
         step = trainer.global_step - 1  # where Lightning logs the end of an epoch
-        loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
         self.folder.mkdir(parents=True, exist_ok=True)
         for tag, picture in report.pictures.items():
             prefix = "" if tag == "samples" else f"{tag}-"
             path = self.folder / f"{prefix}epoch={trainer.current_epoch:03d}.png"
             image = Image.fromarray(picture)
             replace_file(path, lambda file, image=image: image.save(file, format="png"))
-            for logger in loggers:
-                logger.experiment.add_image(f"explanations/{tag}", picture, step, dataformats="HWC")
+            show_picture(trainer.loggers, f"explanations/{tag}", picture, step)
         for tag, text in report.texts.items():
-            for logger in loggers:
-                logger.experiment.add_text(f"explanations/{tag}", text, step)
+            show_text(trainer.loggers, f"explanations/{tag}", text, step)
