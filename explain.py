@@ -105,7 +105,7 @@ def add_model(parser: cli.Parser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
     model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
-    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="Hugging Face's text classifier")
+    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="a model of Hugging Face")
     parser.add_import()
 
 

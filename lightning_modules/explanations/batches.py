@@ -18,6 +18,8 @@ from lightning_modules.modalities import Explained
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError
 
+WIDEST = "attnlrp"  # the method that explains most models
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -81,7 +83,7 @@ def explain_batch(
     if against is not None:
         options = {**options, "against": against}
     for method in methods:
-        explained = module.explain_sources(trace, batch, places, method, **options)
+        explained = explain_by(module, trace, batch, places, method, options)
         for name, of_method in maps.items():
             of_method[method] = [of_place[name].arrays() for of_place in explained]
         for i in not_finite(explained) - set(broken):
@@ -104,6 +106,27 @@ def explain_batch(
         label = label_of(item, class_names) if module.activation == "softmax" else None
         about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)
         yield Result(*about, parts, against)
+
+
+def explain_by(
+    module: Classifier,
+    trace: relprop.Trace,
+    batch: Mapping[str, Any],
+    places: Sequence[torch.Tensor],
+    method: str,
+    options: Mapping[str, Any],
+) -> list[dict[str, Explained]]:
+    """As ``explain_sources``; where a method refuses the model, says whether ``WIDEST`` does."""
+    try:
+        return module.explain_sources(trace, batch, places, method, **options)
+    except relprop.UnsupportedModel as error:
+        if method == WIDEST:
+            raise
+        try:
+            module.explain_sources(trace, batch, places[:1], WIDEST, **options)
+        except relprop.UnsupportedModel:
+            raise error from None
+        raise InputError(f"{error}; --method {WIDEST} explains this model") from error
 
 
 def not_finite(explained: Sequence[dict[str, Explained]]) -> set[int]:

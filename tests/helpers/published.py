@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+import transformers
+from PIL import Image
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -62,4 +65,47 @@ def save_text_classifier(
     model.save_pretrained(folder)
     if tokenizer:
         made.save_pretrained(folder)
+    return model
+
+
+# ------------------------------------------------------------------------------------ pictures
+
+VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+VIT |= {"intermediate_size": 32, "image_size": 32, "patch_size": 8}
+STAGES = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1]}
+SQUASHED = {"size": {"height": 32, "width": 32}}
+CROPPED = {"crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+SHORTEST = {"size": {"shortest_edge": 32}} | IMAGENET
+IMAGE_CLASSIFIERS = {  # sizes, the image processor with its sizes
+    "ViT": (VIT, "ViTImageProcessor", SQUASHED),
+    "DeiT": (VIT, "DeiTImageProcessor", {"size": {"height": 40, "width": 40}} | CROPPED),
+    "Beit": (VIT, "BeitImageProcessor", {"size": {"height": 40, "width": 40}} | CROPPED),
+    "Dinov2": (VIT, "BitImageProcessor", {"size": {"shortest_edge": 40}} | CROPPED),
+    "Swin": (
+        {"image_size": 32, "patch_size": 4, "embed_dim": 12, "depths": [1, 1],
+         "num_heads": [2, 2], "window_size": 4},
+        "ViTImageProcessor", SQUASHED,
+    ),
+    "ConvNext": (STAGES, "ConvNextImageProcessor", SHORTEST),
+    "ResNet": (
+        STAGES | {"embedding_size": 8, "layer_type": "basic"},
+        "ConvNextImageProcessor", SHORTEST,
+    ),
+}  # fmt: skip
+
+
+def photo(width: int = 64, height: int = 48) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def save_image_classifier(folder: Path, kind: str = "ViT", **config) -> PreTrainedModel:
+    """Into ``folder``: a classifier of pictures and its image processor."""
+    torch.manual_seed(0)
+    sizes, processor, options = IMAGE_CLASSIFIERS[kind]
+    built = getattr(transformers, f"{kind}Config")(**{"num_labels": 3} | sizes | config)
+    model = scattered(getattr(transformers, f"{kind}ForImageClassification")(built))
+    model.save_pretrained(folder)
+    getattr(transformers, processor)(**options).save_pretrained(folder)
     return model
