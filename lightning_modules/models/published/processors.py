@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor
@@ -18,7 +17,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.modalities import Images
 from lightning_modules.modalities.images.draw import unnormalize
-from lightning_modules.utils.errors import InputError, as_input_error
+from lightning_modules.utils.errors import as_input_error
 
 TRIED = (360, 270)  # width and height of the pictures that a processor is tried with
 CLOSE = 0.02  # of the range of a pixel, in which two ways to resize agree

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
