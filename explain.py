@@ -36,6 +36,7 @@ from lightning_modules.protocols import PROTOCOLS, scored_methods, torchrun_shar
 from lightning_modules.protocols.scoring import fingerprint, progress_bar, score
 from lightning_modules.utils import cli
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.names import visible
 from lightning_modules.utils.terminal import console, quiet, say
 
 ERRORS = (ValueError, TypeError, OSError, InputError, relprop.UnsupportedModel)
@@ -161,7 +162,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
                 write_png(outcome, folder)
             results.append(outcome.small())
             show(outcome, bar.console)
-    than = "" if against is None else f" rather than {names[against]}"
+    than = "" if against is None else f" rather than {visible(names[against])}"
     model = arguments.checkpoint or arguments.timm or arguments.hf
     about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
     if against is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -108,4 +109,63 @@ def save_image_classifier(folder: Path, kind: str = "ViT", **config) -> PreTrain
     model = scattered(getattr(transformers, f"{kind}ForImageClassification")(built))
     model.save_pretrained(folder)
     getattr(transformers, processor)(**options).save_pretrained(folder)
+    return model
+
+
+# ----------------------------------------------------------------------------- language models
+
+WIDTHS = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDTHS |= {"intermediate_size": 32, "max_position_embeddings": 32}
+GROUPED = WIDTHS | {"num_key_value_heads": 2, "head_dim": 6}
+LANGUAGE_MODELS = {  # class, configuration, sizes, whether its tokenizer is a SentencePiece
+    "gpt2": (
+        "GPT2LMHeadModel",
+        {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32},
+        False,
+    ),
+    "llama": ("LlamaForCausalLM", GROUPED, True),
+    "qwen3": ("Qwen3ForCausalLM", GROUPED, False),
+    "bert": ("BertLMHeadModel", WIDTHS, False),  # which reads in both directions
+}
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2's: pieces of bytes, a space before a word its part, and no token to pad with."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    learn(made, 320, ["<|endoftext|>"], pre_tokenizers.ByteLevel.alphabet())
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>")
+
+
+def sentence_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama's: pieces with ▁ for a space, after a token that begins the text."""
+    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>", "<0x0A>", "<0xE2>"]
+    learn(made, 80, special, [])
+    begin = [("<s>", made.token_to_id("<s>"))]
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=begin)
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def learn(tokenizer: Tokenizer, size: int, special: list[str], alphabet: list[str]) -> None:
+    """Pieces of TEXTS."""
+    options = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(vocab_size=size, **options))
+
+
+def save_language_model(folder: Path, kind: str = "gpt2") -> PreTrainedModel:
+    """Into ``folder``: a causal language model and its tokenizer."""
+    torch.manual_seed(0)
+    name, sizes, sentences = LANGUAGE_MODELS[kind]
+    tokenizer = sentence_tokenizer() if sentences else bytes_tokenizer()
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    built = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ids | sizes)
+    model = scattered(getattr(transformers, name)(built))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return model
