@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import timm
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -30,6 +32,12 @@ def timm_classifier(name: str) -> ViTClassifier:
         ValueError, OSError: there is no such model or file, or they do not fit each other.
     """
     name, _, weights = name.partition("@")
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=4) or ["resnet50"]
+        raise InputError(
+            f"--timm {name}: timm has no such model; accepted: any of timm's that classifies "
+            f"pictures, e.g. {', '.join(nearest)}"
+        )
     model = create_backbone(name, None, pretrained=False, options={})
     config = resolve_model_data_config(model)
     classes, size = model.num_classes, config["input_size"][-1]
@@ -70,7 +78,7 @@ def timm_classifier(name: str) -> ViTClassifier:
 
 
 def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:
-    """Number of classes and size of the pictures of a file of a ViT's weights."""
+    """Number of classes and size of the pictures of a file of a model's weights."""
     if not Path(weights).is_file():
         raise FileNotFoundError(f"--timm ...@{weights}: no such file")
     try:
