@@ -117,5 +117,11 @@ class Result:
         return f"{asked}{space}{name} rather than {other}?"
 
     def picture(self) -> np.ndarray:
-        """The pictures of all parts, one under another: [H, W, 3], uint8."""
-        return stack([part.picture(self) for part in self.parts.values()])
+        """The pictures of all parts, one under another: [H, W, 3], uint8.
+
+        The first has the name of the input above it, the others that of their source.
+        """
+        first, *others = self.parts
+        pictures = [self.parts[first].picture(self)]
+        pictures += [self.parts[name].picture(replace(self, name=name)) for name in others]
+        return stack(pictures)

@@ -169,3 +169,32 @@ def save_language_model(folder: Path, kind: str = "gpt2") -> PreTrainedModel:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
+
+
+# -------------------------------------------------------------------------- pictures and texts
+
+READER = WIDTHS | {"hidden_size": 24, "num_attention_heads": 2, "max_position_embeddings": 16}
+PAIRS = {  # class, configuration, what it has beside its two towers
+    "clip": ("CLIPModel", {"projection_dim": 16}),
+    "siglip": ("SiglipModel", {}),
+    "blip": ("BlipForImageTextRetrieval", {"projection_dim": 16, "image_text_hidden_size": 16}),
+}
+
+
+def save_pair_model(folder: Path, kind: str = "clip") -> PreTrainedModel:
+    """Into ``folder``: a model of pictures and texts, its tokenizer and its image processor."""
+    torch.manual_seed(0)
+    name, more = PAIRS[kind]
+    made = tokenizer_of(16)
+    ids = {"bos_token_id": made.cls_token_id, "eos_token_id": made.sep_token_id}
+    reader = READER | ids | {"vocab_size": len(made), "pad_token_id": made.pad_token_id}
+    if kind == "siglip":
+        reader["projection_size"] = VIT["hidden_size"]
+    if kind == "blip":
+        reader["encoder_hidden_size"] = VIT["hidden_size"]
+    built = AutoConfig.for_model(kind, text_config=reader, vision_config=VIT, **more)
+    model = scattered(getattr(transformers, name)(built))
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
+    transformers.ViTImageProcessor(**SQUASHED).save_pretrained(folder)
+    return model
