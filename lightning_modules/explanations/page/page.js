@@ -106,9 +106,9 @@ function choose() {
   const stops = (shown) => String(table(shown).filter((_, i) => i % 15 === 0).map(css));
   const scales = new Set(Object.keys(data.colors).map(stops));  // of words and pictures, one each
   byId("colors").replaceChildren(...[...scales].map((colors) => {
-    const bar = make("div", "bar");
-    bar.style.backgroundImage = `linear-gradient(to right, ${colors})`;
-    return bar;
+    const scale = make("div", "scale");
+    scale.style.backgroundImage = `linear-gradient(to right, ${colors})`;
+    return scale;
   }));
   const it = data.activation ? "the class" : "a higher value";
   const ends = signed ? [`against ${it}`, "0", `for ${it}`] : ["least of its map", "highest"];
