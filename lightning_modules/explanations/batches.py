@@ -72,7 +72,7 @@ def explain_batch(
         torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
         for place in range(max(map(len, chosen)))
     ]
-    maps = {name: {} for name in module.sources}  # of each source and method, [place][B, ...]
+    maps = {name: {} for name in module.readings}  # of each reading and method, [place][B, ...]
     class_names = list(module.hparams.class_names)
     broken = {}  # why an input cannot be explained
     for i, classes in enumerate(chosen):
@@ -96,12 +96,12 @@ def explain_batch(
             yield Failure(item.name, f"{item.name}: {broken[i]}")
             continue
         parts = {}
-        for name, modality in module.sources.items():
+        for name, modality in module.readings.items():
             relevance = {
                 method: np.stack([of_place[i] for of_place in of_method[: len(chosen[i])]])
                 for method, of_method in maps[name].items()
             }
-            parts[name] = modality.part(contents[name], batch, i, relevance)
+            parts[name] = modality.part(contents[modality.source], batch, i, relevance)
         # A folder says that a class is the right one, but not of labels that others are not.
         label = label_of(item, class_names) if module.activation == "softmax" else None
         about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)
