@@ -3,6 +3,7 @@
 python explain.py --checkpoint runs/vit_digits --input picture.png folder '*.jpg' --target top3
 python explain.py --checkpoint runs/bert_reviews --text "I was never bored." --method all
 python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
+python explain.py --hf openai/clip-vit-base-patch32 --input cat.jpg --text "a cat"
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
 torchrun --nproc-per-node 8 explain.py evaluate ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -116,17 +117,20 @@ def explain_by(
     method: str,
     options: Mapping[str, Any],
 ) -> list[dict[str, Explained]]:
-    """As ``explain_sources``; where a method refuses the model, says whether ``WIDEST`` does."""
+    """As ``explain_sources``.
+
+    Raises:
+        InputError: the method refuses the model; says whether ``WIDEST`` explains it.
+    """
     try:
         return module.explain_sources(trace, batch, places, method, **options)
     except relprop.UnsupportedModel as error:
-        if method == WIDEST:
-            raise
-        try:
-            module.explain_sources(trace, batch, places[:1], WIDEST, **options)
-        except relprop.UnsupportedModel:
-            raise error from None
-        raise InputError(f"{error}; --method {WIDEST} explains this model") from error
+        told = f"--method {method}: {error}"
+        if method != WIDEST:
+            with suppress(relprop.UnsupportedModel):
+                module.explain_sources(trace, batch, places[:1], WIDEST, **options)
+                told += f"; --method {WIDEST} explains this model"
+        raise InputError(told) from error
 
 
 def not_finite(explained: Sequence[dict[str, Explained]]) -> set[int]:

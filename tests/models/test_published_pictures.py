@@ -48,7 +48,7 @@ def test_a_method_that_a_model_has_nothing_for_names_one_that_explains_it(tmp_pa
         *(capsys, "--hf", tmp_path / "model", "--input", tmp_path / "a.png"),
         *("--output", tmp_path / "out"),
     )
-    assert "no attention map was seen" in message
+    assert "--method transformer_attribution: no attention map was seen" in message
     assert message.endswith("--method attnlrp explains this model")
 
 
