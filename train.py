@@ -231,8 +231,10 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
         options["max_epochs"] = -1  # as Lightning has it
     loggers = make_loggers(config.loggers, Place(Path(config.run_dir), step))
     plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
-    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch(), stops]
-    chosen += make_callbacks(config.callbacks)
+    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch()]
+    # What averages weights has done so when a stop writes its checkpoint, and puts them in place
+    # for the tracker, which comes before it.
+    chosen += [*make_callbacks(config.callbacks), stops]
     own_bar = any(isinstance(x, ProgressBar) for x in chosen)
     bar = options.pop("enable_progress_bar", True) is not False and sys.stdout.isatty()
     chosen += [EpochBar()] if bar and not own_bar else []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.loggers.base import LOGGERS, Destination, Place
 from lightning_modules.utils.names import slug
@@ -29,11 +30,19 @@ class Run(MLFlowLogger):
     @property
     def experiment(self) -> Any:
         begins = not self._initialized
+        if begins and self._run_id is None:
+            self._make_experiment()
         client = super().experiment
         if begins and self._initialized:  # in the first process
             self.place.keep("mlflow", self._run_id)
             client.update_run(self._run_id, status="RUNNING")
         return client
+
+    @rank_zero_only
+    def _make_experiment(self) -> None:
+        """Lightning's warns that it makes one."""
+        if self._mlflow_client.get_experiment_by_name(self._experiment_name) is None:
+            self._mlflow_client.create_experiment(self._experiment_name, self._artifact_location)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics({key(tag): value for tag, value in metrics.items()}, step)
