@@ -62,7 +62,7 @@ def test_relevance_that_explodes_is_told_and_another_method_is_named():
     """Of two numbers that nearly cancel, by the logit that is left."""
     model = nn.Linear(2, 2, bias=False).double()
     model.weight.data = torch.tensor([[1.0, 1.0], [1e-9, 0.0]]).double()
-    x = torch.tensor([[1.0, -1 + 1e-9]]).double()
+    x = torch.tensor([[1.0, -1 + 1e-9]], dtype=torch.float64)
     with pytest.warns(UserWarning, match='explodes on this model; try method="attnlrp"'):
         relprop.explain(model, x, 0, "lrp", rules=relprop.rules.epsilon)
     with warnings.catch_warnings():
