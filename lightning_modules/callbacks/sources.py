@@ -45,6 +45,8 @@ def draw(source: Any, samples: int, seed: int) -> Any:
             return first_batch(source)
         dataset, collate = source.dataset, source.collate_fn
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        if len(dataset) == 0:
+            raise InputError(f"the data set has no samples; {ACCEPTED} that has some")
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
         return collate([dataset[i] for i in order[:samples].tolist()])
     if not hasattr(source, "__iter__"):
@@ -65,7 +67,7 @@ def first_batch(loader: Any) -> Any:
     try:
         return next(iter(loader))
     except StopIteration:
-        raise InputError(f"source has no batch; {ACCEPTED} with samples") from None
+        raise InputError(f"source has no batch; {ACCEPTED} that has some") from None
     finally:
         if generator is not None:
             generator.set_state(state)
