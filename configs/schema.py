@@ -43,6 +43,15 @@ SUPPLIED_BY_TRAIN = (
     "trainer.default_root_dir",
 )
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
+OF_PYTHON = (  # what only a caller from Python can give
+    "tracker.source",
+    "tracker.model",
+    "tracker.inputs",
+    "tracker.labels",
+    "tracker.class_names",
+    "tracker.normalisation",
+    "tracker.tokenizer",
+)
 TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
     "accumulate_grad_batches": Range(1),
     "check_val_every_n_epoch": Range(1),
@@ -210,7 +219,7 @@ def make_schema(
     """
     options, ranges = list(options), ranges or {}
     for name, argument in arguments(cls).items():
-        if f"{section}.{name}" in SUPPLIED_BY_TRAIN:
+        if f"{section}.{name}" in (*SUPPLIED_BY_TRAIN, *OF_PYTHON):
             continue
         type_ = Any if argument.annotation is argument.empty else argument.annotation
         type_ = Annotated[type_, ranges[name]] if name in ranges else type_

@@ -17,7 +17,7 @@ from transformers import (
 
 import explain
 import relprop
-from lightning_modules.models.bert import with_class_token_entry
+from lightning_modules.models.explaining_texts import with_class_token_entry
 from lightning_modules.models.published import hf_classifier, timm_classifier
 from tests.commands.test_page import data_of
 from tests.helpers.published import TEXTS, save_text_classifier
