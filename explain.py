@@ -3,6 +3,7 @@
 python explain.py --checkpoint runs/vit_digits --input picture.png folder '*.jpg' --target top3
 python explain.py --checkpoint runs/bert_reviews --text "I was never bored." --method all
 python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
+python explain.py --hf openai/clip-vit-base-patch32 --input cat.jpg --text "a cat"
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
 torchrun --nproc-per-node 8 explain.py evaluate ...
 
@@ -22,6 +23,7 @@ from configs.signatures import named, registered
 from lightning_modules.utils import cli
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.names import visible
 from lightning_modules.utils.terminal import console, quiet, say
 
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
@@ -109,7 +111,7 @@ def add_model(parser: cli.Parser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
     model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
-    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="Hugging Face's text classifier")
+    model.add_argument("--hf", metavar="ID_OR_FOLDER", help="a model of Hugging Face")
     parser.add_import()
 
 
@@ -216,7 +218,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
                 write_png(outcome, folder)
             results.append(outcome.small())
             show(outcome, bar.console)
-    than = "" if against is None else f" rather than {names[against]}"
+    than = "" if against is None else f" rather than {visible(names[against])}"
     model = arguments.checkpoint or arguments.timm or arguments.hf
     about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
     if against is not None:

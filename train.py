@@ -3,6 +3,8 @@
 python train.py                                        # configs/vit_digits.yaml
 python train.py --config FILE run_dir=runs/mine model.lr=1e-4 trainer.max_epochs=20
 python train.py --resume RUN_DIR
+
+From Python, as for a sweep: ``train(load_config(FILE, ["model.lr=1e-4"]))``.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from configs.schema import imports_of, load_config
+from configs.schema import complete_config, imports_of, load_config
 from lightning_modules.utils import cli, run_folder
-from lightning_modules.utils.errors import InputError, as_input_error, short_message
+from lightning_modules.utils.errors import InputError, as_input_error, message_of, short_message
 from lightning_modules.utils.files import replace_file
 from lightning_modules.utils.terminal import quiet
 from relprop.errors import UnsupportedModel
@@ -97,37 +101,98 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
 
 
 def run(config: DictConfig, checkpoint: Path | None) -> None:
-    """Fit and test an experiment, from a checkpoint or from its beginning."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
+    """Fit and test an experiment, and say in the terminal how it goes."""
     from lightning_modules.callbacks import endings
     from lightning_modules.callbacks.stops import sigterm_as_ctrl_c
     from lightning_modules.callbacks.terminal import Terminal
 
     try:
+        with sigterm_as_ctrl_c():
+            ended = experiment(config, checkpoint, Terminal(config))
+            endings.print_end(config, ended.data, ended.trainer, ended.tested)
+    except InputError as error:
+        fail(error, config.imports)
+    if ended.reason is not None:
+        endings.print_early_end(config, ended.model, ended.reason)
+
+
+def train(config: DictConfig | Mapping[str, Any], resume: bool = False) -> dict[str, float]:
+    """Fit and test an experiment from Python, as for a sweep.
+
+    Random generators, warnings and torch's switches are afterwards as they were before.
+
+    Args:
+        config: as :func:`configs.schema.load_config` makes it, or what a file of it would hold.
+        resume: carry on with the run in the config's ``run_dir``.
+
+    Returns:
+        The metrics of the best epoch, with its number as ``epoch``, and those of the test.
+
+    Raises:
+        InputError: what a user got wrong, as the command would print it.
+        KeyboardInterrupt: Ctrl-C, or a signal.
+    """
+    from lightning_modules.callbacks import endings
+    from lightning_modules.utils.process_state import as_before
+
+    with as_before():
+        try:
+            config = complete_config(config)
+            checkpoint = run_folder.last_checkpoint(Path(config.run_dir), resume, trial=False)
+        except (ValueError, OSError) as error:
+            raise InputError(message_of(error)) from error
+        ended = experiment(config, checkpoint)
+        return {**(endings.best_epoch(ended.trainer) or {}), **ended.tested}
+
+
+@dataclass
+class Ended:
+    """An experiment that has ended: the metrics of its test, and the option that cut it short."""
+
+    data: DataModule
+    model: Classifier
+    trainer: Trainer
+    tested: dict[str, float]
+    reason: str | None
+
+
+def experiment(config: DictConfig, checkpoint: Path | None, *watching: Callback) -> Ended:
+    """Fit and test, from a checkpoint or from the beginning.
+
+    Raises:
+        InputError: what a user got wrong.
+        KeyboardInterrupt: Ctrl-C, or a signal.
+    """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from lightning_modules.callbacks import endings
+    from lightning_modules.loggers import finish
+
+    try:
         run_folder.wait_for_a_later_name(config.run_dir)
         data, model, trainer = build(config, checkpoint)
         run_folder.check_writable(config.run_dir)
-    except (InputError, ValueError, TypeError, OSError, MisconfigurationException) as error:
-        fail(error, config.imports)
-    trainer.callbacks.append(Terminal(config))  # after all that measures
+    except InputError:
+        raise
+    except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        raise InputError(message_of(error)) from error
+    trainer.callbacks += watching  # after all that measures
     try:
-        with sigterm_as_ctrl_c():
-            reason = fit(data, model, trainer, checkpoint)
-            endings.print_end(config, data, trainer, test(config, data, model, trainer))
-    except (InputError, UnsupportedModel, MisconfigurationException) as error:
-        fail(error, config.imports)
+        reason = fit(data, model, trainer, checkpoint)
+        return Ended(data, model, trainer, test(config, data, model, trainer), reason)
+    except (UnsupportedModel, MisconfigurationException) as error:
+        raise InputError(message_of(error)) from error
     except OSError as error:
-        fail(f"{error}{endings.how_to_carry_on(config)}")
+        raise InputError(f"{message_of(error)}{endings.how_to_carry_on(config)}") from error
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error):  # torch's words for a disk that is full
             raise
-        reason = str(error).splitlines()[0]
-        fail(f"a checkpoint could not be written ({reason}){endings.how_to_carry_on(config)}")
+        said, how = str(error).splitlines()[0], endings.how_to_carry_on(config)
+        raise InputError(f"a checkpoint could not be written ({said}){how}") from error
     except SystemExit:  # Lightning's, at Ctrl-C
-        endings.stopped(config)
-    if reason is not None:
-        endings.print_early_end(config, model, reason)
+        raise KeyboardInterrupt from None
+    finally:
+        finish(trainer.loggers)
 
 
 def build(config: DictConfig, checkpoint: Path | None):
@@ -162,10 +227,11 @@ def build(config: DictConfig, checkpoint: Path | None):
 def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trainer:
     """Lightning's, for a run that begins at a step."""
     from lightning import Trainer
-    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.callbacks import ProgressBar
 
-    from lightning_modules.callbacks import SaveConfig, Stops, UnfinishedEpoch
+    from lightning_modules.callbacks import SaveConfig, Stops, UnfinishedEpoch, make_callbacks
     from lightning_modules.callbacks.terminal import EpochBar
+    from lightning_modules.loggers import Place, make_loggers
     from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 
     limits = {name: options.pop(name) for name in ("max_steps", "max_time") if name in options}
@@ -173,25 +239,23 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
     limited = stops.max_steps != -1 or limits.get("max_time") is not None
     if limited and options.get("max_epochs") is None:
         options["max_epochs"] = -1  # as Lightning has it
-    logger = TensorBoardLogger(
-        config.run_dir,
-        name="",
-        version="",
-        default_hp_metric=False,
-        purge_step=step,  # TensorBoard forgets what came after
-    )
+    loggers = make_loggers(config.loggers, Place(Path(config.run_dir), step))
     plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
-    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch(), stops]
+    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch()]
+    # What averages weights has done so when a stop writes its checkpoint, and puts them in place
+    # for the tracker, which comes before it.
+    chosen += [*make_callbacks(config.callbacks), stops]
+    own_bar = any(isinstance(x, ProgressBar) for x in chosen)
     bar = options.pop("enable_progress_bar", True) is not False and sys.stdout.isatty()
-    chosen += [EpochBar()] if bar else []
+    chosen += [EpochBar()] if bar and not own_bar else []
     options.setdefault("enable_model_summary", False)  # most of its rows are metrics
     with as_input_error("trainer", "options of lightning.Trainer that go together"):
         return Trainer(
             default_root_dir=config.run_dir,
-            logger=logger,
+            logger=loggers or False,
             callbacks=chosen,
             plugins=plugins,
-            enable_progress_bar=bar,
+            enable_progress_bar=bar or own_bar,
             **options,
         )
 
@@ -235,7 +299,7 @@ def fit(
             raise
         raise InputError(f"trainer.val_check_interval: {short_message(error)}") from error
     if reason == "signal":
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     patience = trainer.early_stopping_callback
     if patience is not None and patience.wait_count >= patience.patience:
         reason = reason or "patience"

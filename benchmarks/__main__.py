@@ -73,7 +73,7 @@ def measure(chosen: argparse.Namespace) -> None:
     if "growth" in sections:
         explanations.growth(table, chosen.rounds)
     if "tracker" in sections:
-        training.tracker(table)
+        training.tracker(table, chosen.rounds)
     if "precision" in sections:
         precision.precision(table)
     if "peers" in sections:

@@ -8,6 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -20,12 +21,14 @@ from torch.utils.data import DataLoader
 from transformers import BertForSequenceClassification
 
 import train
-from benchmarks.measure import progress, watch_memory
+from benchmarks.measure import progress, seconds, watch_memory
 from benchmarks.table import Table
 from configs.schema import load_config
 from lightning_modules import BertClassifier, ViTClassifier
 from lightning_modules.callbacks import FiniteSteps
-from lightning_modules.data import DATAMODULES
+from lightning_modules.callbacks.watch import Report, Watch
+from lightning_modules.data import DATAMODULES, DataModule
+from lightning_modules.models.classifier import Classifier
 
 CLASSES = [str(i) for i in range(10)]
 SIZES = {
@@ -102,19 +105,19 @@ def in_turns(make: Callable, batch_size: int, steps: int, what: str) -> tuple[di
         processes.append(context.Process(target=fit, args=arguments, daemon=True))
         processes[-1].start()
         pipes[name].recv()  # until it stands before its first step
-    seconds = {name: [] for name in pipes}
+    times = {name: [] for name in pipes}
     order = list(pipes)
     for _ in progress(range(steps - 1), what):
         order.append(order.pop(0))  # nobody always comes after the same other
         for name in order:
             pipes[name].send("go")
-            seconds[name].append(pipes[name].recv())
+            times[name].append(pipes[name].recv())
     for pipe in pipes.values():
         pipe.send("go")
     peaks = {name: pipe.recv() for name, pipe in pipes.items()}
     for process in processes:
         process.join()
-    return {name: found[2:] for name, found in seconds.items()}, peaks  # the first ones allocate
+    return {name: found[2:] for name, found in times.items()}, peaks  # the first ones allocate
 
 
 def vision(batch_size: int):
@@ -177,7 +180,7 @@ def noise(folder: Path, count: int) -> None:
         Image.effect_noise((256, 256), 80).convert("RGB").save(folder / f"{i}.jpg")
 
 
-def tracker(table: Table, pictures: int = 64) -> None:
+def tracker(table: Table, rounds: int, pictures: int = 64) -> None:
     """The tracker's share of an epoch of configs/deit_image_folder.yaml, by size of data set."""
     with tempfile.TemporaryDirectory() as folder:
         for i in range(2):
@@ -192,6 +195,7 @@ def tracker(table: Table, pictures: int = 64) -> None:
         epochs = Epochs()
         trainer.callbacks.append(epochs)
         trainer.fit(model, datamodule=data)
+        reports = by_tracked_method(model, data, rounds)
     tracked = trainer.callback_metrics["relevance/seconds"].item()
     each = epochs.seconds[-1] / pictures
     watched = f"{config.tracker.samples} watched samples of DeiT-S"
@@ -199,3 +203,20 @@ def tracker(table: Table, pictures: int = 64) -> None:
     for count in (2000, 5000, 50_000, 1_281_167):
         epoch = f"an epoch's steps: {count * each:,.0f} s"
         table.row(f"{count:,} pictures", [tracked], [count * each], notes=epoch, digits=4)
+    table.section("a report of 4 watched samples of DeiT-S, over that by the default method")
+    for method, times in reports.items():
+        table.row(method, times, reports["transformer_attribution"])
+
+
+def by_tracked_method(
+    model: Classifier, data: DataModule, rounds: int, samples: int = 4
+) -> dict[str, list[float]]:
+    """Seconds of a report of the tracker, pictures drawn, by method."""
+    methods = ("transformer_attribution", "generic_attention", "attnlrp")
+    runs = {method: partial(report, model, data, method, samples) for method in methods}
+    return seconds(runs, rounds, "reports of the tracker")
+
+
+def report(model: Classifier, data: DataModule, method: str, samples: int) -> Report:
+    """What the tracker finds out in one epoch about the first validation samples."""
+    return Watch(model, data, {"method": method, "start_layer": 0}, epoch=0).samples(range(samples))

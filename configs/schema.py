@@ -38,6 +38,16 @@ SUPPLIED_BY_TRAIN = (
     "trainer.callbacks",
     "trainer.default_root_dir",
 )
+OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
+OF_PYTHON = (  # what only a caller from Python can give
+    "tracker.source",
+    "tracker.model",
+    "tracker.inputs",
+    "tracker.labels",
+    "tracker.class_names",
+    "tracker.normalisation",
+    "tracker.tokenizer",
+)
 TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
     "accumulate_grad_batches": Range(1),
     "check_val_every_n_epoch": Range(1),
@@ -54,9 +64,13 @@ TOP_LEVEL = dict(
     data=dict,
     tracker=dict | None,
     trainer=dict,
+    loggers=dict[str, dict | None],  # options by name
+    callbacks=dict[str, dict | None],
 )
-SECTIONS = ("model", "data", "tracker", "trainer")
+SECTIONS = ("model", "data", "tracker", "trainer", "loggers", "callbacks")
 TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop", imports=[])
+NAMED = ("loggers", "callbacks")  # sections of several things, by their names
+NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
 
 
 class UnknownKind(ConfigError, UnknownName):
@@ -77,6 +91,17 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
     return make_config(read_file(path, TOP_LEVEL), overrides, experiment_schemas)
 
 
+def complete_config(config: Mapping[str, Any]) -> DictConfig:
+    """The complete config of what a file would hold; of a complete one, itself.
+
+    Raises:
+        ConfigError: it is not accepted.
+    """
+    if isinstance(config, DictConfig):
+        config = OmegaConf.to_container(config)
+    return make_config(dict(config), [], experiment_schemas)
+
+
 def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     """The complete ``data`` section of an experiment, or of overrides alone, as plain values.
 
@@ -87,6 +112,7 @@ def load_data_config(path: str | Path | None, overrides: Sequence[str]) -> dict[
         ConfigError: as load_config.
     """
     written = {"run_dir": ""} if path is None else read_file(path, TOP_LEVEL)
+    written = {name: value for name, value in written.items() if name not in NAMED}
     schemas_of = data_schema if path is None else experiment_schemas
     config = make_config(written, overrides, schemas_of, ranged=("data",))
     return OmegaConf.to_container(config.data)
@@ -101,8 +127,8 @@ def imports_of(path: str | Path) -> list[str]:
     return named if accepts(TOP_LEVEL["imports"], named) else []
 
 
-def experiment_schemas(written: dict[str, Any]) -> dict[str, type]:
-    """The schemas of all sections."""
+def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
+    """The schemas of all sections; of those of several things by their names."""
     return {
         "model": chosen_schema(
             "model", registered("lightning_modules.models", "CLASSIFIERS"), written
@@ -110,7 +136,23 @@ def experiment_schemas(written: dict[str, Any]) -> dict[str, type]:
         **data_schema(written),
         "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
         "trainer": make_schema("trainer", named("lightning", "Trainer"), ranges=TRAINER_RANGES),
+        **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
     }
+
+
+def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
+    """The schemas of the things that a section names."""
+    if not written:
+        return {}
+    registry = registered("lightning_modules.loggers", "LOGGERS")
+    if section == "callbacks":  # Lightning's, whose names alone are not in their sources
+        from lightning_modules.callbacks import CALLBACKS as registry
+    for name in written:
+        if name not in registry:
+            hint = similar(str(name), registry)
+            accepted = ", ".join(registry)
+            raise UnknownKind(f"{section}: {show(name)} is unknown{hint}; accepted: {accepted}")
+    return {name: make_schema(f"{section}.{name}", registry[name]) for name in written}
 
 
 def data_schema(written: dict[str, Any]) -> dict[str, type]:
@@ -122,7 +164,7 @@ def data_schema(written: dict[str, Any]) -> dict[str, type]:
 def make_config(
     written: dict[str, Any],
     overrides: Sequence[str],
-    schemas_of: Callable[[dict[str, Any]], dict[str, type]],
+    schemas_of: Callable[[dict[str, Any]], dict[str, Any]],
     ranged: Collection[str] = SECTIONS,
 ) -> DictConfig:
     """What is written, under the overrides, complete.
@@ -136,6 +178,11 @@ def make_config(
     for override in overrides:
         written = merge(written, read_override(override))
     check_options("", written, TOP_LEVEL)
+    named = {section: written.get(section, given) for section, given in NAMED_DEFAULTS.items()}
+    written = written | {
+        section: {name: options or {} for name, options in of_section.items()}
+        for section, of_section in named.items()
+    }
     schemas = schemas_of(written)
     check_sections(written, schemas, ranged)
     config = complete(written, schemas)
@@ -175,7 +222,7 @@ def make_schema(
     """
     options, ranges = list(options), ranges or {}
     for name, argument in arguments(cls).items():
-        if f"{section}.{name}" in SUPPLIED_BY_TRAIN:
+        if f"{section}.{name}" in (*SUPPLIED_BY_TRAIN, *OF_PYTHON):
             continue
         type_ = Any if argument.annotation is argument.empty else argument.annotation
         type_ = Annotated[type_, ranges[name]] if name in ranges else type_
@@ -185,9 +232,10 @@ def make_schema(
     return make_dataclass(section, options)
 
 
-def complete(written: dict[str, Any], schemas: dict[str, type]) -> DictConfig:
+def complete(written: dict[str, Any], schemas: dict[str, Any]) -> DictConfig:
     """What is written over all defaults, with every interpolation replaced by its value."""
-    defaults = TOP_LEVEL_DEFAULTS | schemas | {"trainer": {}}
+    # Libraries have types that a structured config does not take.
+    defaults = TOP_LEVEL_DEFAULTS | schemas | {name: {} for name in ("trainer", *NAMED)}
     try:
         config = OmegaConf.merge(OmegaConf.create(defaults), written)
         check_interpolations(dict(flatten(OmegaConf.to_container(config))))
@@ -214,13 +262,17 @@ def check_interpolations(values: dict[str, Any]) -> None:
 
 
 def check_sections(
-    values: dict[str, Any], schemas: dict[str, type], ranged: Collection[str]
+    values: dict[str, Any], schemas: dict[str, Any], ranged: Collection[str]
 ) -> None:
     """Every option of the config must be known, of its type, and in the `ranged` in its range."""
     check_options("", values, TOP_LEVEL)
     for section, schema in schemas.items():
-        types = get_type_hints(schema, include_extras=section in ranged)
-        check_options(section, values.get(section) or {}, types)
+        of_section = values.get(section) or {}
+        parts = {section: (schema, of_section)}
+        if isinstance(schema, dict):
+            parts = {f"{section}.{n}": (x, of_section.get(n) or {}) for n, x in schema.items()}
+        for part, (of_part, options) in parts.items():
+            check_options(part, options, get_type_hints(of_part, include_extras=section in ranged))
 
 
 def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]) -> None:
@@ -228,7 +280,8 @@ def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]
     for name, value in values.items():
         key = f"{section}.{name}" if section else str(name)
         if key in SUPPLIED_BY_TRAIN:
-            raise ConfigError(f"{key}: train.py sets it itself; leave it out")
+            hint = f"; accepted: a section {named}" if (named := OWN_SECTION.get(key)) else ""
+            raise ConfigError(f"{key}: train.py sets it itself; leave it out{hint}")
         if name not in types:
             accepted, hint = ", ".join(types) or "none", similar(str(name), types)
             raise ConfigError(f"{key}: unknown key{hint}; accepted: {accepted}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,10 @@ from relprop.errors import TooLarge, UnsupportedModel
 from relprop.explanation import Explanation, joined
 from relprop.methods import METHODS, Found, Options
 from relprop.recording.run import walking
+from relprop.rules import Corrections, rule_set
 from relprop.trace import Trace, record
+
+EXPLODED = 1e6  # relevance, by the logits
 
 
 def explain(
@@ -192,7 +196,24 @@ def explain_classes(
         else:
             each = functools.partial(of_class, trace)
             found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(classes)))
+    rules = METHODS[method].rules if chosen.rules is None else chosen.rules
+    if METHODS[method].signed and not isinstance(rule_set(rules), Corrections):
+        _warn_of_explosion(found, trace.logits)
     return [_explanation(trace, r, t) for r, t in zip(found, classes, strict=True)]
+
+
+def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
+    """Where sums of both signs nearly cancel, a share in them has no bound."""
+    if logits.device.type != "cpu":  # which would have to wait for the values
+        return
+    tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
+    largest, of_logits = max(float(x.abs().max()) for x in tensors), float(logits.abs().max())
+    if of_logits > 0 and largest > EXPLODED * of_logits:
+        warnings.warn(
+            f"relevance reaches {largest:.0e} of logits up to {of_logits:.0e}: by these rules it "
+            'explodes on this model; try method="attnlrp"',
+            stacklevel=3,
+        )
 
 
 def _unstacked(found: Found) -> list[Found]:

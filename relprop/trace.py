@@ -185,9 +185,7 @@ class Trace:
         Of a text it is of word and position embedding together. By name where there are several
         sources. ``last`` as in :meth:`gradient`.
         """
-        tensors = [self._ends.given(name) for name in self.sources]
-        found = self._read(tensors, target, rules, eps, last)
-        return self.by_source(dict(zip(self.sources, found, strict=True)))
+        return self._of_sources(self._ends.given, target, rules, eps, last)
 
     def input_relevance(
         self,
@@ -198,9 +196,7 @@ class Trace:
         last: bool = False,
     ) -> Found:
         """As :meth:`source_relevance`, but of the word embeddings of a text alone."""
-        tensors = [self._ends.words(name) for name in self.sources]
-        found = self._read(tensors, target, rules, eps, last)
-        return self.by_source(dict(zip(self.sources, found, strict=True)))
+        return self._of_sources(self._ends.words, target, rules, eps, last)
 
     def token_relevance(
         self,
@@ -338,6 +334,11 @@ class Trace:
         """Relevance of tensors."""
         walk = self._backward.ruled(rules, eps)
         return self._backward.read(self._top(target), tensors, walk, self._frees(last))
+
+    def _of_sources(self, place: Callable[[str], Tensor], target, rules, eps, last) -> Found:
+        """Relevance of the sources, each at its place."""
+        found = self._read([place(name) for name in self.sources], target, rules, eps, last)
+        return self.by_source(dict(zip(self.sources, found, strict=True)))
 
     def _of_tokens(self, target, rules, eps, last) -> tuple[list[Tensor], list[Tensor]]:
         """Token and position embeddings of the sources, and the relevance of their tokens."""

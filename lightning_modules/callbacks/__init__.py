@@ -4,12 +4,14 @@ from lightning_modules.callbacks.epoch_checkpoint import EpochCheckpoint
 from lightning_modules.callbacks.finite_steps import FiniteSteps
 from lightning_modules.callbacks.metrics_table import MetricsTable
 from lightning_modules.callbacks.patience import Patience
+from lightning_modules.callbacks.registry import CALLBACKS, make_callbacks
 from lightning_modules.callbacks.relevance_tracker import RelevanceTracker
 from lightning_modules.callbacks.save_config import SaveConfig
 from lightning_modules.callbacks.stops import Stopped, Stops
 from lightning_modules.callbacks.unfinished_epoch import UnfinishedEpoch
 
 __all__ = [
+    "CALLBACKS",
     "EpochCheckpoint",
     "FiniteSteps",
     "MetricsTable",
@@ -19,4 +21,5 @@ __all__ = [
     "Stopped",
     "Stops",
     "UnfinishedEpoch",
+    "make_callbacks",
 ]

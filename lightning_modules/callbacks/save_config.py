@@ -1,4 +1,4 @@
-"""The config of a run, in its folder."""
+"""The config of a run, in its folder and in its loggers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_modules.loggers import show_config
 from lightning_modules.utils.files import replace_file
 
 
@@ -22,6 +23,8 @@ class SaveConfig(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.save()
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            show_config(trainer.loggers, OmegaConf.to_container(self.config))
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not (Path(self.config.run_dir) / "config.yaml").is_file():

@@ -129,7 +129,10 @@ def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """A cluster's polite request to stop is as a person's."""
+    """A cluster's polite request to stop is as a person's; in a thread nothing is set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number, frame):
         raise KeyboardInterrupt

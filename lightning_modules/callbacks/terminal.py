@@ -61,8 +61,10 @@ class Terminal(Callback):
         if self.trial:
             steps = counted(int(trainer.fast_dev_run), "step")
             return facts | {"trial": f"{steps}, of which nothing is kept"}
-        watch = f"tensorboard --logdir {shlex.quote(config.run_dir)}"
-        return facts | {"folder": config.run_dir, "watch": watch}
+        facts["folder"] = config.run_dir
+        if "tensorboard" in config.loggers:
+            facts["watch"] = f"tensorboard --logdir {shlex.quote(config.run_dir)}"
+        return facts
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started = time.perf_counter()  # of the rest of an epoch that is resumed

@@ -16,7 +16,7 @@ import relprop
 from lightning_modules.modalities import Explained, Modality
 from lightning_modules.modalities.drawing import stack
 from lightning_modules.modalities.explained import joined_maps
-from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.explaining import ExplainingModule
 
 TITLES = ("true: {}", "predicted: {}")
 
@@ -26,7 +26,8 @@ class Report:
     """What is logged of an epoch.
 
     Attributes:
-        maps: relevance for the true classes, [samples, parts of all sources], on the CPU.
+        maps: relevance for the true classes, or for the predicted ones where the true ones are not
+            known, [samples, parts of all sources], on the CPU.
         broken: where values arose that are not finite, which count as 0; None if none did.
         scalars, pictures, texts: by the last part of their tag.
     """
@@ -44,16 +45,18 @@ class Watch:
 
     Attributes:
         module: the classifier.
-        data: its data module.
+        data: its data module, or whatever else knows ``class_names``.
         options: ``method`` and the options of the method.
         epoch: the epoch's number.
+        watched: which samples they are, for the heading.
         report: what it has found so far.
     """
 
-    module: Classifier
+    module: ExplainingModule
     data: Any
     options: dict[str, Any]
     epoch: int
+    watched: str = "Validation"
     report: Report = field(default_factory=Report)
 
     @property
@@ -77,34 +80,39 @@ class Watch:
 
     def samples(self, indices: Sequence[int]) -> Report:
         """Report on samples of the validation set, and on what else the data have to watch."""
-        batch = self.load(self.data.val_dataset, indices)
+        self.batch(self.load(self.data.val_dataset, indices))
+        for modality in self.module.sources.values():
+            modality.watch_more(self, len(indices))
+        return self.report
+
+    def batch(self, batch: dict[str, Any]) -> Report:
+        """Report on a batch: on true and predicted classes, or where it has no label on these."""
         trace = self.module.record(batch)
-        wanted = [batch["label"], None]
-        both = self.module.explain_sources(trace, batch, wanted, **self.options)
-        self.report.broken = origin_of_broken(both[0], trace)
-        both = [{name: x.finite() for name, x in of_target.items()} for of_target in both]
-        self.report.maps = joined_maps(both[0]).nan_to_num(0).float().cpu()
+        wanted = [batch["label"], None] if "label" in batch else [None]
+        titles = TITLES[-len(wanted) :]
+        found = self.module.explain_sources(trace, batch, wanted, **self.options)
+        self.report.broken = origin_of_broken(found[0], trace)
+        found = [{name: x.finite() for name, x in of_target.items()} for of_target in found]
+        self.report.maps = joined_maps(found[0]).nan_to_num(0).float().cpu()
         pictures, texts = [], []
         for name, modality in self.module.sources.items():
-            pair = [of_target[name] for of_target in both]
+            explained = [of_target[name] for of_target in found]
             prefix = f"{name}/" if len(self.module.sources) > 1 else ""
-            scores = {"concentration": concentration(pair[0].maps).mean()}
-            scores |= modality.scores(batch, pair[0])
+            scores = {"concentration": concentration(explained[0].maps).mean()}
+            scores |= modality.scores(batch, explained[0])
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
-            about = (batch, pair, TITLES, self.data.class_names)
+            about = (batch, explained, titles, self.data.class_names)
             pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
             texts.append(modality.samples_text(*about, self.signed))
         self.report.pictures["samples"] = stack(pictures)
         if any(texts):
             self.report.texts["samples"] = "\n".join(filter(None, texts))
-        for modality in self.module.sources.values():
-            modality.watch_more(self, len(indices))
         return self.report
 
     def heading(self, modality: Modality) -> str:
         """The line above the picture of the watched samples."""
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
-        return f"Why each class? Validation {modality.called}s, epoch {self.epoch}{mark}"
+        return f"Why each class? {self.watched} {modality.called}s, epoch {self.epoch}{mark}"
 
 
 def concentration(maps: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +18,8 @@ from lightning_modules.explanations.targets import Targets
 from lightning_modules.modalities import Explained
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError
+
+WIDEST = "attnlrp"  # the method that explains most models
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def explain_batch(
         torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
         for place in range(max(map(len, chosen)))
     ]
-    maps = {name: {} for name in module.sources}  # of each source and method, [place][B, ...]
+    maps = {name: {} for name in module.readings}  # of each reading and method, [place][B, ...]
     class_names = list(module.hparams.class_names)
     broken = {}  # why an input cannot be explained
     for i, classes in enumerate(chosen):
@@ -81,7 +84,7 @@ def explain_batch(
     if against is not None:
         options = {**options, "against": against}
     for method in methods:
-        explained = module.explain_sources(trace, batch, places, method, **options)
+        explained = explain_by(module, trace, batch, places, method, options)
         for name, of_method in maps.items():
             of_method[method] = [of_place[name].arrays() for of_place in explained]
         for i in not_finite(explained) - set(broken):
@@ -94,16 +97,40 @@ def explain_batch(
             yield Failure(item.name, f"{item.name}: {broken[i]}")
             continue
         parts = {}
-        for name, modality in module.sources.items():
+        for name, modality in module.readings.items():
             relevance = {
                 method: np.stack([of_place[i] for of_place in of_method[: len(chosen[i])]])
                 for method, of_method in maps[name].items()
             }
-            parts[name] = modality.part(contents[name], batch, i, relevance)
+            parts[name] = modality.part(contents[modality.source], batch, i, relevance)
         # A folder says that a class is the right one, but not of labels that others are not.
         label = label_of(item, class_names) if module.activation == "softmax" else None
         about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)
         yield Result(*about, parts, against)
+
+
+def explain_by(
+    module: Classifier,
+    trace: relprop.Trace,
+    batch: Mapping[str, Any],
+    places: Sequence[torch.Tensor],
+    method: str,
+    options: Mapping[str, Any],
+) -> list[dict[str, Explained]]:
+    """As ``explain_sources``.
+
+    Raises:
+        InputError: the method refuses the model; says whether ``WIDEST`` explains it.
+    """
+    try:
+        return module.explain_sources(trace, batch, places, method, **options)
+    except relprop.UnsupportedModel as error:
+        told = f"--method {method}: {error}"
+        if method != WIDEST:
+            with suppress(relprop.UnsupportedModel):
+                module.explain_sources(trace, batch, places[:1], WIDEST, **options)
+                told += f"; --method {WIDEST} explains this model"
+        raise InputError(told) from error
 
 
 def not_finite(explained: Sequence[dict[str, Explained]]) -> set[int]:

@@ -62,12 +62,15 @@ def find_inputs(
     """All inputs that files, folders (with all they hold), glob patterns and texts come to.
 
     Of a classifier with several sources each pattern begins with that of its source, as
-    ``image=photos``, and a sample is made of the files with the same name but for the ending.
+    ``image=photos``, and a sample is made of the files with the same name but for the ending. Of
+    one with two, one of which may be typed, each file makes a sample with each text.
 
     Raises:
         InputError: there are none, a path leads to none, or the classifier takes no such input.
     """
     if len(sources) > 1:
+        if texts and len(sources) == 2 and any(x.typed for x in sources.values()):
+            return typed_pairs(patterns, texts, sources)
         return joined_inputs(patterns, texts, sources)
     ((name, modality),) = sources.items()
     if texts and not modality.typed:
@@ -86,11 +89,34 @@ def find_inputs(
     return list({x.name: x for x in found}.values())
 
 
+def typed_pairs(
+    patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
+) -> list[Input]:
+    """Each of the files with each of the texts; a pattern may begin with the files' source."""
+    typed = next(name for name, modality in sources.items() if modality.typed)
+    (other,) = set(sources) - {typed}
+    files = [
+        path
+        for pattern in patterns
+        for path in find_files(pattern.removeprefix(f"{other}="), sources[other])
+    ]
+    if not files:
+        called = sources[other].called
+        raise InputError(f"--text: no {called} to go with it; accepted: --input PATH --text TEXT")
+    return [
+        Input(f"{path} + text {number}", {other: path, typed: text})
+        for path in dict.fromkeys(files)
+        for number, text in enumerate(texts, start=1)
+    ]
+
+
 def joined_inputs(
     patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
 ) -> list[Input]:
     """The inputs of a classifier with several sources."""
     accepted = "--input " + " ".join(f"{name}=PATH" for name in sources)
+    if len(sources) == 2 and any(x.typed for x in sources.values()):
+        accepted = f"--input PATH --text TEXT, or {accepted}"
     files = {name: {} for name in sources}
     for pattern in patterns:
         name, equals, path = pattern.partition("=")

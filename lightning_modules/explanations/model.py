@@ -55,6 +55,11 @@ def check_fit(module: Classifier, data: DataModule, named: bool) -> None:
             "the model gives labels that go together, or numbers, and the protocols score "
             "decisions for one class; accepted: a classifier of classes that exclude each other"
         )
+    if module.readings.keys() != module.sources.keys():
+        raise InputError(
+            f"the model reads its input {len(module.readings)} times, with a map of each, and the "
+            "protocols score one; accepted: a classifier that reads it once"
+        )
     ours, theirs = module.hparams.class_names, data.class_names
     if not class_names.are_same(ours, theirs):
         if named or len(ours) != len(theirs):

@@ -10,6 +10,7 @@ import torch
 
 from lightning_modules.modalities.base import Part
 from lightning_modules.modalities.drawing import short, stack
+from lightning_modules.utils.names import visible
 
 ACTIVATIONS = {  # what makes probabilities [C] of logits [C]
     "softmax": lambda logits: logits.softmax(dim=-1),  # of classes, one of which is right
@@ -91,14 +92,18 @@ class Result:
         else:
             parts = [f"{self.caption(self.predicted)} {self.first}"]
         if self.label is not None:
-            parts.append(f"{short(self.class_names[self.label])} true")
+            parts.append(f"{self.called(self.label)} true")
         # The end of a path says more than its beginning.
         name = self.name if len(self.name) <= NAME else "…" + self.name[1 - NAME :]
         return f"{short(name, NAME)}: {', '.join(parts)}"
 
+    def called(self, index: int, length: int = 18) -> str:
+        """The name of a class as it is shown."""
+        return short(visible(self.class_names[index]), length)
+
     def caption(self, index: int, mark: str = "") -> str:
         """A class with its probability, or the number that the model gives."""
-        name = short(self.class_names[index], 24)
+        name = self.called(index, 24)
         if self.activation is None:
             return f"{name} = {self.logits[index]:.4g}"
         return f"{name}{mark} p = {self.probability[index]:.2f}"
@@ -108,9 +113,15 @@ class Result:
         asked = "what raises" if self.activation is None else "why"
         if self.against is None:
             return f"{asked}{space}{self.caption(index, '?')}"
-        name, other = (short(self.class_names[i], 12) for i in (index, self.against))
+        name, other = (self.called(i, 12) for i in (index, self.against))
         return f"{asked}{space}{name} rather than {other}?"
 
     def picture(self) -> np.ndarray:
-        """The pictures of all parts, one under another: [H, W, 3], uint8."""
-        return stack([part.picture(self) for part in self.parts.values()])
+        """The pictures of all parts, one under another: [H, W, 3], uint8.
+
+        The first has the name of the input above it, the others that of their source.
+        """
+        first, *others = self.parts
+        pictures = [self.parts[first].picture(self)]
+        pictures += [self.parts[name].picture(replace(self, name=name)) for name in others]
+        return stack(pictures)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.names import visible
 
 PREDICTED, ALL = "predicted", "all"
 TOP = re.compile(r"top([1-9]\d{0,5})")
@@ -85,6 +86,6 @@ def numbered_class(text: str, class_names: Sequence[str], option: str, places: s
     nearest = nearest or list(class_names[:5])
     more = ", ..." if len(nearest) < len(class_names) else ""
     raise InputError(
-        f"{option} {text}: no such class; accepted: {', '.join(nearest)}{more}, "
+        f"{option} {text}: no such class; accepted: {', '.join(map(visible, nearest))}{more}, "
         f"0 to {len(class_names) - 1}{places}"
     )

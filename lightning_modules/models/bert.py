@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-import relprop
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
-from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.bert_backbone import create_backbone, describe_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
-from lightning_modules.models.explaining import check_one_source
+from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @CLASSIFIERS.register("bert")
-class BertClassifier(Classifier):
+class BertClassifier(ExplainingTexts, Classifier):
     """A Hugging Face sequence classifier, fine-tuned or trained from scratch.
 
     Args:
@@ -80,42 +75,6 @@ class BertClassifier(Classifier):
         """Logits [B, C]."""
         return of_texts(super().forward(batch), batch)
 
-    def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
-        return of_texts(trace.logits, batch)
-
-    def per_row(self, values: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        return values[batch["text_of_row"]]
-
-    def explain_sources(
-        self,
-        trace: relprop.Trace,
-        batch: Mapping[str, Any],
-        targets: Sequence[int | Tensor | None],
-        method: str = "transformer_attribution",
-        **options,
-    ) -> list[dict[str, ExplainedTexts]]:
-        logits = self.logits(trace, batch)
-        targets = [relprop.resolve_target(target, logits) for target in targets]
-        options = {"normalize_rows": True} | options  # the paper's choice for BERT
-        of_rows = [self.per_row(target, batch) for target in targets]
-        found = relprop.explain_classes(trace, of_rows, method, **options)
-        for explanation in found:
-            check_one_source(explanation)
-        # Some tokenizers begin a text with its first word, which is no class token.
-        has_class_token = batch["special"][:, :1]
-        maps = [
-            torch.where(
-                has_class_token,
-                with_class_token_entry(x.relevance, trace.valid, method),
-                x.relevance,
-            )
-            for x in found
-        ]
-        return [
-            self.by_source(batch, replace(x, relevance=of_class, target=target, logits=logits))
-            for x, of_class, target in zip(found, maps, targets, strict=True)
-        ]
-
     def parameter_groups(self) -> list[dict]:
         depth = self.backbone.config.num_hidden_layers
         groups: dict[tuple[int, bool], dict] = {}
@@ -157,27 +116,6 @@ class BertClassifier(Classifier):
         built = self.backbone.config
         config = built.to_diff_dict() | {"model_type": built.model_type}
         return self.no_sources | {"config": config}
-
-
-def of_texts(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Of each text the mean logits [B, C] of its rows [R, C]."""
-    rows, texts = batch["text_of_row"], len(batch["text"])
-    if len(rows) == texts:
-        return logits
-    of_text = F.one_hot(rows, texts).to(logits)  # [R, B]
-    return of_text.T @ logits / of_text.sum(dim=0)[:, None]
-
-
-def with_class_token_entry(relevance: Tensor, valid: Tensor, method: str) -> Tensor:
-    """Relevance [B, N] with the class token's own score out of the way, as the paper has it.
-
-    The product methods' I puts the token's relevance on itself: it becomes the least of its map.
-    For the others it is 0.
-    """
-    relevance = relevance.clone()
-    lowest = relevance.masked_fill(~valid, torch.inf).amin(dim=1)
-    relevance[:, 0] = lowest if relprop.METHODS[method].product else 0
-    return relevance
 
 
 def level_of(name: str, depth: int) -> int:

@@ -70,7 +70,7 @@ class Classifier(ExplainingModule):
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
     activation: str | None = "softmax"  # a key of results.ACTIVATIONS
-    fewest_classes = 2
+    fewest_classes = 2  # fewer: it was trained elsewhere, and is neither trained nor scored
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class Classifier(ExplainingModule):
         classes = len(class_names)
         if classes < self.fewest_classes:
             raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
-        if classes < 2:  # it was trained elsewhere, and is neither trained nor scored
-            return
+        if self.fewest_classes < 2:
+            return  # the metrics of a vocabulary would fill the memory
         metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
         if classes > 5:
             metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")

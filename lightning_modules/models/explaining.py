@@ -25,6 +25,11 @@ class ExplainingModule(lightning.LightningModule):
         """The sources of a sample by name, as its picture, each with its modality."""
         raise NotImplementedError
 
+    @property
+    def readings(self) -> dict[str, Modality]:
+        """What has a map, by name: each source, and again one that the model reads twice."""
+        return self.sources
+
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
         """What the backbone is called with."""
         raise NotImplementedError
@@ -71,7 +76,7 @@ class ExplainingModule(lightning.LightningModule):
         method: str = "transformer_attribution",
         **options,
     ) -> list[dict[str, Explained]]:
-        """For each of ``targets`` the relevance of every source, from a recording of the batch.
+        """For each of ``targets`` the relevance of every reading, from a recording of the batch.
 
         ``method`` and ``options`` are those of :func:`relprop.explain_trace`.
         """
@@ -81,9 +86,9 @@ class ExplainingModule(lightning.LightningModule):
     def by_source(
         self, batch: Mapping[str, Any], explanation: relprop.Explanation
     ) -> dict[str, Explained]:
-        """An explanation of the engine's as that of each source.
+        """An explanation of the engine's as that of each of :attr:`readings`.
 
-        A classifier of several sources overrides it, and cuts the explanation up.
+        A classifier of several overrides it, and cuts the explanation up.
         """
         check_one_source(explanation)
         ((name, modality),) = self.sources.items()

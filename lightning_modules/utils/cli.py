@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.errors import InputError, message_of
 from lightning_modules.utils.names import one_line
 from lightning_modules.utils.terminal import say
 from relprop.errors import UnknownName
@@ -57,9 +57,7 @@ def fail(prog: str, error: object, imports: Sequence[str] = ()) -> NoReturn:
         imports: modules that the run's config names; the line says so if one of them may have
             registered the name that is unknown here.
     """
-    message = str(error)
-    if "Original Traceback" in message:  # a loader's worker sends its whole traceback
-        message = message.strip().splitlines()[-1].partition(": ")[2]
+    message = message_of(error)
     if isinstance(error, BaseException) and is_unknown_name(error):
         lacking = [name for name in imports if name not in sys.modules]
         options = " ".join(import_options(lacking)) or "--import MODULE"

@@ -17,6 +17,14 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
+def message_of(error: object) -> str:
+    """What an error says; of one in a loader's worker, which sends its traceback, the last line."""
+    message = str(error)
+    if "Original Traceback" in message:
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    return message
+
+
 def short_message(error: BaseException) -> str:
     """What an error of a library says, on one line, shortened."""
     text = one_line(error)

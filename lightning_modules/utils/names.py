@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def visible(name: str) -> str:
+    """A name whose space at an end is seen: of a token that begins a word, in quotes."""
+    return name if name == name.strip() and name else f'"{name}"'
+
+
 def slug(name: str) -> str:
     """A unique, portable file name for ``name``."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:].strip("-")

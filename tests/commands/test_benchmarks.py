@@ -15,6 +15,9 @@ from benchmarks.explanations import by_method
 from benchmarks.peers import peers
 from benchmarks.table import COLUMNS, Table
 from benchmarks.throughput import throughput
+from benchmarks.training import by_tracked_method
+from lightning_modules import ViTClassifier
+from lightning_modules.data import DigitsDataModule
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +84,14 @@ def test_rows_of_throughput(shallow, monkeypatch, capsys):
     found = rows(capsys.readouterr().out)
     assert "1,000 GFLOPS" in found["**deit_tiny, over a forward pass, memory too**"][-1]
     assert "images a second" in found["batch 2, a forward pass"][-1]
+
+
+def test_a_report_of_the_tracker_is_timed_by_each_method():
+    data = DigitsDataModule(train_size=4, val_size=4, test_size=4, pairs_size=4)
+    model = ViTClassifier(data.class_names, data.input_config, "test_vit")
+    times = by_tracked_method(model, data, rounds=2, samples=2)
+    assert {"transformer_attribution", "attnlrp"} < set(times)
+    assert all(len(found) == 2 and min(found) > 0 for found in times.values())
 
 
 def test_a_peer_that_is_missing_is_named(shallow, monkeypatch, capsys):

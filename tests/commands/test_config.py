@@ -97,6 +97,8 @@ def test_a_config_is_complete(load):
         },
         "tracker": {"probes": 8},
         "trainer": {},
+        "loggers": {"tensorboard": {}},
+        "callbacks": {},
     }
 
 

@@ -16,7 +16,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES, DataModule, DigitsDataModule
 from lightning_modules.models.checkpoints import read_checkpoint
-from lightning_modules.models.published import PublishedBert
+from lightning_modules.models.published.text_classifiers import PublishedBert
 from lightning_modules.utils.options import Checked, Range, accepts, arguments, describe
 from relprop.errors import UnknownName
 from tests.helpers.processes import ROOT, finish

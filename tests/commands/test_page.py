@@ -44,6 +44,7 @@ RESULTS = [
     picture("a.png", [0.1, 0.8, 0.1], None, (400, 300), (50, 0, 350, 300), seed=3),
     picture("\u202eevil\n" + "x" * 10_000, [0.6, 0.3, 0.1], 1, seed=4),
 ]
+ABOUT = ("name", "class_names", "logits", "activation", "classes", "label")
 SENTENCE = "Never <b>dull</b> again"
 TEXTS = [
     of_text(
@@ -200,6 +201,20 @@ def test_numbers_have_neither_probabilities_nor_predictions(open_page):
     assert shown(page) == ["a.png", "b.png"]
     page.select_option("#method", label="lrp")
     assert page.inner_text("#ends").split("\n")[-1] == "for a higher value"
+
+
+def test_each_kind_of_map_has_its_colour_scale(open_page):
+    """Of signed methods pictures and words have the same."""
+    signed = {"transformer_attribution": np.ones((1, 3)), "lrp": np.ones((1, 3))}
+    text = of_text(SENTENCE, [(0, 5), (6, 17), (18, 23)], signed, **dict.fromkeys(ABOUT))
+    both = replace(RESULTS[0], parts=RESULTS[0].parts | text.parts)
+    page = open_page([replace(both, classes=[0])])
+    assert page.locator("#colors > *").count() == 2
+    assert page.locator("h3").all_inner_texts() == ["image", "text"]
+    legend, cards = page.locator(".legend").bounding_box(), page.locator("#cards").bounding_box()
+    assert legend["y"] + legend["height"] <= cards["y"]
+    page.select_option("#method", label="lrp")
+    assert page.locator("#colors > *").count() == 1
 
 
 def canvas_of(page) -> list[int]:

@@ -17,7 +17,7 @@ from transformers import (
 
 import explain
 import relprop
-from lightning_modules.models.bert import with_class_token_entry
+from lightning_modules.models.explaining_texts import with_class_token_entry
 from lightning_modules.models.published import hf_classifier, timm_classifier
 from tests.commands.test_page import data_of
 from tests.helpers.published import TEXTS, save_text_classifier
@@ -213,11 +213,54 @@ def test_a_family_is_explained_as_the_model_that_transformers_runs(tmp_path, kin
     assert ours.seen.sum(dim=1).tolist() == [6, most - 2]
 
 
+LAYERS = {"encoder_layers": 2, "decoder_layers": 2}
+LAYERS |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+BOTH = {  # with an encoder and a decoder
+    "bart": LAYERS | {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+    "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "decoder_start_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("method", ["transformer_attribution", "attnlrp"])
+def test_a_text_that_is_read_twice_has_a_map_of_each_time(tmp_path, kind, method):
+    """In a batch with a longer text, as alone."""
+    model = save_text_classifier(tmp_path / "model", kind, forced_eos_token_id=None, **BOTH[kind])
+    numbers, arrays, page = explained(
+        *(tmp_path / "out", "--hf", tmp_path / "model", "--text", *TEXTS, "--target", "1"),
+        *("--method", method),
+    )
+    for text, entry, shown in zip(TEXTS, numbers["inputs"], page["inputs"], strict=True):
+        tokens = AutoTokenizer.from_pretrained(tmp_path / "model")(
+            text, return_tensors="pt", return_offsets_mapping=True
+        )
+        alone = relprop.explain(model, {"input_ids": tokens["input_ids"]}, 1, method)
+        assert entry["logit"] == pytest.approx(alone.logits[0].tolist(), rel=1e-3)
+        ends = tokens["offset_mapping"][0, :, 1].tolist()
+        # The decoder has every token one place later.
+        for name, source, later in (("text", "input_ids", 0), ("decoder", "input_ids_2", 1)):
+            scores = alone.sources[source].relevance[0]
+            part = entry["sources"][name]
+            of_words = [
+                max(scores[i + later].item() for i, end in enumerate(ends) if start < end <= stop)
+                for start, stop in part["words"]
+            ]
+            assert part["relevance"][method][0] == pytest.approx(of_words, rel=5e-3, abs=1e-5)
+        assert [part["source"] for part in shown["parts"]] == ["text", "decoder"]
+    assert {f"relevance/text/{method}", f"relevance/decoder/{method}"} <= set(arrays)
+
+
+def test_a_model_that_reads_a_text_twice_is_not_scored(tmp_path, capsys):
+    save_text_classifier(tmp_path / "model", "bart", **BOTH["bart"])
+    message = refusal(
+        *(capsys, "evaluate", "--hf", tmp_path / "model", "--protocol", "sanity"),
+        *("data.kind=reviews", "data.train_size=20", "data.val_size=10", "data.test_size=10"),
+        *("--output", tmp_path / "out"),
+    )
+    assert "the model reads its input 2 times" in message and not (tmp_path / "out").exists()
+
+
 REFUSED = {  # model_type: sizes of its own, and what the line says
-    "bart": (
-        {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
-        "2 sources of relevance",
-    ),
     "t5": ({"d_model": 32, "d_kv": 16, "d_ff": 64}, "decoder_start_token_id"),
     "xlnet": (
         {"d_model": 32, "n_layer": 2, "n_head": 2, "max_position_embeddings": None},

@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import relprop
-from lightning_modules.models.bert import with_class_token_entry
+from lightning_modules.models.explaining_texts import with_class_token_entry
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TOLERANCE = {"exact": 1e-6, "published": 1e-3}  # of an array's largest magnitude

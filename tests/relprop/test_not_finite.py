@@ -1,10 +1,14 @@
 """Models whose relevance is no number: told by its operation, and never scored or drawn."""
 
+import warnings
+
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import explain
+import relprop
 from tests.helpers.runs import run
 
 PROTOCOLS = {"digits": "perturbation", "reviews": "rationales"}
@@ -52,3 +56,15 @@ def test_a_method_is_not_scored_by_it(broken, tmp_path, capsys):
     assert stop.value.code == 2 and "--method lrp: does not apply, as no other here does" in line
     assert "its relevance is not finite, first in the forward pass: the logits are not" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_relevance_that_explodes_is_told_and_another_method_is_named():
+    """Of two numbers that nearly cancel, by the logit that is left."""
+    model = nn.Linear(2, 2, bias=False).double()
+    model.weight.data = torch.tensor([[1.0, 1.0], [1e-9, 0.0]]).double()
+    x = torch.tensor([[1.0, -1 + 1e-9]], dtype=torch.float64)
+    with pytest.warns(UserWarning, match='explodes on this model; try method="attnlrp"'):
+        relprop.explain(model, x, 0, "lrp", rules=relprop.rules.epsilon)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relprop.explain(model, x.abs(), 0, "lrp", rules=relprop.rules.epsilon)

@@ -40,14 +40,20 @@ class TextCollator:
         tokenizer: of the texts.
         max_length: tokens of a row at most, special ones included.
         overlap: tokens that a window shares with the one before it. None: no windows.
+        padding: True, or "max_length": every row has that many tokens.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, max_length: int, overlap: int | None = None
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+        overlap: int | None = None,
+        padding: bool | str = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.overlap = overlap
+        self.padding = padding
 
     def __call__(self, items: list[dict]) -> dict[str, Tensor | list]:
         texts = [item["text"] for item in items]
@@ -73,7 +79,7 @@ class TextCollator:
         """What of a batch needs no more than the texts and the spans of their words."""
         encoding = self.tokenizer(
             texts,
-            padding=True,
+            padding=self.padding,
             truncation=True,
             max_length=self.max_length,
             stride=self.overlap or 0,

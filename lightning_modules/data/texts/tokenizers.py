@@ -89,8 +89,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         raise ValueError(refusal("tokenizer", show(name, most=4096), accepted)) from error
 
 
-def read_tokenizer(source: str) -> PreTrainedTokenizerFast:
+def read_tokenizer(source: str, pads: bool = True) -> PreTrainedTokenizerFast:
     """The fast tokenizer that a hub id or a local folder has.
+
+    ``pads``: it must have a token to pad with. Else one that ends texts may stand in for it.
 
     Raises:
         InputError: there is none, it cannot pad, or it is a slow one, which knows no character
@@ -111,6 +113,8 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerFast:
             f"its tokenizer.json is a {saved}, which transformers takes for the {read} of a "
             f"{type(tokenizer).__name__}, as tokenizer_config.json names no other tokenizer_class"
         )
+    if tokenizer.pad_token is None and not pads:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise InputError("its tokenizer has no token to pad with")
     return tokenizer

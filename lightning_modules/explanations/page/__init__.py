@@ -17,7 +17,7 @@ from string import Template
 import relprop
 from lightning_modules.explanations.results import Result
 from lightning_modules.utils.files import replace_file
-from lightning_modules.utils.names import printable
+from lightning_modules.utils.names import printable, visible
 
 NAME = 120  # characters of a name that are shown
 
@@ -52,7 +52,7 @@ def _content(results: Sequence[Result], heading: str) -> dict:
         "heading": _shown(heading),
         "activation": results[0].activation if results else None,
         "first": results[0].first if results else None,
-        "classNames": {index: _shown(name) for index, name in used.items()},
+        "classNames": {index: _shown(visible(name)) for index, name in used.items()},
         "methods": [
             {"name": name, "signed": method.signed, "about": method.about}
             for name in (results[0].methods if results else ())

@@ -103,8 +103,13 @@ const observer = new IntersectionObserver((entries) => {
 
 function choose() {
   const { name, signed, about } = method();
-  const stops = table(Object.keys(data.colors)[0]).filter((_, i) => i % 15 === 0).map(css);
-  byId("colors").style.backgroundImage = `linear-gradient(to right, ${stops})`;
+  const stops = (shown) => String(table(shown).filter((_, i) => i % 15 === 0).map(css));
+  const scales = new Set(Object.keys(data.colors).map(stops));  // of words and pictures, one each
+  byId("colors").replaceChildren(...[...scales].map((colors) => {
+    const scale = make("div", "scale");
+    scale.style.backgroundImage = `linear-gradient(to right, ${colors})`;
+    return scale;
+  }));
   const it = data.activation ? "the class" : "a higher value";
   const ends = signed ? [`against ${it}`, "0", `for ${it}`] : ["least of its map", "highest"];
   byId("ends").replaceChildren(...ends.map((end) => make("span", "", end)));

@@ -76,18 +76,16 @@ class Images(Modality):
 
     def scores(self, batch: Mapping[str, Any], explained: ExplainedImages) -> dict[str, Tensor]:
         """The map as a segmentation of the object, of the samples that have a mask."""
-        has_mask = self._has_mask(batch)
+        if "mask" not in batch:
+            return {}
+        mask = batch["mask"].cpu()
+        has_mask = batch.get("has_mask", torch.ones(len(mask), dtype=torch.bool)).cpu()
         if not has_mask.any():
             return {}
         segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
         heatmaps = explained.heatmap(batch[self.source].shape[-2:]).float().cpu()
-        segmentation.update(heatmaps[has_mask], batch["mask"].cpu()[has_mask])
+        segmentation.update(heatmaps[has_mask], mask[has_mask])
         return segmentation.compute()
-
-    def _has_mask(self, batch: Mapping[str, Any]) -> Tensor:
-        """Which samples of a batch have a mask, bool [B], on the CPU; all where it does not say."""
-        known = torch.full((len(batch["label"]),), "mask" in batch)
-        return batch.get("has_mask", known).cpu()
 
     def samples_picture(
         self,

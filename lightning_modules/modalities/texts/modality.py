@@ -32,7 +32,8 @@ class Texts(Modality):
 
     Args:
         source: their name.
-        input_config: ``tokenizer``, ``special_tokens``, ``max_length`` and ``overlap``.
+        input_config: ``tokenizer``, ``special_tokens``, ``max_length``, ``overlap`` and, where
+            texts are not filled up to the longest, ``padding``.
     """
 
     called = "text"
@@ -60,7 +61,8 @@ class Texts(Modality):
     def batch(self, contents: Sequence[str]) -> dict[str, Any]:
         """Texts, tokenised and truncated or cut into windows as in training."""
         config = self.input_config
-        collate = TextCollator(self.tokenizer, config["max_length"], config["overlap"])
+        padding = config.get("padding", True)
+        collate = TextCollator(self.tokenizer, config["max_length"], config["overlap"], padding)
         return collate.rows(list(contents), [find_words(text) for text in contents])
 
     def explained(

@@ -1,0 +1,38 @@
+"""Callbacks by name: Lightning's, and those that a module of a user's registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch.callbacks as of_lightning
+from lightning import Callback
+from lightning.pytorch.callbacks import WeightAveraging as Averaging
+
+from lightning_modules.callbacks.averaging import EMAWeightAveraging, WeightAveraging
+from lightning_modules.utils.errors import as_input_error
+from relprop.registry import Registry
+
+CALLBACKS: Registry[type[Callback]] = Registry("callback")
+
+OURS = {"EMAWeightAveraging": EMAWeightAveraging, "WeightAveraging": WeightAveraging}
+# They do nothing by themselves, or take functions.
+BASES = "BaseFinetuning BasePredictionWriter Callback Checkpoint LambdaCallback ProgressBar".split()
+
+for name in sorted({*of_lightning.__all__} - {*BASES}):
+    cls = OURS.get(name, getattr(of_lightning, name))
+    CALLBACKS.add(name, cls, cls)
+
+
+def make_callbacks(sections: Mapping[str, Mapping[str, Any] | None]) -> list[Callback]:
+    """The callbacks of a config's section ``callbacks``: options by name.
+
+    Those that average weights come last: all others then see the averaged weights in validation,
+    in whatever order they are named.
+    """
+    made = []
+    for name, options in sections.items():
+        callback = CALLBACKS.find(name, f"callbacks has {name!r}")
+        with as_input_error(f"callbacks.{name}", "options of the callback that go together"):
+            made.append(callback(**(options or {})))
+    return sorted(made, key=lambda callback: isinstance(callback, Averaging))

@@ -1,0 +1,92 @@
+"""MLflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_modules.loggers.base import LOGGERS, Destination, Place
+from lightning_modules.utils.names import slug
+
+
+def key(tag: str) -> str:
+    """A tag as MLflow takes it, which no other tag shares: ASCII letters, digits, ``_/.- ``."""
+    parts = tag.split("/")
+    return "/".join(x if re.fullmatch(r"[A-Za-z0-9_. -]+", x) else slug(x) for x in parts)
+
+
+class Run(MLFlowLogger):
+    """Lightning's, whose run is the same after a resume, and whose metrics have names apart."""
+
+    def __init__(self, place: Place, **options: Any) -> None:
+        super().__init__(run_id=place.known.get("mlflow"), **options)
+        self.place = place
+
+    @property
+    def experiment(self) -> Any:
+        begins = not self._initialized
+        if begins and self._run_id is None:
+            self._make_experiment()
+        client = super().experiment
+        if begins and self._initialized:  # in the first process
+            self.place.keep("mlflow", self._run_id)
+            client.update_run(self._run_id, status="RUNNING")
+        return client
+
+    @rank_zero_only
+    def _make_experiment(self) -> None:
+        """Lightning's warns that it makes one."""
+        if self._mlflow_client.get_experiment_by_name(self._experiment_name) is None:
+            self._mlflow_client.create_experiment(self._experiment_name, self._artifact_location)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({key(tag): value for tag, value in metrics.items()}, step)
+
+
+@LOGGERS.register("mlflow")
+class MLflow(Destination):
+    """A run of MLflow, which a resumed run goes on with.
+
+    Args:
+        experiment: name of the experiment.
+        name: of the run; None: a made-up one.
+        tracking_uri: of a server or a data base; None: ``mlflow.db`` in the run's folder.
+        tags: of the run.
+    """
+
+    type = MLFlowLogger
+
+    def __init__(
+        self,
+        *,
+        experiment: str = "relprop",
+        name: str | None = None,
+        tracking_uri: str | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        self.options = {"experiment_name": experiment, "run_name": name, "tags": tags}
+        self.uri = tracking_uri
+
+    def make(self, place: Place) -> Run:
+        folder = place.run_dir.absolute()
+        local = {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"}
+        local["artifact_location"] = (folder / "mlflow").as_uri()
+        where = local if self.uri is None else {"tracking_uri": self.uri}
+        return Run(place, **self.options, **where)
+
+    @staticmethod
+    def show_picture(logger: MLFlowLogger, tag: str, picture: np.ndarray, step: int) -> None:
+        logger.experiment.log_image(logger.run_id, picture, key=key(tag), step=step)
+
+    @staticmethod
+    def show_text(logger: MLFlowLogger, tag: str, text: str, step: int) -> None:
+        logger.experiment.log_text(logger.run_id, text, f"{key(tag)}/step={step:07d}.md")
+
+    @staticmethod
+    def show_config(logger: MLFlowLogger, config: Mapping[str, Any]) -> None:
+        logger.log_hyperparams(dict(config))

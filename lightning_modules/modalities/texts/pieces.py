@@ -1,0 +1,81 @@
+"""Texts of which only the ids of their tokens are at hand, as after somebody else's collator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+def batch_of_ids(
+    ids: Tensor, mask: Tensor | None, tokenizer: PreTrainedTokenizerBase | None
+) -> dict[str, Any]:
+    """What :class:`~.explained.ExplainedTexts` needs of a batch: words, and whose tokens are whose.
+
+    Without a tokenizer each token is a word, and written as its number.
+
+    Args:
+        ids: [B, N].
+        mask: 0 on padding, [B, N]; None: there is none.
+        tokenizer: the one that made the ids.
+    """
+    kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    special = ~kept | (common_ends(ids, kept) if tokenizer is None else specials(ids, tokenizer))
+    word_ids, texts, words = torch.full_like(ids, -1, dtype=torch.long), [], []
+    for row, numbers in enumerate(ids.tolist()):
+        text, spans, before = "", [], None
+        for place, number in enumerate(numbers):
+            if special[row, place]:
+                before = None  # a word does not go on behind it
+                continue
+            piece, begins = written(number, before, tokenizer)
+            if begins or not spans:
+                start = len(text) + bool(spans)
+                text += " " * bool(spans)
+                spans.append((start, start))
+            text += piece
+            spans[-1] = (spans[-1][0], len(text))
+            word_ids[row, place], before = len(spans) - 1, number
+        texts.append(text)
+        words.append(spans)
+    return {
+        "text_of_row": torch.arange(len(ids)),
+        "special": special,
+        "word_ids": word_ids,
+        "words": words,
+        "dropped": [0] * len(ids),
+        "text": texts,
+    }
+
+
+def specials(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """True on the tokenizer's special tokens, bool [B, N]; a word that it does not know is none."""
+    known = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return torch.isin(ids, torch.tensor(sorted(known), dtype=ids.dtype))
+
+
+def common_ends(ids: Tensor, kept: Tensor) -> Tensor:
+    """True on first and last tokens that all texts share, as [CLS] and [SEP], bool [B, N]."""
+    special = torch.zeros_like(kept)
+    if len(ids) < 2 or kept.sum(dim=1).min() < 3:  # what is shared would say nothing
+        return special
+    rows, last = torch.arange(len(ids)), ids.shape[1] - 1
+    for places in (kept.int().argmax(dim=1), last - kept.flip(1).int().argmax(dim=1)):
+        ends = ids[rows, places]
+        special[rows, places] = bool((ends == ends[0]).all())
+    return special
+
+
+def written(
+    number: int, before: int | None, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[str, bool]:
+    """How a token is written behind the one before it, and whether it begins a word."""
+    if tokenizer is None:
+        return str(number), True
+    context = [] if before is None else [before]
+    options = {"clean_up_tokenization_spaces": False}
+    piece = tokenizer.decode([*context, number], **options)
+    piece = piece[len(tokenizer.decode(context, **options)) if context else 0 :]
+    return piece.strip(), not context or piece[:1].isspace()

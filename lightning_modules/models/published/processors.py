@@ -1,0 +1,103 @@
+"""The image processor that lies beside a model of Hugging Face's, in timm's words.
+
+The processor itself makes the pixels. Its settings say which part of a picture it keeps, and what
+they are taken for is compared with what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, BaseImageProcessor
+
+from lightning_modules.data.images.transforms import make_eval_transform
+from lightning_modules.modalities import Images
+from lightning_modules.modalities.images.draw import unnormalize
+from lightning_modules.utils.errors import as_input_error
+
+TRIED = (360, 270)  # width and height of the pictures that a processor is tried with
+CLOSE = 0.02  # of the range of a pixel, in which two ways to resize agree
+NO_CROP_FROM = 384  # pixels: ConvNeXt's processor squashes pictures to such a size or more
+PREPARED = "one that resizes pictures, crops their centre and normalises them"
+
+
+class ProcessedImages(Images):
+    """Pictures that a processor prepares; ``input_config`` as of :func:`own_processor`."""
+
+    def __init__(
+        self, source: str, input_config: Mapping[str, Any], processor: BaseImageProcessor
+    ) -> None:
+        super().__init__(source, input_config)
+        self.processor = processor
+
+    def batch(self, contents: Sequence[Image.Image]) -> dict[str, Tensor]:
+        return {self.source: pixels(self.processor, contents)}
+
+
+def own_processor(
+    given: str, source: str, accepted: str
+) -> tuple[BaseImageProcessor, dict[str, Any]]:
+    """The image processor of a hub id or folder, and what it does as an ``input_config``.
+
+    Raises:
+        InputError: there is none, or it does not do what its settings say.
+    """
+    with as_input_error(f"{given}: no image processor can be read there", accepted):
+        processor = AutoImageProcessor.from_pretrained(source)
+    called = f"{given}: its {type(processor).__name__}"
+    with as_input_error(f"{called} is not understood", PREPARED):
+        config = input_config_of(processor)
+        transform = make_eval_transform(config)
+        for picture in ramps():
+            theirs, ours = pixels(processor, [picture]), transform(picture)[None]
+            both = [unnormalize(x, config["mean"], config["std"]) for x in (theirs, ours)]
+            if (both[0] - both[1]).abs().max() > CLOSE:
+                raise ValueError("what it keeps of a picture is not what its settings say")
+    return processor, config
+
+
+def pixels(processor: BaseImageProcessor, pictures: Sequence[Image.Image]) -> Tensor:
+    """What a processor makes of RGB pictures, [B, 3, H, W]."""
+    return processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+
+
+def ramps() -> list[Image.Image]:
+    """Two pictures whose grey is the place, from left to right and from top to bottom."""
+    width, height = TRIED
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return [Image.fromarray(grey.astype(np.uint8)).convert("RGB") for grey in (x, y)]
+
+
+def input_config_of(processor: BaseImageProcessor) -> dict[str, Any]:
+    """In timm's words, what a processor does; mean, std and size as they come out of it."""
+    black, white = (
+        pixels(processor, [Image.new("RGB", TRIED, color)])[0].double()
+        for color in ("black", "white")
+    )
+    low, high = (x.flatten(1).median(dim=1).values for x in (black, white))
+    height, width = black.shape[-2:]
+    crop_pct, crop_mode = crop_of(processor, height, width)
+    return {
+        "input_size": [3, height, width],
+        "mean": [round(x, 6) for x in (-low / (high - low)).tolist()],
+        "std": [round(x, 6) for x in (1 / (high - low)).tolist()],
+        "interpolation": Image.Resampling(int(processor.resample)).name.lower(),
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+    }
+
+
+def crop_of(processor: BaseImageProcessor, height: int, width: int) -> tuple[float, str]:
+    """The share of the resized picture that is kept, and timm's name of how it is resized."""
+    size = dict(processor.size)
+    shortest = size.get("shortest_edge")
+    if shortest is None:
+        return height / size["height"], "squash"
+    crop_pct = getattr(processor, "crop_pct", None)
+    if crop_pct is not None:  # ConvNeXt's
+        return (1.0, "squash") if shortest >= NO_CROP_FROM else (crop_pct, "center")
+    return height / shortest, "center"

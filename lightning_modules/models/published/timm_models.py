@@ -1,0 +1,110 @@
+"""Image classifiers of timm's, with their classes, from the hub or a file of weights."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+from timm.data import resolve_model_data_config
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
+from lightning_modules.utils.errors import InputError, short_message
+
+
+class PublishedViT(ViTClassifier):
+    """A model of timm's to explain; of one output, too, which is a number."""
+
+    fewest_classes = 1
+
+
+def timm_classifier(name: str) -> ViTClassifier:
+    """timm's ``NAME`` with its weights from the hub, or ``NAME@FILE`` with those of a file.
+
+    Number of classes and size of the pictures are those that the file's head and position
+    embeddings have; mean, std and interpolation those of the model.
+
+    Raises:
+        ValueError, OSError: there is no such model or file, or they do not fit each other.
+    """
+    name, _, weights = name.partition("@")
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=4) or ["resnet50"]
+        raise InputError(
+            f"--timm {name}: timm has no such model; accepted: any of timm's that classifies "
+            f"pictures, e.g. {', '.join(nearest)}"
+        )
+    model = create_backbone(name, None, pretrained=False, options={})
+    config = resolve_model_data_config(model)
+    classes, size = model.num_classes, config["input_size"][-1]
+    if weights:
+        classes, size = head_and_size(model, weights, size)
+    if classes == 0:
+        raise InputError(
+            f"--timm {name}: its weights have no classes; accepted: a model with a classifier, or "
+            "NAME@FILE with a file of weights that has one"
+        )
+    input_config = {
+        "input_size": [3, size, size],
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+        "interpolation": config["interpolation"],
+        "crop_pct": config["crop_pct"],
+        "crop_mode": config["crop_mode"],
+    }
+    try:
+        classifier = PublishedViT(
+            class_names_of(classes),
+            input_config,
+            name=name,
+            pretrained=not weights,
+            weights=weights or None,
+        ).eval()
+    except InputError as error:
+        reason = error.__cause__
+        if weights or not isinstance(reason, (OSError, RuntimeError)):
+            raise
+        raise InputError(
+            f"--timm {name}: its weights cannot be had from the hub ({short_message(reason)}); "
+            "accepted: NAME@FILE with a file of weights"
+        ) from reason
+    if classes == 1:  # a regression, or a classifier of two classes: nothing says which
+        classifier.activation = None
+    return classifier
+
+
+def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:
+    """Number of classes and size of the pictures of a file of a model's weights."""
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"--timm ...@{weights}: no such file")
+    try:
+        state = load_state_dict(weights, weights_only=True)
+        head = next(iter(heads_of(model)))
+        classes = len(state[f"{head}.weight"])
+        size = size_of_pictures(model, state, size)
+    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+        raise InputError(
+            f"--timm ...@{weights}: no weights of a classifier ({short_message(error)}); accepted: "
+            "a file of weights with its head"
+        ) from error
+    return classes, size
+
+
+def size_of_pictures(model: nn.Module, state: Mapping[str, Tensor], size: int) -> int:
+    """That of the position embeddings in ``state``; ``size`` where they are the model's own.
+
+    Raises:
+        ValueError: they are not those of square pictures.
+    """
+    own, theirs = getattr(model, "pos_embed", None), state.get("pos_embed")
+    if own is None or theirs is None or own.shape == theirs.shape:
+        return size
+    patches = theirs.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)
+    side = math.isqrt(patches)
+    if side**2 != patches:
+        raise ValueError(f"its pos_embed is of {patches} patches, which make no square")
+    return side * model.patch_embed.patch_size[0]

@@ -1,0 +1,157 @@
+"""Callbacks by name: Lightning's own, and those that average weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import lightning.pytorch.callbacks
+import pytest
+import torch
+from lightning import Callback
+
+import train
+from configs.schema import make_schema
+from lightning_modules.callbacks import CALLBACKS, make_callbacks
+from lightning_modules.models.checkpoints import load_classifier
+from tests.helpers.runs import assert_identical, assert_same_end, load, rows, run
+
+pytestmark = pytest.mark.slow
+
+AVERAGED = ("callbacks={EMAWeightAveraging: {decay: 0.5}, LearningRateMonitor: {}}",)
+
+
+def weights(checkpoint: dict, name: str = "state_dict") -> dict:
+    return {k: v for k, v in checkpoint[name].items() if k.startswith("backbone.")}
+
+
+def differ(a: dict, b: dict) -> bool:
+    return any(not torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("averaged"), *AVERAGED)
+
+
+def test_averaged_weights_are_kept_beside_those_that_are_trained(averaged, trained):
+    checkpoint = load(averaged)
+    assert differ(weights(checkpoint), weights(checkpoint, "current_model_state"))
+    assert_identical(weights(checkpoint, "current_model_state"), weights(load(trained())))
+
+
+def test_averaged_weights_are_explained_while_training(averaged):
+    """What the tracker has last seen is what the last checkpoint's averaged weights give."""
+    checkpoint, module = load(averaged), load_classifier(averaged / "checkpoints" / "last.ckpt")
+    assert_identical(
+        weights(checkpoint), {f"backbone.{k}": v for k, v in module.backbone.state_dict().items()}
+    )
+    (state,) = (x for name, x in checkpoint["callbacks"].items() if "RelevanceTracker" in name)
+    data = train.DATAMODULES["digits"](
+        train_size=96, val_size=40, test_size=40, pairs_size=10, batch_size=32
+    )
+    samples = [data.val_dataset[i] for i in state["samples"]]
+    batch = torch.utils.data.default_collate(samples)
+    (found,) = module.explain_sources(module.record(batch), batch, [batch["label"]])
+    (found,) = found.values()
+    torch.testing.assert_close(found.maps, state["last_maps"], rtol=1e-4, atol=1e-6)
+
+
+def test_averaged_weights_are_tested(averaged, tmp_path, monkeypatch):
+    """metrics.json is of best.ckpt's averaged weights, and not of those that were trained."""
+    expected = json.loads((averaged / "metrics.json").read_text())
+    module = load_classifier(averaged / "checkpoints" / "best.ckpt")
+    data = train.DATAMODULES["digits"](
+        train_size=96, val_size=40, test_size=40, pairs_size=10, batch_size=32
+    )
+    logger = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    (found,) = train.Trainer(accelerator="cpu", **logger).test(module, data, verbose=False)
+    assert found["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_resumed_run_averages_to_the_same_end(averaged, tmp_path, step):
+    run_dir = run(tmp_path / "run", *AVERAGED, f"trainer.max_steps={step}")
+    train.main(["--resume", str(run_dir), "trainer.max_steps=-1"])
+    assert_same_end(run_dir, averaged)
+    ends = (load(run_dir), load(averaged))
+    assert_identical(*(weights(x, "current_model_state") for x in ends))
+
+
+def test_the_order_of_names_changes_nothing(averaged, tmp_path):
+    other = "callbacks={LearningRateMonitor: {}, EMAWeightAveraging: {decay: 0.5}}"
+    assert rows(run(tmp_path, other)) == rows(averaged)
+
+
+def test_a_checkpoint_within_validation_has_nothing_swapped(tmp_path, monkeypatch):
+    """One that is written on the way out of a validation that is interrupted."""
+
+    class Interrupt(Callback):
+        def on_validation_batch_end(self, trainer, *arguments):
+            if trainer.current_epoch == 1 and not trainer.sanity_checking:
+                raise KeyboardInterrupt
+
+    monkeypatch.setitem(CALLBACKS, "Interrupt", Interrupt)
+    ended = run(tmp_path / "ended", *AVERAGED, "trainer.max_steps=6")
+    written = tmp_path / "written"
+    names = "EMAWeightAveraging: {decay: 0.5}, Interrupt: {}, OnExceptionCheckpoint: "
+    callbacks = f"{{{names}{{dirpath: {written}}}}}"
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", f"callbacks={callbacks}")
+    (path,) = written.glob("*.ckpt")
+    found, expected = torch.load(path, weights_only=False), load(ended)
+    for name in ("state_dict", "current_model_state"):
+        assert_identical(weights(found, name), weights(expected, name))
+
+
+def test_every_callback_of_lightning_has_a_schema():
+    bases = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "LambdaCallback"}
+    assert set(lightning.pytorch.callbacks.__all__) - bases - {"ProgressBar"} <= set(CALLBACKS)
+    for name, callback in CALLBACKS.items():
+        make_schema(f"callbacks.{name}", callback)
+
+
+def test_options_that_a_callback_refuses_are_told(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "run", "callbacks={EarlyStopping: {monitor: val/loss, mode: up}}")
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("train.py: callbacks.EarlyStopping: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_progress_bar_takes_the_place_of_ours(tmp_path):
+    run_dir = run(
+        tmp_path, "callbacks={TQDMProgressBar: {refresh_rate: 0}}", "trainer.max_epochs=1"
+    )
+    assert rows(run_dir)
+
+
+def test_a_callback_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_callback.py").write_text(
+        "from lightning import Callback\n"
+        "from lightning_modules.callbacks import CALLBACKS\n"
+        "@CALLBACKS.register('Noted')\n"
+        "class Noted(Callback):\n"
+        "    def __init__(self, path: str, words: str = 'seen'):\n"
+        "        self.path, self.words = path, words\n"
+        "    def on_train_end(self, trainer, module):\n"
+        "        open(self.path, 'w').write(self.words)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    root = Path(train.__file__).parent
+    shutil.copytree(root / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("*.py"))
+    given = f"callbacks={{Noted: {{path: {tmp_path / 'noted'}}}}}"
+    try:
+        run(
+            tmp_path / "run", "--import=own_callback", given, "trainer.max_epochs=1", "tracker=null"
+        )
+    finally:
+        CALLBACKS.pop("Noted", None)
+    assert (tmp_path / "noted").read_text() == "seen"
+
+
+def test_the_averaging_comes_last():
+    names = ["WeightAveraging", "LearningRateMonitor", "EMAWeightAveraging", "DeviceStatsMonitor"]
+    made = make_callbacks(dict.fromkeys(names))
+    assert [type(x).__name__ for x in made] == [names[1], names[3], names[0], names[2]]

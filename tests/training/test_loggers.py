@@ -1,0 +1,150 @@
+"""Loggers by name, several at once, each of which a resumed run goes on with."""
+
+import csv
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lightning.pytorch.loggers.logger import DummyLogger
+
+import train
+from lightning_modules.loggers import LOGGERS, Destination, show_picture, show_text
+from lightning_modules.loggers.mlflow import key
+from tests.helpers.runs import EPOCHS, curve, rows, run
+
+pytestmark = pytest.mark.slow
+
+ALL = ("loggers={tensorboard: {}, csv: {}, wandb: {offline: true}, mlflow: {}}",)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("undisturbed"), *ALL)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory) -> Path:
+    """Stopped within the second epoch, and resumed."""
+    run_dir = run(tmp_path_factory.mktemp("resumed"), *ALL, "trainer.max_steps=4")
+    train.main(["--resume", str(run_dir), "trainer.max_steps=-1"])
+    return run_dir
+
+
+def steps_of(run_dir: Path) -> list[dict]:
+    """The table of steps, less what is a time."""
+    with open(run_dir / "csv" / "metrics.csv") as file:
+        return [
+            {k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)
+        ]
+
+
+def asked(run_dir: Path, query: str) -> list[tuple]:
+    """Rows of MLflow's data base."""
+    with sqlite3.connect(run_dir / "mlflow.db") as base:
+        return base.execute(query).fetchall()
+
+
+def test_each_logger_has_the_same_scalars(undisturbed):
+    expected = np.array(curve(undisturbed, "val/accuracy"))
+    assert len(expected) == EPOCHS
+    table = [(x["step"], x["val/accuracy"]) for x in steps_of(undisturbed) if x["val/accuracy"]]
+    np.testing.assert_allclose(np.array(table, float), expected)
+    found = asked(undisturbed, "select step, value from metrics where key = 'val/accuracy'")
+    np.testing.assert_allclose(sorted(found), expected)
+
+
+def test_the_table_of_steps_survives_a_resume(undisturbed, resumed):
+    assert steps_of(resumed) == steps_of(undisturbed)
+    assert rows(resumed) == rows(undisturbed)  # metrics.csv, which it does not touch
+
+
+def test_tensorboard_survives_a_resume(undisturbed, resumed):
+    assert curve(resumed, "train/loss") == curve(undisturbed, "train/loss")
+
+
+def test_a_resumed_run_goes_on_in_the_same_run_of_weights_and_biases(resumed):
+    known = json.loads((resumed / "loggers.json").read_text())["wandb"]
+    runs = list((resumed / "wandb").glob("offline-run-*"))
+    assert len(runs) > 1
+    assert {path.name.rpartition("-")[2] for path in runs} == {known}
+
+
+def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(undisturbed, resumed):
+    (only,) = asked(resumed, "select run_uuid, status from runs")
+    assert only == (json.loads((resumed / "loggers.json").read_text())["mlflow"], "FINISHED")
+    query = "select distinct step, value from metrics where key = 'train/loss' order by step"
+    assert asked(resumed, query) == asked(undisturbed, query)
+    query = "select value from params where key = 'data/kind'"
+    assert asked(resumed, query) == [("digits",)]
+
+
+def test_pictures_are_shown_where_they_can_be(undisturbed):
+    pictures = list((undisturbed / "wandb").glob("offline-run-*/files/media/images/explanations/*"))
+    assert len([x for x in pictures if x.name.startswith("samples")]) == EPOCHS
+    pictures = list((undisturbed / "mlflow").glob("*/artifacts/images/*samples*.png"))
+    assert len(pictures) == EPOCHS
+
+
+def test_texts_are_shown_where_they_can_be(tmp_path):
+    run_dir = run(tmp_path, "loggers={mlflow: {}}", "trainer.max_epochs=1", experiment="reviews")
+    (text,) = (run_dir / "mlflow").glob("*/artifacts/explanations/samples/step=*.md")
+    assert "true:" in text.read_text()
+    assert not list(run_dir.glob("events.out.tfevents.*"))  # the section names all loggers
+
+
+def test_names_that_mlflow_shortens_stay_apart():
+    keys = [key(f"val_class_accuracy/{name}") for name in ("猫", "犬", "a+b", "a-b", "ab", "Kuh")]
+    assert len(set(keys)) == len(keys)
+    assert keys[-2:] == ["val_class_accuracy/ab", "val_class_accuracy/Kuh"]
+    assert all(x.isascii() for x in keys)
+
+
+def test_without_loggers(tmp_path):
+    run_dir = run(tmp_path, "loggers={}", "trainer.max_epochs=1")
+    assert rows(run_dir) and (run_dir / "explanations" / "epoch=000.png").is_file()
+    assert not list(run_dir.glob("events.out.tfevents.*"))
+
+
+def test_a_logger_of_ones_own(monkeypatch):
+    """Registered, it shows what its maker has it show."""
+
+    class Mine(DummyLogger):
+        shown: list = []
+
+    class Shown(Destination):
+        type = Mine
+
+        def make(self, place):
+            return Mine()
+
+        @staticmethod
+        def show_picture(logger, tag, picture, step):
+            logger.shown.append((tag, picture.shape, step))
+
+    monkeypatch.setitem(LOGGERS, "mine", Shown)
+    loggers = [Mine(), DummyLogger()]
+    show_picture(loggers, "a", np.zeros((2, 3, 3), np.uint8), 5)
+    show_text(loggers, "a", "b", 5)
+    assert Mine.shown == [("a", (2, 3, 3), 5)]
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ("loggers={wandbb: {}}", '"wandbb" is unknown, did you mean wandb?'),
+        (
+            "loggers={wandb: {projekt: p}}",
+            "loggers.wandb.projekt: unknown key, did you mean project?",
+        ),
+        ("loggers={csv: {flush_logs_every_n_steps: 0}}", "accepted: int of at least 1"),
+        ("loggers={mlflow: {tracking_uri: 'nowhere://x'}}", "loggers.mlflow: "),
+    ],
+)
+def test_wrong_loggers_are_told(tmp_path, capsys, given, named):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "run", given)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and named in message and "accepted: " in message
+    assert not (tmp_path / "run").exists()
