@@ -166,6 +166,8 @@ def check_explain(arguments: argparse.Namespace) -> None:
     """What can be told before anything is imported; ``format`` and ``method`` become lists."""
     arguments.format = cli.chosen(arguments.format.split(","), formats(), "--format", InputError)
     arguments.method = cli.chosen(arguments.method, methods(), "--method")
+    known = get_type_hints(options_of_methods())  # others may be inputs of the model's
+    read_options([text for text in arguments.overrides if text.partition("=")[0] in known])
     if arguments.checkpoint is not None:
         find_checkpoint(arguments.checkpoint)
 

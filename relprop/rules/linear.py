@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Rule = Callable[..., "Tensor | tuple[Tensor, ...]"]
+Rule = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
