@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from configs import schema
 from configs.schema import ConfigError, load_config
 from lightning_modules import CLASSIFIERS
+from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES
 
 CONFIGS = sorted(Path(schema.__file__).parent.glob("*.yaml"))
@@ -60,9 +61,10 @@ def load(tmp_path_factory):
     def load(text: str | bytes, *overrides: str) -> DictConfig:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(schema, "CLASSIFIERS", {"vit": Classifier})
-            patch.setattr(schema, "DATAMODULES", {"digits": DataModule, "folder": OtherDataModule})
-            patch.setattr(schema, "RelevanceTracker", Tracker)
+            patch.setattr("lightning_modules.models.CLASSIFIERS", {"vit": Classifier})
+            kinds = {"digits": DataModule, "folder": OtherDataModule}
+            patch.setattr("lightning_modules.data.DATAMODULES", kinds)
+            patch.setattr("lightning_modules.callbacks.RelevanceTracker", Tracker)
             return load_config(path, overrides)
 
     load.path = path
@@ -379,7 +381,7 @@ def test_any_text_ends_in_a_config_or_in_one_line(load, text, overrides):
     ("section", "cls"),
     [("model", cls) for cls in CLASSIFIERS.values()]
     + [("data", cls) for cls in DATAMODULES.values()]
-    + [("tracker", schema.RelevanceTracker)],
+    + [("tracker", RelevanceTracker)],
 )
 def test_every_class_has_a_schema(section, cls):
     OmegaConf.structured(schema.make_schema(section, cls))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from PIL import Image
 
 import explain
@@ -265,7 +266,7 @@ def test_batches_of_one_class(mixed):
     )
     samples = [{"image": torch.randn(3, 32, 32), "label": i // 8} for i in range(24)]
     loader = torch.utils.data.DataLoader(samples, batch_size=8)
-    trainer = train.Trainer(
+    trainer = Trainer(
         **dict(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False),
         **dict(enable_progress_bar=False, enable_model_summary=False),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning import Trainer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
@@ -310,7 +311,7 @@ def test_a_run_that_is_stopped_tells_its_folder_in_printable_characters(
         (path / "config.yaml").touch()
         raise SystemExit
 
-    monkeypatch.setattr(train.Trainer, "fit", stopped)
+    monkeypatch.setattr(Trainer, "fit", stopped)
     with pytest.raises(SystemExit):
         run(tmp_path / "\u202egnp", "tracker=null")
     message = capsys.readouterr().err.strip().splitlines()[-1]

@@ -7,11 +7,12 @@ from pathlib import Path
 import lightning.pytorch.callbacks
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 
 import train
 from configs.schema import make_schema
 from lightning_modules.callbacks import CALLBACKS, make_callbacks
+from lightning_modules.data import DATAMODULES
 from lightning_modules.models.checkpoints import load_classifier
 from tests.helpers.runs import assert_identical, assert_same_end, load, rows, run
 
@@ -46,7 +47,7 @@ def test_averaged_weights_are_explained_while_training(averaged):
         weights(checkpoint), {f"backbone.{k}": v for k, v in module.backbone.state_dict().items()}
     )
     (state,) = (x for name, x in checkpoint["callbacks"].items() if "RelevanceTracker" in name)
-    data = train.DATAMODULES["digits"](
+    data = DATAMODULES["digits"](
         train_size=96, val_size=40, test_size=40, pairs_size=10, batch_size=32
     )
     samples = [data.val_dataset[i] for i in state["samples"]]
@@ -60,11 +61,11 @@ def test_averaged_weights_are_tested(averaged, tmp_path, monkeypatch):
     """metrics.json is of best.ckpt's averaged weights, and not of those that were trained."""
     expected = json.loads((averaged / "metrics.json").read_text())
     module = load_classifier(averaged / "checkpoints" / "best.ckpt")
-    data = train.DATAMODULES["digits"](
+    data = DATAMODULES["digits"](
         train_size=96, val_size=40, test_size=40, pairs_size=10, batch_size=32
     )
     logger = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    (found,) = train.Trainer(accelerator="cpu", **logger).test(module, data, verbose=False)
+    (found,) = Trainer(accelerator="cpu", **logger).test(module, data, verbose=False)
     assert found["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-5)
 
 
