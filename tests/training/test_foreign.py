@@ -205,12 +205,31 @@ class Normalising(Pictures):
         return batch
 
 
-def test_pictures_are_normalised_as_in_validation(tmp_path):
-    x, y = watched_batch()
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_pictures_are_normalised_as_in_validation(tmp_path, precision):
+    (x, y), dtype = watched_batch(), {"32-true": torch.float, "64-true": torch.double}[precision]
     module, tracker, before = Normalising(timm_vit()), RelevanceTracker((x, y)), x.clone()
-    fit(tmp_path, module, tracker, max_epochs=1, precision="64-true")
+    fit(tmp_path, module, tracker, max_epochs=1, precision=precision)
     assert torch.equal(x, before)
-    expected = relprop.explain(module.model.double(), 3 * x.double(), y).relevance
+    expected = relprop.explain(module.model.to(dtype), 3 * x.to(dtype), y).relevance
+    torch.testing.assert_close(tracker.last_maps, expected.float())
+
+
+class Precise(Pictures):
+    """Keeps its classifier in another precision than its batches."""
+
+    def __init__(self):
+        super().__init__(timm_vit().double())
+
+    def logits_and_labels(self, batch):
+        return self.model(batch[0].double()), batch[1]
+
+
+def test_inputs_are_of_the_precision_of_the_weights(tmp_path):
+    (x, y), module = watched_batch(), Precise()
+    tracker = RelevanceTracker((x, y))
+    fit(tmp_path, module, tracker, max_epochs=1)
+    expected = relprop.explain(module.model, x.double(), y).relevance
     torch.testing.assert_close(tracker.last_maps, expected.float())
 
 
