@@ -211,7 +211,8 @@ def test_an_exception_in_a_callback_is_not_hidden(tmp_path, monkeypatch):
 def test_a_sharded_model_is_refused_with_the_reason(tmp_path):
     strategy = FSDPStrategy.__new__(FSDPStrategy)  # itself it wants a GPU
     with pytest.raises(MisconfigurationException, match="FSDPStrategy no process has the whole"):
-        RelevanceTracker(str(tmp_path)).on_fit_start(SimpleNamespace(strategy=strategy), None)
+        tracker = RelevanceTracker(run_dir=str(tmp_path))
+        tracker.on_fit_start(SimpleNamespace(strategy=strategy), None)
 
 
 def test_relevance_that_is_no_number_is_named_by_its_operation(tiny_vit, images):
