@@ -79,7 +79,7 @@ class Adopted(ExplainingModule):
     def _precise(self, x: Any) -> Any:
         kinds = (p.dtype for p in self.backbone.parameters() if p.is_floating_point())
         if isinstance(x, Tensor) and x.is_floating_point():
-            return x
+            return x.to(next(kinds, x.dtype))
         return x
 
     def batch(self, inputs: Inputs, labels: Tensor | None) -> dict[str, Any]:
