@@ -29,6 +29,7 @@ LIBRARIES = [  # whose import takes most of the time of a short command
     "transformers.models.bert.modeling_bert",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as in the tests: rounding depends on it
+OURS = {"PYTHONPATH": str(ROOT)}  # a script in another folder imports train.py as well
 
 
 class Started:
@@ -44,7 +45,7 @@ class Started:
         context.set_forkserver_preload(LIBRARIES)
         with patch.dict(os.environ, ONE_THREAD):  # read when a library is loaded
             forkserver.ensure_running()
-        words = (self.command, self.printed, cwd, os.environ | ONE_THREAD | environment)
+        words = (self.command, self.printed, cwd, os.environ | ONE_THREAD | OURS | environment)
         self.process = context.Process(target=become, args=words)
         self.process.start()
 
