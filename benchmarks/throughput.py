@@ -13,8 +13,7 @@ from benchmarks.explanations import in_parts, rows_of
 from benchmarks.measure import peak_memory, seconds
 from benchmarks.table import Table
 
-# FlopCounterMode can't watch a backward pass to the pixels, as of lrp.
-COUNTED = rows_of(["transformer_attribution", "generic_attention"])
+MEASURED = rows_of(["transformer_attribution", "generic_attention", "attnlrp", "cp_lrp"])
 
 
 def product_rate(side: int = 4096) -> float:
@@ -34,7 +33,7 @@ def throughput(table: Table, name: str, batches: list[int], rounds: int) -> None
         limit = in_parts(model, x, batch)
         runs = {"a forward pass": partial(models.forward, model, x)}
         peaks = {"a forward pass": peak_memory(models.prepare_forward, name, batch)}
-        for label, (method, options) in COUNTED.items():
+        for label, (method, options) in MEASURED.items():
             options = options | limit
             runs[label] = partial(models.explain, model, x, method, **options)
             peaks[label] = peak_memory(models.prepare_explain, name, batch, method, options)
