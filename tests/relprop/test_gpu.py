@@ -1,0 +1,38 @@
+"""What a GPU does: the same maps, no waiting for values, and so a CUDA graph."""
+
+import pytest
+import timm
+import torch
+
+import relprop
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+METHODS = ["transformer_attribution", "generic_attention", "attnlrp", "cp_lrp", "libra"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=10).double().eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_are_those_of_the_cpu(model, method):
+    x = torch.randn(3, 3, 160, 160, dtype=torch.float64)
+    expected = relprop.explain(model.cpu(), x, 1, method).relevance
+    found = relprop.explain(model.cuda(), x.cuda(), 1, method).relevance
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cuda_graph_explains_another_picture(model, method):
+    """Capturing raises where the host waits for a value."""
+    model = model.cuda()
+    x = torch.randn(1, 3, 160, 160, dtype=torch.float64, device="cuda")
+    relprop.explain(model, x, method=method)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        explanation = relprop.explain(model, x, method=method)
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    assert explanation.relevance.equal(relprop.explain(model, x, method=method).relevance)
