@@ -21,7 +21,9 @@ def test_maps_are_those_of_the_cpu(model, method):
     x = torch.randn(3, 3, 160, 160, dtype=torch.float64)
     expected = relprop.explain(model.cpu(), x, 1, method).relevance
     found = relprop.explain(model.cuda(), x.cuda(), 1, method).relevance
-    torch.testing.assert_close(found.cpu(), expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
+    torch.testing.assert_close(
+        found.cpu(), expected, rtol=1e-9, atol=float(1e-9 * expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
