@@ -20,11 +20,10 @@ from timm.optim import param_groups_weight_decay
 from torch.utils.data import DataLoader
 from transformers import BertForSequenceClassification
 
-import train
 from benchmarks.measure import progress, seconds, watch_memory
 from benchmarks.table import Table
 from configs.schema import load_config
-from lightning_modules import BertClassifier, ViTClassifier
+from lightning_modules import BertClassifier, ViTClassifier, experiment
 from lightning_modules.callbacks import FiniteSteps
 from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.data import DATAMODULES, DataModule
@@ -191,7 +190,7 @@ def tracker(table: Table, rounds: int, pictures: int = 64) -> None:
         overrides += ["trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
         overrides += ["trainer.enable_model_summary=false"]
         config = load_config("configs/deit_image_folder.yaml", overrides)
-        data, model, trainer = train.build(config, None)
+        data, model, trainer = experiment.build(config, None)
         epochs = Epochs()
         trainer.callbacks.append(epochs)
         trainer.fit(model, datamodule=data)

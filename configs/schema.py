@@ -7,53 +7,27 @@ that names the key or the file and what is accepted, before anything is built.
 A config is data: it runs no code, reads no environment, and does not grow when it is read.
 """
 
-import difflib
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.signatures import named, registered
+from configs.sections import (
+    NAMED,
+    OF_NAMED,
+    SUPPLIED_BY_TRAIN,
+    check_names,
+    check_required,
+    data_schema,
+    experiment_schemas,
+    similar,
+)
 from configs.yaml_text import INTERPOLATION, ConfigError, read_file, read_override
-from lightning_modules.utils.options import (
-    Range,
-    Seed,
-    accepts,
-    arguments,
-    describe,
-    refusal,
-    show,
-)
-from relprop.errors import UnknownName
+from lightning_modules.utils.options import Seed, accepts, describe, refusal, show
 
-# Constructor arguments that train.py fills in, and which a config therefore must not set.
-SUPPLIED_BY_TRAIN = (
-    "model.class_names",
-    "model.input_config",
-    "tracker.run_dir",
-    "trainer.logger",
-    "trainer.callbacks",
-    "trainer.default_root_dir",
-)
-OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
-OF_PYTHON = (  # what only a caller from Python can give
-    "tracker.source",
-    "tracker.model",
-    "tracker.inputs",
-    "tracker.labels",
-    "tracker.class_names",
-    "tracker.normalisation",
-    "tracker.tokenizer",
-)
-TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
-    "accumulate_grad_batches": Range(1),
-    "check_val_every_n_epoch": Range(1),
-    "gradient_clip_val": Range(0),
-    "val_check_interval": Range(above=0),
-}
 TOP_LEVEL = dict(
     seed=Seed,
     run_dir=str,
@@ -67,14 +41,10 @@ TOP_LEVEL = dict(
     loggers=dict[str, dict | None],  # options by name
     callbacks=dict[str, dict | None],
 )
+OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
 SECTIONS = ("model", "data", "tracker", "trainer", "loggers", "callbacks")
-TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop", imports=[])
-NAMED = ("loggers", "callbacks")  # sections of several things, by their names
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
-
-
-class UnknownKind(ConfigError, UnknownName):
-    """A section's `kind` is not registered."""
+TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop", imports=[])
 
 
 def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
@@ -99,6 +69,10 @@ def complete_config(config: Mapping[str, Any]) -> DictConfig:
     """
     if isinstance(config, DictConfig):
         config = OmegaConf.to_container(config)
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"the config is {show(config)}; accepted: a mapping, as of load_config(FILE, [])"
+        )
     return make_config(dict(config), [], experiment_schemas)
 
 
@@ -127,40 +101,6 @@ def imports_of(path: str | Path) -> list[str]:
     return named if accepts(TOP_LEVEL["imports"], named) else []
 
 
-def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
-    """The schemas of all sections; of those of several things by their names."""
-    return {
-        "model": chosen_schema(
-            "model", registered("lightning_modules.models", "CLASSIFIERS"), written
-        ),
-        **data_schema(written),
-        "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
-        "trainer": make_schema("trainer", named("lightning", "Trainer"), ranges=TRAINER_RANGES),
-        **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
-    }
-
-
-def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
-    """The schemas of the things that a section names."""
-    if not written:
-        return {}
-    registry = registered("lightning_modules.loggers", "LOGGERS")
-    if section == "callbacks":  # Lightning's, whose names alone are not in their sources
-        from lightning_modules.callbacks import CALLBACKS as registry
-    for name in written:
-        if name not in registry:
-            hint = similar(str(name), registry)
-            accepted = ", ".join(registry)
-            raise UnknownKind(f"{section}: {show(name)} is unknown{hint}; accepted: {accepted}")
-    return {name: make_schema(f"{section}.{name}", registry[name]) for name in written}
-
-
-def data_schema(written: dict[str, Any]) -> dict[str, type]:
-    """The schema of the data set that is asked for."""
-    kinds = registered("lightning_modules.data", "DATAMODULES")
-    return {"data": chosen_schema("data", kinds, written)}
-
-
 def make_config(
     written: dict[str, Any],
     overrides: Sequence[str],
@@ -186,9 +126,12 @@ def make_config(
     schemas = schemas_of(written)
     check_sections(written, schemas, ranged)
     config = complete(written, schemas)
-    # Now interpolations have types, too.
-    check_sections(OmegaConf.to_container(config), schemas, ranged)
-    return config
+    values = OmegaConf.to_container(config)
+    check_sections(values, schemas, ranged)  # now interpolations have types, too
+    if "tracker" in ranged:
+        check_names(values)
+    values["run_dir"] = os.path.expanduser(values["run_dir"])
+    return OmegaConf.create(values)  # without the schemas, which other processes cannot be sent
 
 
 def merge(below: Any, above: Any) -> Any:
@@ -196,40 +139,6 @@ def merge(below: Any, above: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {name: merge(below.get(name), value) for name, value in above.items()}
-
-
-def chosen_schema(section: str, registry: Mapping[str, type], written: dict[str, Any]) -> type:
-    """The schema of the class that a section's `kind` names."""
-    kind = written.get(section, {}).get("kind")
-    accepted = f"accepted: {', '.join(registry)}"
-    if kind is None:
-        raise ConfigError(f"{section}.kind: missing; {accepted}")
-    if not isinstance(kind, str) or kind not in registry:
-        hint = similar(str(kind), registry)
-        raise UnknownKind(f"{section}.kind: {show(kind)} is unknown{hint}; {accepted}")
-    return make_schema(section, registry[kind], [("kind", str, kind)])
-
-
-def make_schema(
-    section: str,
-    cls: type,
-    options: Sequence[tuple] = (),
-    ranges: Mapping[str, Range] | None = None,
-) -> type:
-    """A dataclass: `options`, and the arguments of a class's constructor that a config may set.
-
-    `ranges` are those of arguments whose annotations have none.
-    """
-    options, ranges = list(options), ranges or {}
-    for name, argument in arguments(cls).items():
-        if f"{section}.{name}" in (*SUPPLIED_BY_TRAIN, *OF_PYTHON):
-            continue
-        type_ = Any if argument.annotation is argument.empty else argument.annotation
-        type_ = Annotated[type_, ranges[name]] if name in ranges else type_
-        default = MISSING if argument.default is argument.empty else argument.default
-        default = "${seed}" if name == "seed" else default
-        options.append((name, type_, field(default_factory=lambda default=default: default)))
-    return make_dataclass(section, options)
 
 
 def complete(written: dict[str, Any], schemas: dict[str, Any]) -> DictConfig:
@@ -270,6 +179,7 @@ def check_sections(
         of_section = values.get(section) or {}
         parts = {section: (schema, of_section)}
         if isinstance(schema, dict):
+            check_required(section, of_section, schema)
             parts = {f"{section}.{n}": (x, of_section.get(n) or {}) for n, x in schema.items()}
         for part, (of_part, options) in parts.items():
             check_options(part, options, get_type_hints(of_part, include_extras=section in ranged))
@@ -286,13 +196,8 @@ def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]
             accepted, hint = ", ".join(types) or "none", similar(str(name), types)
             raise ConfigError(f"{key}: unknown key{hint}; accepted: {accepted}")
         if not accepts(types[name], value):
-            raise ConfigError(refusal(key, show(value), describe(types[name])))
-
-
-def similar(name: str, accepted: Collection[str]) -> str:
-    """A hint at the accepted names that look like this one, if any."""
-    names = difflib.get_close_matches(name, accepted)
-    return f", did you mean {' or '.join(names)}?" if names else ""
+            accepted = OF_NAMED if key in NAMED else describe(types[name])
+            raise ConfigError(refusal(key, show(value), accepted))
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from lightning import Callback
 from lightning.pytorch.callbacks import WeightAveraging as Averaging
 
 from lightning_modules.callbacks.averaging import EMAWeightAveraging, WeightAveraging
-from lightning_modules.utils.errors import as_input_error
+from lightning_modules.utils.errors import InputError, as_input_error
 from relprop.registry import Registry
 
 CALLBACKS: Registry[type[Callback]] = Registry("callback")
@@ -29,10 +29,19 @@ def make_callbacks(sections: Mapping[str, Mapping[str, Any] | None]) -> list[Cal
 
     Those that average weights come last: all others then see the averaged weights in validation,
     in whatever order they are named.
+
+    Raises:
+        InputError: a name, or options, that are not accepted; two that average weights.
     """
     made = []
     for name, options in sections.items():
         callback = CALLBACKS.find(name, f"callbacks has {name!r}")
         with as_input_error(f"callbacks.{name}", "options of the callback that go together"):
             made.append(callback(**(options or {})))
+    averaging = [name for name, x in zip(sections, made, strict=True) if isinstance(x, Averaging)]
+    if len(averaging) > 1:
+        raise InputError(
+            f"callbacks: {' and '.join(averaging)} would each put weights of its own in the "
+            "model's place; accepted: one of them"
+        )
     return sorted(made, key=lambda callback: isinstance(callback, Averaging))

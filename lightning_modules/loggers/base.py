@@ -13,7 +13,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_modules.utils.errors import as_input_error
+from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.files import replace_file
 from relprop.registry import Registry
 
@@ -37,7 +37,15 @@ class Place:
     def known(self) -> dict[str, str]:
         """What earlier starts have :meth:`kept`."""
         path = self.run_dir / "loggers.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_text()))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is broken ({error}); accepted: what training has left there; or no such "
+                "file, and W&B and MLflow begin a new run"
+            ) from error
 
     @rank_zero_only
     def keep(self, name: str, identifier: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.loggers.base import LOGGERS, Destination, Place
+from lightning_modules.utils.errors import InputError, short_message
 from lightning_modules.utils.names import slug
 
 
@@ -21,7 +25,10 @@ def key(tag: str) -> str:
 
 
 class Run(MLFlowLogger):
-    """Lightning's, whose run is the same after a resume, and whose metrics have names apart."""
+    """Lightning's, whose run is the same after a resume, and whose metrics have names apart.
+
+    What the server or the data base refuses is one line.
+    """
 
     def __init__(self, place: Place, **options: Any) -> None:
         super().__init__(run_id=place.known.get("mlflow"), **options)
@@ -29,11 +36,24 @@ class Run(MLFlowLogger):
 
     @property
     def experiment(self) -> Any:
-        begins = not self._initialized
-        if begins and self._run_id is None:
+        if self._initialized:
+            return super().experiment
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._begin()
+        except MlflowException as error:
+            run = f" run {self._run_id} of loggers.json:" if self._run_id else ""
+            raise InputError(
+                f"loggers.mlflow:{run} {short_message(error)}; accepted: a tracking_uri that "
+                "answers, and knows the run"
+            ) from error
+
+    def _begin(self) -> Any:
+        if self._run_id is None:
             self._make_experiment()
         client = super().experiment
-        if begins and self._initialized:  # in the first process
+        if self._initialized:  # in the first process
             self.place.keep("mlflow", self._run_id)
             client.update_run(self._run_id, status="RUNNING")
         return client
@@ -46,6 +66,27 @@ class Run(MLFlowLogger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics({key(tag): value for tag, value in metrics.items()}, step)
+
+
+def artifacts_are_at(location: str, base: Path) -> None:
+    """Tell a run's data base where its pictures are, once the run has been moved.
+
+    MLflow keeps whole paths, and has no call that changes them.
+    """
+    if not base.is_file():
+        return
+    with closing(sqlite3.connect(base)) as connection, connection:
+        connection.execute(
+            "UPDATE runs"
+            " SET artifact_uri = ? || substr(artifact_uri, length(artifact_location) + 1)"
+            " FROM experiments WHERE runs.experiment_id = experiments.experiment_id"
+            " AND artifact_location LIKE '%/mlflow' AND artifact_location != ?",
+            (location, location),
+        )
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE artifact_location LIKE '%/mlflow'",
+            (location,),
+        )
 
 
 @LOGGERS.register("mlflow")
@@ -76,6 +117,8 @@ class MLflow(Destination):
         folder = place.run_dir.absolute()
         local = {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"}
         local["artifact_location"] = (folder / "mlflow").as_uri()
+        if self.uri is None:
+            artifacts_are_at(local["artifact_location"], folder / "mlflow.db")
         where = local if self.uri is None else {"tracking_uri": self.uri}
         return Run(place, **self.options, **where)
 

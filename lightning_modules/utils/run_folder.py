@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import is_first_process
 
 
-def check_resumed(run_dir: Path, overrides: Sequence[str]) -> None:
+def check_resumed(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     """Raises an error where there is no run to resume, or an override asks for another folder."""
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(f"--resume {run_dir}: no run is there (no config.yaml)")
@@ -58,6 +61,16 @@ def last_checkpoint(run_dir: Path, resume: bool, trial: bool) -> Path | None:
             "with run_dir=..."
         )
     return None
+
+
+@contextmanager
+def of_trial(config: DictConfig) -> Iterator[DictConfig]:
+    """The config; that of a trial (``fast_dev_run``) in a folder that is gone afterwards."""
+    if not config.trainer.get("fast_dev_run"):
+        yield config
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield OmegaConf.merge(config, {"run_dir": folder})
 
 
 def wait_for_a_later_name(run_dir: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from configs import schema
+from configs import sections
 from configs.schema import ConfigError, load_config
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
@@ -384,7 +384,7 @@ def test_any_text_ends_in_a_config_or_in_one_line(load, text, overrides):
     + [("tracker", RelevanceTracker)],
 )
 def test_every_class_has_a_schema(section, cls):
-    OmegaConf.structured(schema.make_schema(section, cls))
+    OmegaConf.structured(sections.make_schema(section, cls))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 import train
-from configs.schema import ConfigError, UnknownKind, load_config
+from configs.schema import ConfigError, load_config
+from configs.sections import UnknownKind
 from lightning_modules import CLASSIFIERS
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.images.files import read_image, read_mask

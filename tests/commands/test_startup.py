@@ -6,7 +6,7 @@ import sys
 import pytest
 from lightning import Trainer
 
-from configs.schema import TRAINER_RANGES, make_schema
+from configs.sections import TRAINER_RANGES, make_schema
 from configs.signatures import Declared, Source
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker

@@ -1,6 +1,7 @@
 """Training from Python: ``train(config)``, in sweeps and in threads."""
 
 import os
+import pickle
 import random
 import signal
 import threading
@@ -128,3 +129,35 @@ def test_two_trials_at_once(tmp_path):
     assert all(trial.state.name == "COMPLETE" for trial in study.trials)
     assert all((tmp_path / name / "checkpoints" / "last.ckpt").is_file() for name in "01")
     assert state() == before
+
+
+def test_a_trial_leaves_nothing(tmp_path):
+    assert "train/loss" in train.train(config(tmp_path / "run", "trainer.fast_dev_run=true"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_of_another_model_is_refused(tmp_path):
+    train.train(config(tmp_path / "run", "trainer.max_steps=1"))
+    with pytest.raises(InputError, match="model.name is vit_.*; accepted with --resume"):
+        train.train(config(tmp_path / "run", "model.name=vit_small_patch16_224"), resume=True)
+
+
+def test_a_resume_needs_a_run(tmp_path):
+    with pytest.raises(InputError, match="no run is there"):
+        train.train(config(tmp_path / "run"), resume=True)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config(Path("~/run")).run_dir == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("given", [None, "vit_digits.yaml", Path("vit_digits.yaml"), [1]])
+def test_what_is_no_mapping_is_an_input_error(given):
+    with pytest.raises(InputError, match="accepted: a mapping"):
+        train.train(given)
+
+
+def test_a_config_can_be_sent_to_a_process(tmp_path):
+    given = config(tmp_path)
+    assert pickle.loads(pickle.dumps(given)) == given

@@ -1,6 +1,7 @@
 """Callbacks by name: Lightning's own, and those that average weights."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 from lightning import Callback, Trainer
 
 import train
-from configs.schema import make_schema
+from configs.sections import make_schema
 from lightning_modules.callbacks import CALLBACKS, make_callbacks
 from lightning_modules.data import DATAMODULES
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.utils.errors import InputError
 from tests.helpers.runs import assert_identical, assert_same_end, load, rows, run
 
 pytestmark = pytest.mark.slow
@@ -156,3 +158,23 @@ def test_the_averaging_comes_last():
     names = ["WeightAveraging", "LearningRateMonitor", "EMAWeightAveraging", "DeviceStatsMonitor"]
     made = make_callbacks(dict.fromkeys(names))
     assert [type(x).__name__ for x in made] == [names[1], names[3], names[0], names[2]]
+
+
+def test_two_that_average_are_refused():
+    both = {"EMAWeightAveraging": {"decay": 0.5}, "LearningRateMonitor": {}, "WeightAveraging": {}}
+    with pytest.raises(InputError, match="EMAWeightAveraging and WeightAveraging .*: one of them"):
+        make_callbacks(both)
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ("EarlyStopping: {monitor: val/los}", "EarlyStopping.monitor: .*following: `train/loss`"),
+        ("BackboneFinetuning: {}", "callbacks: no parameter"),
+        ("ModelCheckpoint: {}", "a ModelCheckpoint, a monitor"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(given, named, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "tracker=null", f"callbacks={{{given}}}")
+    assert re.search(named, capsys.readouterr().err.splitlines()[-1])

@@ -21,7 +21,7 @@ from PIL import Image
 import explain
 import relprop
 import train
-from lightning_modules import ViTClassifier
+from lightning_modules import ViTClassifier, experiment
 from lightning_modules.callbacks import RelevanceTracker
 from tests.helpers.processes import Started
 from tests.helpers.runs import DIGITS, EPOCHS, ONE_EPOCH, assert_identical, load, rows, run
@@ -202,8 +202,8 @@ def test_an_exception_in_a_callback_is_not_hidden(tmp_path, monkeypatch):
         def on_train_batch_end(self, *args):
             raise ZeroDivisionError
 
-    chosen = train.callbacks
-    monkeypatch.setattr(train, "callbacks", lambda config: [Broken(), *chosen(config)])
+    chosen = experiment.callbacks
+    monkeypatch.setattr(experiment, "callbacks", lambda config: [Broken(), *chosen(config)])
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run")
 

@@ -2,16 +2,19 @@
 
 import csv
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 from lightning.pytorch.loggers.logger import DummyLogger
+from mlflow import MlflowClient
 
 import train
-from lightning_modules.loggers import LOGGERS, Destination, show_picture, show_text
-from lightning_modules.loggers.mlflow import key
+from lightning_modules.loggers import LOGGERS, Destination, Place, show_picture, show_text
+from lightning_modules.loggers.mlflow import MLflow, key
+from lightning_modules.utils.errors import InputError
 from tests.helpers.runs import EPOCHS, curve, rows, run
 
 pytestmark = pytest.mark.slow
@@ -148,3 +151,28 @@ def test_wrong_loggers_are_told(tmp_path, capsys, given, named):
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2 and named in message and "accepted: " in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_moved_run_finds_its_pictures_in_mlflow(undisturbed, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(undisturbed, moved)
+    MLflow().make(Place(moved))
+    client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'relprop'")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert experiment.artifact_location == (moved / "mlflow").as_uri()
+    assert found.info.artifact_uri.startswith(experiment.artifact_location)
+    assert client.list_artifacts(found.info.run_id)
+
+
+def test_a_run_that_mlflow_does_not_know_is_named(tmp_path):
+    place = Place(tmp_path)
+    place.keep("mlflow", "0" * 32)
+    with pytest.raises(InputError, match=f"loggers.mlflow: run {'0' * 32} of loggers.json: .*acc"):
+        _ = MLflow().make(place).experiment
+
+
+def test_a_broken_list_of_runs_is_named(tmp_path):
+    (tmp_path / "loggers.json").write_text("{")
+    with pytest.raises(InputError, match="loggers.json is broken"):
+        _ = Place(tmp_path).known

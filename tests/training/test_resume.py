@@ -8,6 +8,7 @@ import torch
 from lightning import Callback
 
 import train
+from lightning_modules import experiment as running
 from tests.helpers.processes import finish
 from tests.helpers.runs import (
     DIGITS,
@@ -45,9 +46,11 @@ def stop_in_epoch(monkeypatch):
                 raise KeyboardInterrupt
 
     def stop(epoch):
-        original = train.callbacks
-        monkeypatch.setattr(train, "callbacks", lambda config: [Stop(epoch), *original(config)])
-        return lambda: monkeypatch.setattr(train, "callbacks", original)
+        original = running.callbacks
+        monkeypatch.setattr(
+            experiment, "callbacks", lambda config: [Stop(epoch), *original(config)]
+        )
+        return lambda: monkeypatch.setattr(running, "callbacks", original)
 
     return stop
 

@@ -6,6 +6,7 @@ import pytest
 from lightning import Callback
 
 import train
+from lightning_modules import experiment
 from tests.helpers.runs import EPOCHS, load, run
 
 PEAK, WARMUP = 3e-3, 0.1  # of the digits experiment
@@ -27,8 +28,8 @@ def rates(monkeypatch) -> list[tuple[float, float]]:
             (rate,) = {group["lr"] for group in optimizer.param_groups}
             seen.append((self.done, rate))
 
-    original = train.callbacks
-    monkeypatch.setattr(train, "callbacks", lambda config: [Watch(), *original(config)])
+    original = experiment.callbacks
+    monkeypatch.setattr(experiment, "callbacks", lambda config: [Watch(), *original(config)])
     return seen
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Timer
 from torchmetrics import MetricCollection
 
 import train
+from lightning_modules import experiment
 from lightning_modules.callbacks.unfinished_epoch import process_state, restore
 from tests.helpers.processes import finish, finish_two
 from tests.helpers.runs import DIGITS, EPOCHS, assert_same_end, load, rows, run
@@ -31,9 +32,9 @@ def add_callback(monkeypatch):
     """Has train.py add a callback to its own; gives the call that takes it out again."""
 
     def add(callback: Callback):
-        original = train.callbacks
-        monkeypatch.setattr(train, "callbacks", lambda config: [callback, *original(config)])
-        return lambda: monkeypatch.setattr(train, "callbacks", original)
+        original = experiment.callbacks
+        monkeypatch.setattr(experiment, "callbacks", lambda config: [callback, *original(config)])
+        return lambda: monkeypatch.setattr(experiment, "callbacks", original)
 
     return add
 
@@ -235,13 +236,14 @@ SIGNALLED = """
 import os, signal, sys
 import train
 from lightning import Callback
+from lightning_modules import experiment
 
 class Signal(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if (trainer.current_epoch, batch_idx, trainer.global_rank) == (1, 1, 1):
             os.kill(os.getpid(), signal.SIGTERM)
 
-original = train.callbacks
-train.callbacks = lambda config: [Signal(), *original(config)]
+original = experiment.callbacks
+experiment.callbacks = lambda config: [Signal(), *original(config)]
 train.main(sys.argv[1:])
 """
