@@ -16,7 +16,7 @@ from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.data import DATAMODULES
 
-CONFIGS = sorted(Path(schema.__file__).parent.glob("*.yaml"))
+CONFIGS = sorted(Path(sections.__file__).parent.glob("*.yaml"))
 MINIMAL = "{run_dir: runs/a, model: {kind: vit, name: tiny}, data: {kind: digits}}"
 
 
