@@ -1,0 +1,65 @@
+"""What the tracker refuses in a project that is not ours, each in one line."""
+
+import logging
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_modules.callbacks import RelevanceTracker
+from tests.helpers import strangers
+from tests.helpers.strangers import Data, Pictures, Plain, TwoModels, timm_vit
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class Nothing(Plain):
+    """No classifier, and no forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = torch.nn.Linear(2, 2)
+
+
+IMAGE = torch.zeros(2, 3, strangers.SIDE, strangers.SIDE)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "told", "message"),
+    [
+        (TwoModels, (IMAGE,), {}, "has 2 classifiers, 'model', 'teacher.of_it'; accepted: model="),
+        (Nothing, (IMAGE,), {}, "no classifier of timm or Hugging Face, and no forward; accepted"),
+        (Pictures, (IMAGE,), {"model": "net"}, "model is 'net', .* no such module; accepted: 'for"),
+        (Pictures, (IMAGE, 1, 2), {}, "which of a tuple of 3 goes into VisionTransformer"),
+        (Pictures, {"a": IMAGE, "b": IMAGE}, {}, "a mapping of 'a', 'b' goes .* accepted: inputs="),
+        (Pictures, 3, {}, "source is a int; accepted: a batch, a loader or a data set"),
+        (Pictures, [], {}, "the data set has no samples; accepted: a batch, a loader or"),
+        (Pictures, IMAGE.double()[..., 0], {}, "inputs are a tensor .2, 3, 32. of float64; accept"),
+        (Pictures, (IMAGE,), {"class_names": ["a"]}, "class_names has 1 names; accepted: 3"),
+        (Pictures, (IMAGE,), {"labels": lambda b: b[0]}, "labels= gives a tensor .*: integers .2."),
+        (Pictures, (IMAGE,), {"normalisation": (1, [1, 2])}, "accepted: .mean, std., a number"),
+        (Pictures, (IMAGE,), {"start_layer": 7}, "start_layer is 7; accepted: 0 to 1; accepted: a"),
+        (Pictures, (IMAGE[:, :2],), {}, "RelevanceTracker: .*; accepted: a model that can be expl"),
+        (Pictures, (IMAGE, torch.tensor([0, 9])[[1, 0]]), {}, "target is 9; accepted: classes 0"),
+        (Pictures, None, {}, "source is None, and nothing is validated; accepted: a batch"),
+        (Pictures, (IMAGE,), {"protocols": ["sanity"]}, "protocols score classifiers of light"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_in_one_line(tmp_path, module, source, told, message):
+    lightning.seed_everything(0, verbose=False)
+    trainer = strangers.trainer(tmp_path, RelevanceTracker(source, **told), limit_val_batches=0)
+    with pytest.raises(MisconfigurationException, match=message) as caught:
+        trainer.fit(module(), datamodule=Data("pictures"))
+    assert str(caught.value).startswith("RelevanceTracker: ") and "\n" not in str(caught.value)
+
+
+def test_a_model_of_one_output_is_refused(tmp_path):
+    trainer = strangers.trainer(tmp_path, RelevanceTracker((IMAGE,)))
+    with pytest.raises(MisconfigurationException, match="has 1 output; accepted: one for each cl"):
+        trainer.fit(Pictures(timm_vit(num_classes=1)), datamodule=Data("pictures"))
+
+
+def test_a_folder_in_the_place_of_the_source_is_refused():
+    with pytest.raises(ValueError, match="source is 'runs/a'; accepted: .*, or run_dir='runs/a'"):
+        RelevanceTracker("runs/a")
