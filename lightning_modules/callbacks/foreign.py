@@ -67,7 +67,8 @@ class Foreign:
         """
         source = validation_loader(trainer) if self.source is None else self.source
         with as_misconfiguration(), beside_training(self.seed), torch.inference_mode(False):
-            batch = as_in_validation(trainer, module, draw(source, self.samples, self.seed))
+            drawn = draw(source, self.samples, self.seed, shared=(trainer, module))
+            batch = as_in_validation(trainer, module, drawn)
             self.adopted, self.batch = adopt(module, batch, self.told, self.samples)
             one = self.adopted.on_device(self.adopted.first(self.batch))
             trace = self.adopted.record(one)

@@ -1,13 +1,17 @@
 """What the tracker refuses in a project that is not ours, each in one line."""
 
 import logging
+import threading
 
 import lightning
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_modules.callbacks import RelevanceTracker
+from lightning_modules.callbacks.sources import draw
+from lightning_modules.utils.errors import InputError
 from tests.helpers import strangers
 from tests.helpers.strangers import Data, Pictures, Plain, TwoModels, timm_vit
 
@@ -20,6 +24,14 @@ class Nothing(Plain):
     def __init__(self):
         super().__init__()
         self.part = torch.nn.Linear(2, 2)
+
+
+class Threaded(IterableDataset):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __iter__(self):
+        return iter(strangers.Squares())
 
 
 IMAGE = torch.zeros(2, 3, strangers.SIDE, strangers.SIDE)
@@ -63,3 +75,16 @@ def test_a_model_of_one_output_is_refused(tmp_path):
 def test_a_folder_in_the_place_of_the_source_is_refused():
     with pytest.raises(ValueError, match="source is 'runs/a'; accepted: .*, or run_dir='runs/a'"):
         RelevanceTracker("runs/a")
+
+
+def a_stream_of_the_network():
+    yield from strangers.Squares()
+
+
+@pytest.mark.parametrize(
+    "source", [a_stream_of_the_network(), DataLoader(Threaded(), batch_size=4)]
+)
+def test_a_source_that_cannot_be_read_without_a_trace_is_refused(source):
+    message = "source cannot be read .* accepted: a batch, or a list of samples$"
+    with pytest.raises(InputError, match=message):
+        draw(source, 3, seed=0)

@@ -6,9 +6,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+)
 
 from lightning_modules.callbacks import RelevanceTracker
+from lightning_modules.callbacks.sources import copied, draw
 from tests.helpers import strangers
 from tests.helpers.runs import assert_identical
 from tests.helpers.strangers import fit, loader, made, timm_vit, watched_batch
@@ -72,3 +79,103 @@ def test_a_compiled_model_stays_compiled(tmp_path):
     fit(tmp_path, module, tracker, max_epochs=1)
     assert isinstance(module.model, torch._dynamo.eval_frame.OptimizedModule)
     assert tracker.last_maps.any()
+
+
+# ------------------------------------------------- sources that keep a state of their own
+
+
+class Noise:
+    """A transform with a generator of its own."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+
+    def __call__(self, x):
+        return x + torch.from_numpy(self.generator.normal(size=x.shape)).float()
+
+
+class Noisy(strangers.Squares):
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return self.transform(x), y
+
+
+class OnePass(IterableDataset):
+    """A stream that goes on where the last iterator has stopped."""
+
+    def __init__(self, size=12):
+        self.numbers, self.size = iter(range(10**6)), size
+
+    def __iter__(self):
+        for _, number in zip(range(self.size), self.numbers, strict=False):
+            yield strangers.Squares()[number]
+
+
+class Collating:
+    """A collator with a generator of its own."""
+
+    def __init__(self):
+        self.noise = Noise()
+
+    def collate(self, items):
+        x, y = torch.utils.data.default_collate(items)
+        return self.noise(x), y
+
+
+def both_of(dataset, **options):
+    """Loaders of the same data for training and validation."""
+    made = DataLoader(dataset, batch_size=4, **options)
+    return made, made
+
+
+def sharing_a_transform():
+    transform = Noise()
+    return tuple(DataLoader(Noisy(transform), batch_size=4) for _ in range(2))
+
+
+def persistent():
+    return both_of(OnePass(), num_workers=1, persistent_workers=True)
+
+
+LOADERS = {
+    "a generator in the data set": lambda: both_of(Noisy(Noise())),
+    "a transform that training shares": sharing_a_transform,
+    "a collator": lambda: both_of(strangers.Squares(), collate_fn=Collating().collate),
+    "a stream": lambda: both_of(OnePass()),
+    "a stream in workers that stay": persistent,
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("told", [True, False])
+def test_the_state_of_a_source_is_that_of_training_alone(tmp_path, kind, told):
+    def trained(track):
+        module, (training, validation) = made(), LOADERS[kind]()
+        tracker = RelevanceTracker(training if told else None, samples=3)
+        strangers.trainer(tmp_path, *[tracker] * track).fit(module, training, validation)
+        return module.state_dict()
+
+    assert_identical(trained(True), trained(False))
+
+
+def test_a_copy_shares_samples_in_memory_and_what_it_is_told_to():
+    images, order = torch.zeros(50, 3, 16, 16), torch.arange(9000)
+    data, owner = TensorDataset(images), object()
+    data.owner, data.order = owner, order
+    (made,) = copied([data], shared=[owner])
+    assert made.tensors[0] is images and made.owner is owner
+    assert made.order is not order and torch.equal(made.order, order)
+
+
+def test_a_loader_that_collates_nothing_gives_what_it_would_give_first():
+    """Its sampler yields whole batches; what it draws is not drawn from the loader's own."""
+    data = TensorDataset(torch.arange(8.0))
+    sampler = BatchSampler(RandomSampler(data, generator=torch.Generator()), 4, False)
+    watched = DataLoader(data, batch_size=None, sampler=sampler)
+    drawn = [draw(watched, 3, seed=0) for _ in range(2)]
+    assert_identical(drawn[0], drawn[1])
+    assert_identical(drawn[0], next(iter(watched)))
