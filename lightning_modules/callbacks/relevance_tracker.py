@@ -137,7 +137,8 @@ class RelevanceTracker(Checked, Callback):
                 f"tracker: with {type(trainer.strategy).__name__} no process has the whole model "
                 "to explain; accepted: trainer.strategy=ddp, or tracker=null"
             )
-        self.is_foreign = self.foreign.is_of(trainer, module)
+        self.foreign.forget()
+        self.is_foreign = self.foreign.is_needed(trainer, module)
         if not self.is_foreign:
             self._begin(trainer, module)
         elif self.protocols:
@@ -183,7 +184,7 @@ class RelevanceTracker(Checked, Callback):
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if self.is_foreign and self.foreign.batch is None:
+        if self.is_foreign and self.foreign.watched is None:
             self._choose(self.foreign.prepare(trainer, module))
         self._report(trainer, module)
 
@@ -194,7 +195,7 @@ class RelevanceTracker(Checked, Callback):
         if trainer.is_global_zero:
             started = time.perf_counter()
             if self.is_foreign:
-                report = self.foreign.report(trainer.current_epoch)
+                report = self.foreign.report(module, trainer.current_epoch)
             else:
                 report = self._watch(trainer, module).samples(self.indices)
             if report.broken is not None:

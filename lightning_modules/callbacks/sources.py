@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -13,7 +11,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
@@ -23,16 +20,6 @@ from relprop.recording.run import evaluating
 
 ACCEPTED = "accepted: a batch, a loader or a data set"
 LARGE, LARGEST = 2**14, 2**28  # bytes above which a tensor is no state, with axes or without
-
-
-@contextmanager
-def beside_training(seed: int) -> Iterator[None]:
-    """Random numbers of their own for what runs within; those of training go on afterwards."""
-    with isolate_rng():
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        yield
 
 
 def draw(source: Any, samples: int, seed: int, shared: Sequence[Any] = ()) -> Any:

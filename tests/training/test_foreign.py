@@ -159,7 +159,7 @@ def test_pictures_look_as_before_they_were_normalised(tmp_path, channels, told, 
     tracker = RelevanceTracker(x, normalisation=told)
     data = TensorDataset(x, torch.zeros(2, dtype=torch.long))
     strangers.trainer(tmp_path, tracker, max_epochs=1).fit(module, DataLoader(data, batch_size=2))
-    adopted, batch = tracker.foreign.adopted, tracker.foreign.batch
+    adopted, batch = tracker.foreign.adopted, tracker.foreign.watched
     pictures = adopted.sources["image"].pictures(batch)
     assert pictures.shape[1] == 3 and pictures[0, 0, 0, 0] == pytest.approx(looks)
 
