@@ -120,7 +120,7 @@ def check_others(batch: Sequence[Any], labels_told: bool) -> None:
         if not fits and (alike or place > 0 or not labels_told):
             raise InputError(
                 f"number {place + 2} of {described(batch)} is {described(x)}, and not the labels "
-                f"[{size}] of integers: it may be an input; {TELL} or None"
+                f"[{size}] of integers: it may be an input; {TELL}, or None"
             )
 
 
