@@ -20,9 +20,10 @@ from lightning_modules.callbacks.sources import (
 )
 from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.data.base import DataModule
-from lightning_modules.models.adopted import Adopted, Told, adopt, rows_of
+from lightning_modules.models.adopted import Adopted, adopt, rows_of
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.models.found_out import tensors_in
+from lightning_modules.models.told import Told
 from lightning_modules.utils.errors import InputError, short_message
 
 
@@ -106,7 +107,11 @@ def as_misconfiguration() -> Iterator[None]:
     except InputError as error:
         raise MisconfigurationException(f"RelevanceTracker: {error}") from error
     except Exception as error:  # whatever a model raises that is called with something else
-        raise MisconfigurationException(
-            f"RelevanceTracker: {short_message(error)}; accepted: a model that can be explained "
-            "so, and what it is called with (model=, inputs=)"
-        ) from error
+        accepted = "a model that can be explained so, and what it is called with (model=, inputs=)"
+        raise MisconfigurationException(f"RelevanceTracker: {refused(error, accepted)}") from error
+
+
+def refused(error: Exception, accepted: str) -> str:
+    """What an error says, with what is accepted, unless it says so itself."""
+    message = short_message(error)
+    return message if "accepted: " in message else f"{message}; accepted: {accepted}"

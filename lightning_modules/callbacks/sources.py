@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -54,6 +55,15 @@ def draw(source: Any, samples: int, seed: int, shared: Sequence[Any] = ()) -> An
         raise InputError(f"the data set has no samples; {ACCEPTED} that has some")
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     return collate([dataset[i] for i in order[:samples].tolist()])
+
+
+def check_source(source: Any) -> None:
+    """Raises an InputError where it is a folder, or several loaders."""
+    if isinstance(source, (str, Path)):
+        raise InputError(f"source is {str(source)!r}; {ACCEPTED}, or run_dir={str(source)!r}")
+    several = isinstance(source, (list, tuple)) and any(isinstance(x, DataLoader) for x in source)
+    if several:
+        raise InputError(f"source has {len(source)} loaders; {ACCEPTED}, one alone")
 
 
 def is_batch(source: Any) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,28 +31,8 @@ from lightning_modules.models.found_out import (
     tensors_in,
 )
 from lightning_modules.models.own_forward import own_forward
+from lightning_modules.models.told import Told
 from lightning_modules.utils.errors import InputError, as_input_error
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a user says of a module that is not ours; what is None is found out.
-
-    Attributes:
-        model: the attribute that is the classifier, dotted, or ``"forward"``: the module itself.
-        inputs: makes of a batch what the classifier is called with, a tensor or keywords.
-        labels: makes of a batch the labels, [B]; may give None.
-        class_names: in the order of the labels.
-        normalisation: mean and std that pictures were normalised with.
-        tokenizer: Hugging Face's, which made the ids of the texts.
-    """
-
-    model: str | None = None
-    inputs: Callable[[Any], Any] | None = None
-    labels: Callable[[Any], Any] | None = None
-    class_names: Sequence[str] | None = None
-    normalisation: tuple[Any, Any] | None = None
-    tokenizer: Any = None
 
 
 class Adopted(ExplainingModule):

@@ -5,6 +5,7 @@ import threading
 
 import lightning
 import pytest
+import timm
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
@@ -13,7 +14,7 @@ from lightning_modules.callbacks import RelevanceTracker
 from lightning_modules.callbacks.sources import draw
 from lightning_modules.utils.errors import InputError
 from tests.helpers import strangers
-from tests.helpers.strangers import Data, Pictures, Plain, TwoModels, timm_vit
+from tests.helpers.strangers import Data, Pictures, Plain, TwoModels, loader, timm_vit
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -24,6 +25,11 @@ class Nothing(Plain):
     def __init__(self):
         super().__init__()
         self.part = torch.nn.Linear(2, 2)
+
+
+class Convolutional(Pictures):
+    def __init__(self):
+        super().__init__(timm.create_model("test_resnet", num_classes=3))
 
 
 class Threaded(IterableDataset):
@@ -51,14 +57,12 @@ IMAGE = torch.zeros(2, 3, strangers.SIDE, strangers.SIDE)
         (Pictures, (IMAGE,), {"class_names": ["a"]}, "class_names has 1 names; accepted: 3"),
         (Pictures, (IMAGE,), {"labels": lambda b: b[0]}, "labels= gives a tensor .*: integers .2."),
         (Pictures, (IMAGE,), {"normalisation": (1, [1, 2])}, "accepted: .mean, std., a number"),
-        (Pictures, (IMAGE,), {"start_layer": 7}, "start_layer is 7; accepted: 0 to 1; accepted: a"),
+        (Pictures, (IMAGE,), {"start_layer": 7}, "start_layer is 7; accepted: 0 to 1$"),
+        (Convolutional, (IMAGE,), {}, "a method that needs none, such as attnlrp and lrp$"),
+        (Pictures, (IMAGE,), {"inputs": lambda b: b["x"]}, "inputs=: .*; accepted: a function of"),
+        (Pictures, (IMAGE,), {"labels": lambda b: b["y"]}, "labels=: .*; accepted: a function of"),
         (Pictures, (IMAGE[:, :2],), {}, "RelevanceTracker: .*; accepted: a model that can be expl"),
-        (
-            Pictures,
-            (IMAGE, torch.tensor([0, 9])[[1, 0]]),
-            {},
-            "a label is 9; accepted: 0 to 2, or less",
-        ),
+        (Pictures, (IMAGE, torch.tensor([9, 0])), {}, "a label is 9; accepted: 0 to 2, or less"),
         (Pictures, None, {}, "source is None, and nothing is validated; accepted: a batch"),
         (Pictures, (IMAGE,), {"protocols": ["sanity"]}, "protocols score classifiers of light"),
     ],
@@ -75,6 +79,30 @@ def test_a_model_of_one_output_is_refused(tmp_path):
     trainer = strangers.trainer(tmp_path, RelevanceTracker((IMAGE,)))
     with pytest.raises(MisconfigurationException, match="has 1 output; accepted: one for each cl"):
         trainer.fit(Pictures(timm_vit(num_classes=1)), datamodule=Data("pictures"))
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted"),
+    [
+        ({"model": 3}, "model: 3 is not accepted; accepted: the name of an attribute, or None"),
+        ({"inputs": "x"}, 'inputs: "x" is not accepted; accepted: a function of a batch, or None'),
+        ({"labels": "y"}, 'labels: "y" is not accepted; accepted: a function of a batch, or None'),
+        ({"class_names": 5}, "class_names: 5 is not accepted; accepted: a list of names, or None"),
+        ({"class_names": "abc"}, 'class_names: "abc" is not accepted; accepted: a list of names'),
+        ({"class_names": [0, 1]}, "class_names: [0, 1] is not accepted; accepted: a list of nam"),
+        ({"normalisation": 0.5}, "normalisation: 0.5 is not accepted; accepted: (mean, std), or"),
+        ({"tokenizer": "bert"}, 'tokenizer: "bert" is not accepted; accepted: a tokenizer of Hug'),
+        ({"run_dir": 3}, "run_dir: 3 is not accepted; accepted: a path, or None"),
+        ({"protocols": "sanity"}, 'protocols: "sanity" is not accepted; accepted: a list of names'),
+        ({"protocols": ["nope"]}, "protocols has 'nope'; accepted: "),
+        ({"method": "nope"}, "method is 'nope'; accepted: "),
+        ({"source": [loader("pictures")] * 2}, "source has 2 loaders; accepted: a batch, a loader"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_when_it_is_given(option, accepted):
+    with pytest.raises(ValueError) as caught:
+        RelevanceTracker(**option)
+    assert str(caught.value).startswith(accepted) and "\n" not in str(caught.value)
 
 
 def test_a_folder_in_the_place_of_the_source_is_refused():
