@@ -1,8 +1,10 @@
 """The tracker explains what the module decides: what it does around its classifier is seen."""
 
 import logging
+import random
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -168,13 +170,15 @@ def test_the_line_at_the_start_says_what_is_explained(tmp_path, caplog):
 
 
 class Counting(Calling):
-    """A forward that counts, keeps, logs and draws."""
+    """A forward that counts, keeps, logs and draws random numbers."""
 
     def __init__(self):
         super().__init__()
         self.norm = torch.nn.BatchNorm2d(3, affine=False)
         self.register_buffer("calls", torch.zeros(()))
         self.seen, self.count, self.latest, self.by_name = [], 0, None, {}
+        self.generators = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]
+        self.generator = torch.Generator()
 
     def logits_and_labels(self, batch):
         return self(batch[0]), batch[1]
@@ -184,7 +188,8 @@ class Counting(Calling):
         self.count += 1
         self.seen.append(x.mean())
         self.by_name[self.count] = x.std()
-        self.latest = x + torch.rand(1)
+        drawn = [x.random() for x in self.generators] + [torch.rand(1, generator=self.generator)]
+        self.latest = x + torch.rand(1) + sum(map(float, drawn))
         self.log("mean", x.mean())
         return self.model(x) + 0 * self.norm(x).sum() + 0 * self.count
 
