@@ -56,6 +56,7 @@ class RelevanceTracker(Checked, Callback):
     - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
     A classifier with several sources has the figures of each as ``relevance/<source>/<figure>``.
+    Several trackers in one trainer are told apart by ``model``: ``relevance/<model>/drift``.
     Training is untouched: no random numbers are drawn, no state is changed. Masks, pairs,
     rationales and protocols are those of a classifier and data of ``lightning_modules``.
 
@@ -76,9 +77,9 @@ class RelevanceTracker(Checked, Callback):
             none.
         inputs: makes of a batch what the classifier is called with, a tensor or keywords. None:
             a tensor, the first of (inputs, labels), or what of a dict it has arguments for.
-        labels: makes of a batch the true classes, [B]. None: the second of (inputs, labels), or
-            ``label``, ``labels``, ``target``, ``targets`` or ``y``; without any the predicted
-            classes alone are explained.
+        labels: makes of a batch the true classes, [B], less than 0 where a sample has none. None:
+            the second of (inputs, labels), or ``label``, ``labels``, ``target``, ``targets`` or
+            ``y``; without any the predicted classes alone are explained.
         class_names: in the order of the labels. None: those of the model's ``id2label``, or
             numbers.
         normalisation: mean and std of pictures. None: those of timm's model, or such that the

@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MethodType
+from types import FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from lightning_modules.utils.errors import InputError, short_message
 from relprop.recording.run import evaluating
 
 ACCEPTED = "accepted: a batch, a loader or a data set"
+UNDIVIDED = (str, bytes, int, float, NoneType, type, ModuleType, FunctionType)
 LARGE, LARGEST = 2**14, 2**28  # bytes above which a tensor is no state, with axes or without
 
 
@@ -93,7 +94,7 @@ def without_workers(loader: DataLoader, shared: Sequence[Any]) -> DataLoader:
 
 def copied(source: Any, shared: Sequence[Any]) -> Any:
     """A copy with a state of its own, which shares the samples that are held in memory."""
-    memo = {id(x): x for x in (*shared, *samples_in(source))}
+    memo = {id(x): x for x in (*shared, *samples_in(source, shared))}
     try:
         return copy.deepcopy(source, memo)
     except Exception as error:  # whatever cannot be copied raises
@@ -103,12 +104,15 @@ def copied(source: Any, shared: Sequence[Any]) -> Any:
         ) from error
 
 
-def samples_in(source: Any) -> list[Tensor | np.ndarray]:
-    """Large tensors and arrays within a source; what is of one axis may be an order, a state."""
-    found, seen, waiting = [], set(), [source]
+def samples_in(source: Any, shared: Sequence[Any]) -> list[Tensor | np.ndarray]:
+    """Large tensors and arrays within a source, but not in what is shared in any case.
+
+    What has one axis may be an order, which is a state.
+    """
+    found, seen, waiting = [], {id(x) for x in shared}, [source]
     while waiting:
         thing = waiting.pop()
-        if id(thing) in seen:
+        if isinstance(thing, UNDIVIDED) or id(thing) in seen:
             continue
         seen.add(id(thing))
         if isinstance(thing, (Tensor, np.ndarray)):
@@ -118,10 +122,10 @@ def samples_in(source: Any) -> list[Tensor | np.ndarray]:
             waiting += thing
         elif isinstance(thing, dict):
             waiting += thing.values()
-        elif isinstance(thing, (Dataset, LightningDataModule)):
-            waiting += vars(thing).values()
         elif isinstance(thing, MethodType):
             waiting.append(thing.__self__)
+        elif hasattr(thing, "__dict__"):
+            waiting += vars(thing).values()
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import relprop
 from lightning_modules.modalities import Images, Modality, Texts
-from lightning_modules.modalities.texts.pieces import batch_of_ids
+from lightning_modules.modalities.texts.pieces import TELLING, batch_of_ids
 from lightning_modules.models.class_names import are_names
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.models.explaining_texts import ExplainingTexts
@@ -149,24 +149,32 @@ class AdoptedTexts(ExplainingTexts, Adopted):
     sources: dict[str, Modality] = {"text": Texts("text", {})}
 
     def make_batch(self, inputs: Inputs, labels: Tensor | None) -> dict[str, Any]:
+        ids = ids_in(inputs)
         mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-        words = batch_of_ids(ids_in(inputs), mask, self.told.tokenizer, self._ends(inputs))
+        kept = torch.ones_like(ids) if mask is None else mask
+        words = batch_of_ids(ids, mask, self.told.tokenizer, self._ends(inputs, kept.bool()))
         return super().make_batch(inputs, labels) | words
 
-    def _ends(self, inputs: Inputs) -> list[int]:
-        """The special tokens at the ends of texts, as the configuration or the head has them."""
-        config, ids = getattr(self.backbone, "config", None), ids_in(inputs)
+    def _ends(self, inputs: Inputs, kept: Tensor) -> list[int]:
+        """The special tokens at the ends of texts, as the configuration or the head has them.
+
+        The head is only asked where there are too few texts to compare. ``kept``: False on
+        padding, [B, N].
+        """
+        config, lengths = getattr(self.backbone, "config", None), kept.sum(dim=1)
         known = [getattr(config, f"{name}_token_id", None) for name in ENDS]
-        if any(x is not None for x in known) or self.told.tokenizer is not None or len(ids) > 1:
-            return [x for x in known if isinstance(x, int)]
+        known = [x for x in known if isinstance(x, int)]
+        if known or self.told.tokenizer is not None or (lengths >= TELLING).sum() > 1:
+            return known
         trace = self.record(self.on_device({"inputs": inputs}))
         try:
             weights = trace.token_weights(trace.logits.argmax(dim=1))
         except relprop.UnsupportedModel:
             return []
-        place = 0 if trace.valid is None else int(trace.valid[0].int().argmax())
-        reads_it_alone = weights[0, place] > 1 - 1e-6
-        return ids[0, place : place + 1].tolist() if reads_it_alone else []
+        row = lengths.argmax()
+        place = kept[row].int().argmax()
+        reads_it_alone = weights[row, place] > 1 - 1e-6
+        return [int(ids_in(inputs)[row, place])] if reads_it_alone else []
 
 
 def adopt(

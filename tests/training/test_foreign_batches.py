@@ -141,6 +141,13 @@ def test_the_class_token_of_a_single_text_is_no_word(named):
     assert tracker.last_maps.count_nonzero() > 1
 
 
+def test_the_class_token_is_no_word_of_a_single_text_beside_an_empty_one():
+    ids = torch.stack([IDS[1], torch.tensor([CLS, SEP, PAD, PAD, PAD, PAD])])
+    tracker = watch({"input_ids": ids, "attention_mask": (ids != PAD).long()})
+    assert tracker.foreign.watched["special"][:, 0].all()
+    assert tracker.last_maps[0].count_nonzero() > 1
+
+
 def test_a_list_of_samples_is_a_data_set():
     samples = [(x, int(y)) for x, y in zip(IMAGES, Y, strict=True)]
     assert len(watch(samples, Pictures()).last_maps) == 2

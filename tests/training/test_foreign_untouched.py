@@ -164,10 +164,12 @@ def test_the_state_of_a_source_is_that_of_training_alone(tmp_path, kind, told):
 
 def test_a_copy_shares_samples_in_memory_and_what_it_is_told_to():
     images, order = torch.zeros(50, 3, 16, 16), torch.arange(9000)
-    data, owner = TensorDataset(images), object()
-    data.owner, data.order = owner, order
+    data, owner = TensorDataset(images), Noise()
+    data.owner, data.order, data.store = owner, order, Noise()
+    data.store.images = images + 1
     (made,) = copied([data], shared=[owner])
     assert made.tensors[0] is images and made.owner is owner
+    assert made.store is not data.store and made.store.images is data.store.images
     assert made.order is not order and torch.equal(made.order, order)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+TELLING = 3  # tokens of a text that has more than its ends
+
 
 def batch_of_ids(
     ids: Tensor,
@@ -65,11 +67,11 @@ def specials(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
 def common_ends(ids: Tensor, kept: Tensor, known: Sequence[int] = ()) -> Tensor:
     """True on first and last tokens that all texts share, as [CLS] and [SEP], bool [B, N].
 
-    Texts of fewer than three tokens say nothing about what is shared. ``known``: tokens that are
+    Short texts say nothing about what is shared. ``known``: tokens that are
     special at an end in any case.
     """
     special, rows, last = torch.zeros_like(kept), torch.arange(len(ids)), ids.shape[1] - 1
-    telling = kept.sum(dim=1) >= 3
+    telling = kept.sum(dim=1) >= TELLING
     for places in (kept.int().argmax(dim=1), last - kept.flip(1).int().argmax(dim=1)):
         ends = ids[rows, places]
         shared = ends[telling].unique()
