@@ -82,17 +82,16 @@ class OwnForward:
     def _run(self, args: tuple, keywords: dict[str, Any]) -> tuple[list[Heard], list[Tensor]]:
         """How the classifier was called, and the scores that were returned."""
         heard, received = [], []
-        keep = {"with_kwargs": True}
-        handles = [
-            self.classifier.register_forward_pre_hook(
-                lambda part, args, kwargs: received.append(by_name(part, args, kwargs)), **keep
-            ),
-            self.classifier.register_forward_hook(
-                lambda part, args, kwargs, out: heard.append(
-                    Heard(received.pop(), [x.clone() for x in scores_in(out)])
-                ),
-                **keep,
-            ),
+
+        def begins(part, args, kwargs):
+            received.append(by_name(part, args, kwargs))
+
+        def ends(part, args, output):
+            heard.append(Heard(received.pop(), [x.clone() for x in scores_in(output)]))
+
+        handles = [  # an explanation runs the user's own hooks, too: they stand between these
+            self.classifier.register_forward_pre_hook(begins, with_kwargs=True, prepend=True),
+            self.classifier.register_forward_hook(ends),
         ]
         args, keywords = apply_to_collection((args, keywords), Tensor, torch.clone)
         try:

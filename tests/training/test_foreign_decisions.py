@@ -140,6 +140,15 @@ class OfBatches(Calling):
         return {"loss": torch.nn.functional.cross_entropy(logits, y), "logits": logits}
 
 
+class Hooked(Calling):
+    """Its classifier has hooks, which run in every call of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.model.register_forward_pre_hook(lambda part, args: (args[0] * 3,))
+        self.model.register_forward_hook(lambda part, args, output: output * 3)
+
+
 class Elsewhere(Calling):
     """A forward that the batch does not fit, for something else."""
 
@@ -150,7 +159,7 @@ class Elsewhere(Calling):
         return self.model(pixels * times)
 
 
-@pytest.mark.parametrize("module", [Calling, Probabilities, OfBatches, Elsewhere])
+@pytest.mark.parametrize("module", [Calling, Probabilities, OfBatches, Hooked, Elsewhere])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_a_module_that_decides_as_its_classifier_is_explained_by_it(tmp_path, module, precision):
     lightning.seed_everything(0, verbose=False)
