@@ -11,18 +11,19 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_modules.callbacks.beside import beside_training
 from lightning_modules.callbacks.sources import (
     ACCEPTED,
     as_in_validation,
-    beside_training,
     draw,
     validation_loader,
 )
 from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.data.base import DataModule
-from lightning_modules.models.adopted import Adopted, Told, adopt
+from lightning_modules.models.adopted import Adopted, adopt, rows_of
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.models.found_out import tensors_in
+from lightning_modules.models.told import Told
 from lightning_modules.utils.errors import InputError, short_message
 
 
@@ -43,11 +44,14 @@ class Foreign:
         self.source, self.samples, self.seed = source, samples, seed
         self.told, self.options = told, options
         self.adopted: Adopted | None = None
-        self.batch: dict[str, Any] | None = None  # on the CPU
+        self.watched: dict[str, Any] | None = None  # on the CPU
 
-    def is_of(self, trainer: Trainer, module: LightningModule) -> bool:
+    def forget(self) -> None:
+        """Forget what an earlier training has prepared."""
+        self.adopted = self.watched = None
+
+    def is_needed(self, trainer: Trainer, module: LightningModule) -> bool:
         """Whether module and data are not ours, or something of them is told."""
-        self.adopted = self.batch = None
         told = (self.source, *vars(self.told).values())
         ours = isinstance(module, ExplainingModule) and isinstance(trainer.datamodule, DataModule)
         return not ours or any(x is not None for x in told)
@@ -66,25 +70,33 @@ class Foreign:
             MisconfigurationException: they cannot be explained.
         """
         source = validation_loader(trainer) if self.source is None else self.source
-        with as_misconfiguration(), beside_training(self.seed), torch.inference_mode(False):
-            batch = as_in_validation(trainer, module, draw(source, self.samples, self.seed))
-            self.adopted, self.batch = adopt(module, batch, self.told, self.samples)
-            one = self.adopted.on_device(self.adopted.first(self.batch))
+        with (
+            as_misconfiguration(),
+            torch.inference_mode(False),
+            beside_training(module, self.seed),
+        ):
+            drawn = draw(source, self.samples, self.seed, shared=(trainer, module))
+            batch = as_in_validation(trainer, module, drawn)
+            self.adopted, self.watched = adopt(module, batch, self.told, self.samples)
+            size = len(next(iter(tensors_in(self.watched["inputs"]).values())))
+            first = rows_of(self.watched, size, torch.arange(1))
+            one = self.adopted.on_device(first)
             trace = self.adopted.record(one)
             self.adopted.name_classes(trace.logits.shape[1])
+            self.adopted.check_labels(self.watched, trace.logits.shape[1])
             self.adopted.explain_sources(trace, one, [one.get("label")], **self.options)
-        columns = [x.reshape(len(x), -1) for x in tensors_in(self.batch["inputs"]).values()]
+        columns = [x.reshape(len(x), -1) for x in tensors_in(self.watched["inputs"]).values()]
         return [
             zlib.crc32(b"".join(x.float().numpy().tobytes() for x in sample))
             for sample in zip(*columns, strict=False)
         ]
 
-    def report(self, epoch: int) -> Report:
+    def report(self, module: LightningModule, epoch: int) -> Report:
         """What is found out about the samples."""
-        with beside_training(self.seed):
-            batch = self.adopted.on_device(self.batch)
+        with torch.inference_mode(False), beside_training(module, self.seed):
+            batch = self.adopted.on_device(self.watched)
             watch = Watch(self.adopted, self.adopted, self.options, epoch, watched="Watched")
-            return watch.batch(batch)
+            return watch.report_on(batch)
 
 
 @contextmanager
@@ -95,7 +107,11 @@ def as_misconfiguration() -> Iterator[None]:
     except InputError as error:
         raise MisconfigurationException(f"RelevanceTracker: {error}") from error
     except Exception as error:  # whatever a model raises that is called with something else
-        raise MisconfigurationException(
-            f"RelevanceTracker: {short_message(error)}; accepted: a model that can be explained "
-            "so, and what it is called with (model=, inputs=)"
-        ) from error
+        accepted = "a model that can be explained so, and what it is called with (model=, inputs=)"
+        raise MisconfigurationException(f"RelevanceTracker: {refused(error, accepted)}") from error
+
+
+def refused(error: Exception, accepted: str) -> str:
+    """What an error says, with what is accepted, unless it says so itself."""
+    message = short_message(error)
+    return message if "accepted: " in message else f"{message}; accepted: {accepted}"

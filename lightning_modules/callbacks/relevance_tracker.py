@@ -11,25 +11,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
 import relprop
-from lightning_modules.callbacks.foreign import Foreign
-from lightning_modules.callbacks.sources import ACCEPTED
+from lightning_modules.callbacks.every import Every
+from lightning_modules.callbacks.foreign import Foreign, refused
+from lightning_modules.callbacks.shown import publish, show_pictures
+from lightning_modules.callbacks.sources import check_source
 from lightning_modules.callbacks.watch import Report, Watch
-from lightning_modules.loggers import show_picture, show_text
-from lightning_modules.models.adopted import Told
 from lightning_modules.models.explaining import ExplainingModule
+from lightning_modules.models.told import Told
 from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.files import replace_file
-from lightning_modules.utils.options import Checked, Count, Seed
+from lightning_modules.utils.options import Checked, Count, Seed, check_option
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -56,6 +56,7 @@ class RelevanceTracker(Checked, Callback):
     - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
     A classifier with several sources has the figures of each as ``relevance/<source>/<figure>``.
+    Several trackers in one trainer are told apart by ``model``: ``relevance/<model>/drift``.
     Training is untouched: no random numbers are drawn, no state is changed. Masks, pairs,
     rationales and protocols are those of a classifier and data of ``lightning_modules``.
 
@@ -65,20 +66,20 @@ class RelevanceTracker(Checked, Callback):
             batch). None: the validation set.
         run_dir: the folder that the pictures go to; None: they go to the loggers alone.
         samples: number of watched samples (and of pairs).
-        every_n_epochs: epochs from one report to the next.
+        every_n_epochs: a report comes with the first validation at or after each so many epochs.
         method: name in ``relprop.METHODS``.
         start_layer: first block of the product methods.
         protocols: names in ``lightning_modules.protocols.PROTOCOLS`` to score the method by.
-        protocols_every_n_epochs: epochs from one scoring to the next.
+        protocols_every_n_epochs: a scoring comes with the first report after each so many epochs.
         seed: of the choice of samples.
         model: the attribute that is the classifier, dotted, or ``"forward"``: the module itself.
             None: the only classifier of timm or Hugging Face in it; the module itself if it has
             none.
         inputs: makes of a batch what the classifier is called with, a tensor or keywords. None:
             a tensor, the first of (inputs, labels), or what of a dict it has arguments for.
-        labels: makes of a batch the true classes, [B]. None: the second of (inputs, labels), or
-            ``label``, ``labels``, ``target``, ``targets`` or ``y``; without any the predicted
-            classes alone are explained.
+        labels: makes of a batch the true classes, [B], less than 0 where a sample has none. None:
+            the second of (inputs, labels), or ``label``, ``labels``, ``target``, ``targets`` or
+            ``y``; without any the predicted classes alone are explained.
         class_names: in the order of the labels. None: those of the model's ``id2label``, or
             numbers.
         normalisation: mean and std of pictures. None: those of timm's model, or such that the
@@ -105,31 +106,64 @@ class RelevanceTracker(Checked, Callback):
         normalisation: tuple[Any, Any] | None = None,
         tokenizer: Any = None,
     ) -> None:
-        if isinstance(source, (str, Path)):
-            raise InputError(f"source is {str(source)!r}; {ACCEPTED}, or run_dir={str(source)!r}")
-        self.protocols = protocols or []
-        self.protocols_every_n_epochs = protocols_every_n_epochs
+        check_source(source)
+        is_path = run_dir is None or isinstance(run_dir, (str, Path))
+        check_option("run_dir", run_dir, is_path, "a path, or None")
+        several = protocols is None or isinstance(protocols, Sequence)
+        several = several and not isinstance(protocols, str)
+        check_option("protocols", protocols, several, "a list of names, or None")
+        self.protocols = list(protocols or [])
         for name in self.protocols:
-            PROTOCOLS.find(name, f"tracker.protocols has {name!r}")
-        relprop.METHODS.find(method, f"tracker.method is {method!r}")
+            PROTOCOLS.find(name, f"protocols has {name!r}")
+        relprop.METHODS.find(method)
         relprop.check_method(method, {"start_layer": start_layer})
         self.folder = None if run_dir is None else Path(run_dir) / "explanations"
-        self.samples, self.every_n_epochs, self.seed = samples, every_n_epochs, seed
+        self.samples, self.seed = samples, seed
+        self.reports, self.scorings = Every(every_n_epochs), Every(protocols_every_n_epochs)
         self.options = {"method": method, "start_layer": start_layer}
-        told = Told(model, inputs, labels, class_names, normalisation, tokenizer)
-        self.foreign = Foreign(source, samples, seed, told, self.options)
+        self.told = Told(model, inputs, labels, class_names, normalisation, tokenizer)
+        self.foreign = Foreign(source, samples, seed, self.told, self.options)
+        self.tracker = ""  # the name of this one in tags and files, where there are several
         self.is_foreign = False  # known when training begins
         self.indices: list[int] = []
         self.last_maps: Tensor | None = None  # [samples, tokens], on the CPU
 
+    @property
+    def state_key(self) -> str:
+        """Trackers of different models are kept apart in a checkpoint."""
+        model = self.told.model
+        return super().state_key if model is None else self._generate_state_key(model=model)
+
+    @property
+    def _legacy_state_key(self) -> str:
+        """Lightning looks there second: a tracker had this key whatever its model was."""
+        return super().state_key
+
     def state_dict(self) -> dict:
-        return {"samples": self.indices, "last_maps": self.last_maps, "options": self.options}
+        return {
+            "samples": self.indices,
+            "last_maps": self.last_maps,
+            "options": self.options,
+            "model": self.told.model,
+            "reported": self.reports.latest,
+            "scored": self.scorings.latest,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        if state.get("options", self.options) == self.options:  # else there is nothing to compare
+        self.reports.latest, self.scorings.latest = state.get("reported"), state.get("scored")
+        same = state.get("options", self.options) == self.options
+        if same and state.get("model", self.told.model) == self.told.model:  # else not compared
             # "probes" in the runs of version 0.1.0
             self.indices = state["samples"] if "samples" in state else state["probes"]
             self.last_maps = state["last_maps"]
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Come before what averages weights, which has the averages in place until its turn."""
+        callbacks = trainer.callbacks
+        place = next((i for i, x in enumerate(callbacks) if isinstance(x, WeightAveraging)), None)
+        if place is not None and place < callbacks.index(self):
+            others = [x for x in callbacks if x is not self]
+            trainer.callbacks = [*others[:place], self, *others[place:]]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if isinstance(trainer.strategy, SHARDED):
@@ -137,7 +171,16 @@ class RelevanceTracker(Checked, Callback):
                 f"tracker: with {type(trainer.strategy).__name__} no process has the whole model "
                 "to explain; accepted: trainer.strategy=ddp, or tracker=null"
             )
-        self.is_foreign = self.foreign.is_of(trainer, module)
+        several = sum(isinstance(x, RelevanceTracker) for x in trainer.callbacks) > 1
+        self.tracker = (self.told.model or "") if several else ""
+        shown = self.folder is not None or show_pictures(trainer.loggers) or trainer.fast_dev_run
+        if not shown:
+            rank_zero_warn(
+                "RelevanceTracker: no logger shows its pictures, and they are written nowhere; "
+                "accepted: run_dir= a folder for them, or a logger such as TensorBoardLogger"
+            )
+        self.foreign.forget()
+        self.is_foreign = self.foreign.is_needed(trainer, module)
         if not self.is_foreign:
             self._begin(trainer, module)
         elif self.protocols:
@@ -163,9 +206,8 @@ class RelevanceTracker(Checked, Callback):
         try:
             module.explain_sources(module.record(first), first, [None], **self.options)
         except ValueError as error:
-            raise MisconfigurationException(
-                f"tracker: {error}; accepted: a model that can be explained so, or tracker=null"
-            ) from error
+            message = refused(error, "a model that can be explained so")
+            raise MisconfigurationException(f"tracker: {message}, or tracker=null") from error
 
     def _choose(self, indices: list[int]) -> None:
         """Which samples are watched; the last maps are those of others, or of none."""
@@ -183,18 +225,18 @@ class RelevanceTracker(Checked, Callback):
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if self.is_foreign and self.foreign.batch is None:
+        if self.is_foreign and self.foreign.watched is None:
             self._choose(self.foreign.prepare(trainer, module))
         self._report(trainer, module)
 
     def _report(self, trainer: Trainer, module: LightningModule) -> None:
         """Explain, log and draw, in the first process; the others wait."""
-        if trainer.current_epoch % self.every_n_epochs:
+        if not self.reports.comes(trainer.current_epoch):
             return
         if trainer.is_global_zero:
             started = time.perf_counter()
             if self.is_foreign:
-                report = self.foreign.report(trainer.current_epoch)
+                report = self.foreign.report(module, trainer.current_epoch)
             else:
                 report = self._watch(trainer, module).samples(self.indices)
             if report.broken is not None:
@@ -208,11 +250,12 @@ class RelevanceTracker(Checked, Callback):
                 report.scalars["drift"] = (1 - similarity).masked_fill(same, 0).mean()
             self.last_maps = report.maps
             self._publish(trainer, report)
-            if self.protocols and trainer.current_epoch % self.protocols_every_n_epochs == 0:
+            if self.protocols and self.scorings.comes(trainer.current_epoch):
                 self._log_protocols(trainer, module)
             report.scalars["seconds"] = time.perf_counter() - started
+            place = f"relevance/{self.tracker}/" if self.tracker else "relevance/"
             for name, value in report.scalars.items():
-                module.log(f"relevance/{name}", float(value), rank_zero_only=True)
+                module.log(f"{place}{name}", float(value), rank_zero_only=True)
         trainer.strategy.barrier("relevance tracker")
 
     def _protocols(self, trainer: Trainer, module: ExplainingModule) -> list[Protocol]:
@@ -243,15 +286,4 @@ class RelevanceTracker(Checked, Callback):
         return Watch(module, trainer.datamodule, self.options, trainer.current_epoch)
 
     def _publish(self, trainer: Trainer, report: Report) -> None:
-        """Pictures into the run's folder and the loggers, texts into the loggers."""
-        step = trainer.global_step - 1  # where Lightning logs the end of an epoch
-        for tag, picture in report.pictures.items():
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                prefix = "" if tag == "samples" else f"{tag}-"
-                path = self.folder / f"{prefix}epoch={trainer.current_epoch:03d}.png"
-                image = Image.fromarray(picture)
-                replace_file(path, lambda file, image=image: image.save(file, format="png"))
-            show_picture(trainer.loggers, f"explanations/{tag}", picture, step)
-        for tag, text in report.texts.items():
-            show_text(trainer.loggers, f"explanations/{tag}", text, step)
+        publish(trainer, report, self.folder, self.tracker)

@@ -80,12 +80,12 @@ class Watch:
 
     def samples(self, indices: Sequence[int]) -> Report:
         """Report on samples of the validation set, and on what else the data have to watch."""
-        self.batch(self.load(self.data.val_dataset, indices))
+        self.report_on(self.load(self.data.val_dataset, indices))
         for modality in self.module.sources.values():
             modality.watch_more(self, len(indices))
         return self.report
 
-    def batch(self, batch: dict[str, Any]) -> Report:
+    def report_on(self, batch: dict[str, Any]) -> Report:
         """Report on a batch: on true and predicted classes, or where it has no label on these."""
         trace = self.module.record(batch)
         wanted = [batch["label"], None] if "label" in batch else [None]

@@ -59,6 +59,12 @@ class Pictures(Plain):
         return self.model(x), y
 
 
+class TwoModels(Pictures):
+    def __init__(self):
+        super().__init__()
+        self.teacher = torch.nn.ModuleDict({"of_it": timm_vit(depth=1)})
+
+
 class Reviews(Plain):
     """A Hugging Face BERT; batches are dicts."""
 
@@ -135,3 +141,21 @@ def trainer(folder, *callbacks, **options):
     options = {"max_epochs": 2, "logger": False, "enable_checkpointing": False} | options
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     return lightning.Trainer(default_root_dir=folder, callbacks=list(callbacks), **quiet | options)
+
+
+def fit(folder, module, *callbacks, data=None, ckpt_path=None, **options):
+    """The trainer, when it has trained a module on its project's data."""
+    project = "texts" if isinstance(module, Reviews) else "pictures"
+    made = trainer(folder, *callbacks, **options)
+    made.fit(module, datamodule=data or Data(project), ckpt_path=ckpt_path)
+    return made
+
+
+def made(project="pictures", **options):
+    lightning.seed_everything(0, verbose=False)
+    return PROJECTS[project][0](**options)
+
+
+def watched_batch(project="pictures", size=6):
+    torch.manual_seed(3)
+    return next(iter(loader(project, size)))

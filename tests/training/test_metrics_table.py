@@ -48,7 +48,7 @@ def test_what_is_not_tracked_in_an_epoch_is_empty(tmp_path):
         {"relevance", "protocols"},
         set(),
         set(),
-        {"relevance"},
+        {"relevance", "protocols"},
     ]
 
 

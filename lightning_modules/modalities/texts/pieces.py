@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+TELLING = 3  # tokens of a text that has more than its ends
+
 
 def batch_of_ids(
-    ids: Tensor, mask: Tensor | None, tokenizer: PreTrainedTokenizerBase | None
+    ids: Tensor,
+    mask: Tensor | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    ends: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What :class:`~.explained.ExplainedTexts` needs of a batch: words, and whose tokens are whose.
 
@@ -20,9 +26,11 @@ def batch_of_ids(
         ids: [B, N].
         mask: 0 on padding, [B, N]; None: there is none.
         tokenizer: the one that made the ids.
+        ends: tokens that are special at an end of a text, where there is no tokenizer.
     """
     kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-    special = ~kept | (common_ends(ids, kept) if tokenizer is None else specials(ids, tokenizer))
+    special = ~kept
+    special |= common_ends(ids, kept, ends) if tokenizer is None else specials(ids, tokenizer)
     word_ids, texts, words = torch.full_like(ids, -1, dtype=torch.long), [], []
     for row, numbers in enumerate(ids.tolist()):
         text, spans, before = "", [], None
@@ -56,15 +64,20 @@ def specials(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     return torch.isin(ids, torch.tensor(sorted(known), dtype=ids.dtype))
 
 
-def common_ends(ids: Tensor, kept: Tensor) -> Tensor:
-    """True on first and last tokens that all texts share, as [CLS] and [SEP], bool [B, N]."""
-    special = torch.zeros_like(kept)
-    if len(ids) < 2 or kept.sum(dim=1).min() < 3:  # what is shared would say nothing
-        return special
-    rows, last = torch.arange(len(ids)), ids.shape[1] - 1
+def common_ends(ids: Tensor, kept: Tensor, known: Sequence[int] = ()) -> Tensor:
+    """True on first and last tokens that all texts share, as [CLS] and [SEP], bool [B, N].
+
+    Short texts say nothing about what is shared. ``known``: tokens that are
+    special at an end in any case.
+    """
+    special, rows, last = torch.zeros_like(kept), torch.arange(len(ids)), ids.shape[1] - 1
+    telling = kept.sum(dim=1) >= TELLING
     for places in (kept.int().argmax(dim=1), last - kept.flip(1).int().argmax(dim=1)):
         ends = ids[rows, places]
-        special[rows, places] = bool((ends == ends[0]).all())
+        shared = ends[telling].unique()
+        alike = shared.tolist() if telling.sum() > 1 and len(shared) == 1 else []
+        found = torch.isin(ends, torch.tensor([*alike, *known], dtype=ids.dtype))
+        special[rows, places] |= found
     return special
 
 
