@@ -38,7 +38,8 @@ class Call(NamedTuple):
     attention maps before it. ``shares``: of a sum or a product of streams, the part of the weight
     that each gets; None of a constant. ``pending``: of a sum that takes up the attention ``maps``,
     which of its streams has them. ``of_scores``:
-    it is a sum of attention scores. ``product``: of an attention map and its values.
+    it is a sum of attention scores. ``product``: of an attention map and its values. ``unclear``:
+    it is not known what its streams get of the weight of tokens.
     """
 
     operation: Operation
@@ -53,6 +54,7 @@ class Call(NamedTuple):
     maps: tuple[int, ...] = ()
     of_scores: bool = False
     product: Product | None = None
+    unclear: bool = False
 
 
 class Walk(Protocol):

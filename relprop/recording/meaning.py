@@ -11,14 +11,15 @@ from relprop.recording import operations as ops
 from relprop.recording.graph import Product
 from relprop.recording.operations import Operation
 from relprop.recording.record import AttentionMap, Recording
+from relprop.recording.stacks import of_stack
 from relprop.recording.tags import ATTENTION, SCORES, State, Tag, on_path, role, shares, tag
 
 
 def meaning_of(
-    recording: Recording, operation: Operation, args, tensors, streams, output, number: int
+    recording: Recording, operation: Operation, args, kwargs, tensors, streams, output, number: int
 ) -> tuple[dict, dict]:
     """What a call and the tag of its output have beside what they always have."""
-    first = tag(streams[0])
+    first, known = tag(streams[0]), {}
     if operation.unchanged:
         return {}, _of_unchanged(operation, first)
     if operation.name in ("matmul", "einsum", "product"):
@@ -30,6 +31,9 @@ def meaning_of(
         parts = (0.5, 0.5) if pending[0] == pending[1] else tuple(map(float, pending))
         return {"shares": parts}, {}
     changes: dict = {"mixed": True} if operation.mixes else {}
+    if first.stack is not None:
+        known, more = of_stack(operation, args, kwargs, first.stack)
+        changes |= more
     if operation in ops.OF_CHANNELS:
         changes["channels"] = 1 if output.ndim > 2 and len(tensors[1].shape) > 2 else -1
     if operation is ops.CONV and first.role == SCORES:
@@ -37,9 +41,7 @@ def meaning_of(
     is_last = output.shape == (*streams[0].shape[:-1], 1)
     if operation in (ops.MEAN, ops.SUM, ops.STATISTIC) and is_last:
         changes |= {"origin": first.origin, "multiple": False, "statistic": True}
-    # Attentions side by side, stacked to be summed.
-    stacked = operation is ops.SUM and len(first.pending) > 1 and 0 in args[1:2]
-    return ({"shares": (1.0,)} if stacked else {}), changes
+    return known, changes
 
 
 def _of_product(
@@ -89,6 +91,7 @@ def _attention(
         recording.running.blocks += 1
     elif maps[number].key is not key:
         maps[number].again = True
+    maps[number].apart |= values is not None and tag(values).apart
     return number
 
 
@@ -135,7 +138,7 @@ def _of_unchanged(operation: Operation, first: Tag) -> dict:
         changes["role"] = ATTENTION
     if operation.elementwise:
         changes |= {"origin": first.origin, "multiple": first.multiple and operation.scales}
-        changes |= {"statistic": first.statistic}
+        changes |= {"statistic": first.statistic, "stack": first.stack}
     return changes
 
 
@@ -148,18 +151,25 @@ def _of_sum(tensors: list[Tensor], streams: list[Tensor], number: int) -> tuple[
         known = {"shares": tuple(1.0 if on_path(x) else None for x in tensors)}
         if not tags[0].pending:
             return known, {"form": tags[0].form}
+        if tags[0].stack is not None:
+            return known | {"unclear": True}, {}
         # To tokens that are constants: there is no I.
         maps, query = tuple(sorted(tags[0].pending)), tags[0].state
         state = State(number, None, maps, () if query is None else query.home, query=query)
-        return known, {"state": state, "pending": frozenset(), "after": frozenset()}
-    *parts, attention = shares(*tags)
+        return known, {"apart": False, "state": state, "pending": frozenset(), "after": frozenset()}
+    if (found := shares(*tags)) is None:
+        return {"unclear": True}, {}
+    *parts, attention = found
     known = {"shares": tuple(parts)}
     if attention is None:
         return known, {}
+    if tags[attention].stack is not None:
+        return {"unclear": True}, {}
     maps, base = tuple(sorted(tags[attention].pending)), tags[1 - attention].state
     known |= {"maps": maps, "pending": (attention == 0, attention == 1)}
     state = State(number, base, maps, () if base is None else base.home)
-    return known, {"state": state, "pending": frozenset(), "after": frozenset(), "mixed": False}
+    nothing: dict[str, Any] = {"pending": frozenset(), "after": frozenset()}
+    return known, nothing | {"state": state, "mixed": False, "apart": False, "stack": None}
 
 
 def joint(tags: list[Tag], path: list[Tensor], args, kwargs) -> State | None:

@@ -163,6 +163,7 @@ def _all_spellings(names: str) -> frozenset[Callable]:
 # Moves that change no number's place, and those that make one sequence of several.
 SAME_NUMBERS = _all_spellings("clone contiguous to type_as float double half bfloat16 type")
 JOINS = _all_spellings("cat concat concatenate")
+STACKS = _all_spellings("stack")
 
 
 def register(function: Callable, rule: str | Rule) -> None:

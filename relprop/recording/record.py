@@ -59,6 +59,7 @@ class AttentionMap:
         values: V, [..., m, d], and its place in the graph; None of constants.
         products: A V in the graph, once or in parts of the heads or channels.
         again: it is used in a later block again.
+        apart: the same attention is not pending in all of a token of the values.
     """
 
     tensor: Tensor
@@ -70,6 +71,7 @@ class AttentionMap:
     values: tuple[GradientEdge, torch.Size] | None
     products: list[tuple[GradientEdge, torch.Size, Product]] = field(default_factory=list)
     again: bool = False
+    apart: bool = False
 
     def canonical(self, x: Tensor, batch: int) -> Tensor:
         """A map, or something of its shape, as [B, H, ..., n, m]."""

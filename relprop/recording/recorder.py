@@ -38,6 +38,13 @@ from relprop.recording.notes import note
 from relprop.recording.operations import OUT_OF_PLACE, Operation, writes_in_place
 from relprop.recording.record import Recording, Source
 from relprop.recording.refusals import check_recorded, check_softmax, run_unknown
+from relprop.recording.stacks import (
+    is_sum_of_streams,
+    joined,
+    moved,
+    sum_of_streams,
+    tag_of_part,
+)
 from relprop.recording.tags import (
     IDS,
     LEARNED,
@@ -191,6 +198,9 @@ class Recorder(TorchFunctionMode):
         operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
             return run_unknown(function, args, kwargs)
+        if is_sum_of_streams(operation, rule_args, rule_kwargs):
+            with self:  # as additions
+                return sum_of_streams(operation, rule_args, rule_kwargs)
         output = function(*args, **kwargs)
         if operation in (ops.MOVED, ops.WINNER):
             self._move(function, operation, output, path, args, kwargs)
@@ -205,18 +215,29 @@ class Recorder(TorchFunctionMode):
         tags = [tag(x) for x in path]
         first = tags[0]
         changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
+        outputs = tensors_in(output)
+        of_stack: list[dict[str, Any]] = [{}] * len(outputs)
         if operation is ops.WINNER:
-            changes = {"mixed": True}
+            changes = {"mixed": True, "stack": None}
         elif function in ops.SAME_NUMBERS:
             changes |= {"origin": first.origin, "multiple": first.multiple}
-            changes |= {"statistic": first.statistic}
+            changes |= {"statistic": first.statistic, "stack": first.stack}
+        elif len(tags) == 1 and first.stack is not None:
+            of_stack = moved(function, args, kwargs, first.stack)
         elif function in ops.JOINS and (state := joint(tags, path, args, kwargs)) is not None:
             changes["state"] = state
-        for moved in tensors_in(output):
-            if not any(moved is x for x in path) and on_path(moved):
-                changes["channels"] = first.channels if moved.shape == path[0].shape else -1
-                changes["form"] = first.form if len(tags) == 1 else 0
-                set_tag(moved, follow(self.recording.next_number(), tags, **changes))
+        if len(tags) > 1 or function in ops.STACKS:
+            changes |= joined(function, path, args, kwargs, outputs[0])
+        for x, part in zip(outputs, of_stack, strict=True):
+            if any(x is t for t in path) or not on_path(x):
+                continue
+            number = self.recording.next_number()
+            if "part" in part:
+                set_tag(x, tag_of_part(part["part"], number))
+                continue
+            changes["channels"] = first.channels if x.shape == path[0].shape else -1
+            changes["form"] = first.form if len(tags) == 1 else 0
+            set_tag(x, follow(number, tags, **changes | part))
 
     def _record(self, operation: Operation, args, kwargs, output: Tensor) -> Tensor:
         """Give ``output`` its second backward, and note what the methods need to find again."""
@@ -226,7 +247,9 @@ class Recorder(TorchFunctionMode):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         streams = [x for x in tensors if on_path(x)]
         number, block = recording.next_number(), recording.running.blocks
-        known, changes = meaning_of(recording, operation, args, tensors, streams, output, number)
+        known, changes = meaning_of(
+            recording, operation, args, kwargs, tensors, streams, output, number
+        )
         call = Call(
             operation,
             tuple(TENSOR if isinstance(a, Tensor) else a for a in args),
