@@ -155,6 +155,19 @@ class Relevance:
         return found
 
 
+def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor | None, ...]:
+    """The rule that a user has registered as a correction: R_x / x of R = y g, 0 where x is 0."""
+    output, args, kwargs = arguments(node, call)
+    assert call.operation.rule is not None
+    found = call.operation.rule(gradient * output, output, *args, eps=eps, **kwargs)
+    found = found if isinstance(found, tuple) else (found,)
+    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+    return tuple(
+        None if r is None else torch.where(x == 0, 0, r / x)
+        for x, r in zip(tensors, found, strict=False)
+    )
+
+
 @dataclass
 class Corrected:
     """A gradient with corrections (:mod:`relprop.rules.gradient`)."""
@@ -170,6 +183,8 @@ class Corrected:
 
     def back(self, node, call: Call, arriving: Tensor) -> Any:
         rule = self.running.rule_of(call, self.rules)
+        if rule is None and call.operation.registered:
+            return registered(node, call, arriving, self.eps)
         if rule is None:
             return Own(arriving)
         if getattr(rule, "alone", False):

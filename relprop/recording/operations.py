@@ -40,6 +40,7 @@ class Operation:
         keeps: what its rules need of a call: "nothing", its "inputs", "all", the output
             too, or "recompute", the inputs to compute the output again.
         mixes: tokens may be mixed, so that the output is not token by token.
+        registered: a user has taught it, with a rule that holds under every rule set.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Operation:
     keeps: str = "all"
     known_as: str = ""
     mixes: bool = False
+    registered: bool = False
 
 
 _TWO = (("input", "self"), ("other", "mat2"))
@@ -130,7 +132,7 @@ VOCABULARY = (
     *(EINSUM, _SUB, _RSUB, _DIV, _ADDMM, MEAN, SUM),
     *(Operation(name, name, _LAYER, unchanged=True, keeps="inputs") for name in _NORMS),
     *(_linear_map(name) for name in _POOLED.split()),
-    Operation("batch_norm", "batch_norm", _FIRST),
+    Operation("batch_norm", "batch_norm", _FIRST, elementwise=True),
 )
 
 
@@ -166,12 +168,22 @@ JOINS = _all_spellings("cat concat concatenate")
 STACKS = _all_spellings("stack")
 
 
-def register(function: Callable, rule: str | Rule) -> None:
+def register(function: Callable, rule: str | Rule, *, elementwise: bool = False) -> None:
     """Teach the engine an operation it does not know.
 
-    ``rule`` is ``"unchanged"`` (relevance passes as it is), ``"moved"`` (as a gradient moves), or
-    a rule like those in :mod:`relprop.rules`, ``(relevance, output, *args, eps, **kwargs)`` ->
-    relevance of the tensor arguments, in their order. All rule sets get it.
+    All rule sets get it, those that were made before as well.
+
+    Args:
+        function: a function of torch.
+        rule: ``"unchanged"`` (elementwise: relevance passes as it is), ``"moved"`` (as a gradient
+            moves), or a rule like those in :mod:`relprop.rules`, ``(relevance, output, *args, eps,
+            **kwargs)`` -> relevance of the tensor arguments, in their order.
+        elementwise: each number of the output depends on that number of the first tensor alone.
+            Methods that multiply attention maps refuse an operation with a rule that is not: it
+            may mix tokens.
+
+    Raises:
+        ValueError: the engine knows the function, or the rule is none.
 
     >>> import relprop, torch
     >>> relprop.register(torch.special.erf, "unchanged")
@@ -187,9 +199,12 @@ def register(function: Callable, rule: str | Rule) -> None:
     if isinstance(rule, str):
         if rule not in ("moved", "unchanged"):
             raise ValueError(f"rule is {rule!r}; accepted: 'moved', 'unchanged' or a function")
-        OPERATIONS[function] = MOVED if rule == "moved" else Operation(name, unchanged=True)
+        known = Operation(name, unchanged=True, elementwise=True, known_as=ACTIVATION.name)
+        OPERATIONS[function] = MOVED if rule == "moved" else known
         return
-    OPERATIONS[function] = Operation(name, rule=rule)
+    OPERATIONS[function] = Operation(
+        name, rule=rule, elementwise=elementwise, mixes=not elementwise, registered=True
+    )
 
 
 def _out_of_place() -> dict:

@@ -147,12 +147,12 @@ class Recorder(TorchFunctionMode):
         if kind == IDS and function is F.embedding:
             return self._look_up(name, first, kwargs.get("weight", args[-1]), output)
         batch = self.recording.batch_size
-        for moved in tensors_in(output):
-            is_source = kind == LEARNED and moved.ndim > 2 and moved.shape[0] == batch
+        for x in tensors_in(output):
+            is_source = kind == LEARNED and x.ndim > 2 and x.shape[0] == batch
             if is_source and name not in self.recording.sources:
-                self.add_source(name, moved)
+                self.add_source(name, x)
             else:
-                self.mark(moved, kind, name)
+                self.mark(x, kind, name)
         return output
 
     def _look_up(self, name: str, ids: Tensor, weight: Tensor, output: Tensor) -> Tensor:

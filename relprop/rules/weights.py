@@ -47,11 +47,12 @@ class Weights:
             return rule(self, call, w)
         if call.operation.function is not None:
             return (evenly(call, w),)
-        if call.operation.unchanged or call.shapes[:1] == (call.output,):
+        if call.operation.unchanged or call.operation.elementwise:
             return (w.sum_to_size(call.shapes[0]),)
         raise UnsupportedModel(
             f"'{call.operation.name}' to {list(call.output)} is no operation that methods know "
-            "which multiply attention maps; accepted: methods that do not, such as attnlrp and lrp"
+            "which multiply attention maps; accepted: methods that do not, such as attnlrp and "
+            "lrp; or relprop.register(..., elementwise=True), of an operation that is"
         )
 
 

@@ -72,7 +72,7 @@ def check_factors(recording: Recording, product: Product) -> None:
 
 
 def check_taken_up(starts: Starts) -> None:
-    """Raises UnsupportedModel where the head reads attention beside a stream, and no sum of both."""
+    """Raises UnsupportedModel where the head reads attention that no sum has taken up in all."""
     for start in starts.streams:
         if start.tag.apart:
             raise _apart(start.tensor)
