@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -66,10 +66,15 @@ class Walk(Protocol):
 
 @dataclass(eq=False)
 class Running:
-    """The walk that is on its way through a recording; None is autograd's own gradient."""
+    """The walk that is on its way through a recording; None is autograd's own gradient.
+
+    ``blocks``: attention maps that the recording holds. ``own``: numbers of the calls that take
+    their own gradient whatever the corrections, as parts of an operation that does.
+    """
 
     walk: Walk | None = None
-    blocks: int = 0  # attention maps that the recording holds
+    blocks: int = 0
+    own: set[int] = field(default_factory=set)
 
     def rule_of(self, call: Call, rules: Rules) -> Rule | None:
         """The rule that a set has for a call; None where it has none."""
@@ -158,7 +163,7 @@ class Relevance:
 def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor | None, ...]:
     """The rule that a user has registered as a correction: R_x / x of R = y g, 0 where x is 0."""
     output, args, kwargs = arguments(node, call)
-    assert call.operation.rule is not None
+    assert call.operation.rule is not None and output is not None
     found = call.operation.rule(gradient * output, output, *args, eps=eps, **kwargs)
     found = found if isinstance(found, tuple) else (found,)
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
@@ -185,7 +190,7 @@ class Corrected:
         rule = self.running.rule_of(call, self.rules)
         if rule is None and call.operation.registered:
             return registered(node, call, arriving, self.eps)
-        if rule is None:
+        if rule is None or call.number in self.running.own:
             return Own(arriving)
         if getattr(rule, "alone", False):
             return rule(arriving)

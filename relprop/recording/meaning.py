@@ -12,15 +12,32 @@ from relprop.recording.graph import Product
 from relprop.recording.operations import Operation
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.stacks import of_stack
-from relprop.recording.tags import ATTENTION, SCORES, State, Tag, on_path, role, shares, tag
+from relprop.recording.tags import (
+    ATTENTION,
+    EXPONENTIAL,
+    SCORES,
+    State,
+    Tag,
+    on_path,
+    role,
+    shares,
+    tag,
+)
 
 
 def meaning_of(
     recording: Recording, operation: Operation, args, kwargs, tensors, streams, output, number: int
 ) -> tuple[dict, dict]:
     """What a call and the tag of its output have beside what they always have."""
-    first, known = tag(streams[0]), {}
+    first = tag(streams[0])
+    known: dict[str, Any] = {}
     if operation.unchanged:
+        if operation is ops.EXP and first.role == SCORES:
+            recording.exponentials.setdefault(first.origin, []).append(number)
+            return {}, _of_unchanged(operation, first) | {"role": EXPONENTIAL}
+        if operation is ops.SOFTMAX and len(streams) == 2:  # exp / sum, of one gradient
+            recording.running.own.update(recording.exponentials[first.origin])
+            return {}, _of_unchanged(operation, first) | {"role": ATTENTION}
         return {}, _of_unchanged(operation, first)
     if operation.name in ("matmul", "einsum", "product"):
         return _of_product(recording, operation, args, tensors, streams, output)
@@ -41,6 +58,8 @@ def meaning_of(
     is_last = output.shape == (*streams[0].shape[:-1], 1)
     if operation in (ops.MEAN, ops.SUM, ops.STATISTIC) and is_last:
         changes |= {"origin": first.origin, "multiple": False, "statistic": True}
+        if operation is ops.SUM and first.role == EXPONENTIAL:
+            changes["role"] = EXPONENTIAL
     return known, changes
 
 
@@ -134,8 +153,12 @@ def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
 def _of_unchanged(operation: Operation, first: Tag) -> dict:
     changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
     changes["form"] = first.form
-    if operation is ops.SOFTMAX and first.role == SCORES:
-        changes["role"] = ATTENTION
+    if operation is ops.SOFTMAX:
+        changes["multiple"] = False
+        if first.role == SCORES:
+            changes["role"] = ATTENTION
+    if operation is ops.ACTIVATION and first.role == EXPONENTIAL:
+        changes["role"] = SCORES
     if operation.elementwise:
         changes |= {"origin": first.origin, "multiple": first.multiple and operation.scales}
         changes |= {"statistic": first.statistic, "stack": first.stack}

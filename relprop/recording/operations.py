@@ -80,11 +80,12 @@ SOFTMAX = Operation("softmax", "softmax log_softmax", unchanged=True, keeps="not
 ACTIVATION = Operation(
     "activation",
     """gelu relu relu6 silu elu celu selu leaky_relu prelu hardswish hardtanh hardsigmoid mish
-    softplus logsigmoid tanh sigmoid erf pow clamp clip clamp_min clamp_max rsqrt sqrt exp log log1p
+    softplus logsigmoid tanh sigmoid erf pow clamp clip clamp_min clamp_max rsqrt sqrt log log1p
     expm1 reciprocal abs square""",
     unchanged=True,
     elementwise=True,
 )
+EXP = Operation("exp", "exp", unchanged=True, elementwise=True, known_as="activation")
 SCALED = Operation(  # 1/sqrt(d), LayerScale
     "scaled",
     "neg dropout dropout1d dropout2d alpha_dropout feature_dropout",
@@ -108,6 +109,19 @@ GATE = Operation("gate", known_as="mul")  # value * activation(...)
 MATMUL = Operation("matmul", "matmul bmm", _TWO, keeps="recompute")
 EINSUM = Operation("einsum", "einsum", mixes=True)
 PRODUCT = Operation("product", rule=whole, mixes=True)  # of a stream and a constant
+
+
+def _weighing(name: str, known_as: str = "") -> Operation:
+    return Operation(
+        name, unchanged=True, elementwise=True, scales=True, keeps="nothing", known_as=known_as
+    )
+
+
+# Scores without a softmax, as they are multiplied with values: out of an activation; out of an
+# exponential that is no softmax by hand; and as they are, in linear attention.
+WEIGHING = _weighing("weighing")
+EXPONENTIAL_WEIGHING = _weighing("exponential_weighing", known_as="weighing")
+LINEAR_WEIGHING = _weighing("linear_weighing")
 OF_CHANNELS = (PATCH_EMBEDDING, LINEAR, CONV)  # mix the channels of each token
 _SUB = Operation("sub", "sub subtract", _TWO)
 _RSUB = Operation("rsub", "rsub", _TWO)
@@ -128,7 +142,7 @@ _POOLED = """
     interpolate upsample
 """
 VOCABULARY = (
-    *(MOVED, WINNER, SOFTMAX, ACTIVATION, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
+    *(MOVED, WINNER, SOFTMAX, ACTIVATION, EXP, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
     *(EINSUM, _SUB, _RSUB, _DIV, _ADDMM, MEAN, SUM),
     *(Operation(name, name, _LAYER, unchanged=True, keeps="inputs") for name in _NORMS),
     *(_linear_map(name) for name in _POOLED.split()),

@@ -117,6 +117,7 @@ class Recording:
     streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
     count: int = 0  # of tensors
+    exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
 
     def next_number(self) -> int:
         self.count += 1

@@ -30,12 +30,17 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.errors import TooLarge, UnsupportedModel
 from relprop.recording import operations as ops
-from relprop.recording.calls import interpret
+from relprop.recording.calls import interpret, weighing
 from relprop.recording.fused import COMPOSED
 from relprop.recording.graph import TENSOR, Call, Recorded
 from relprop.recording.meaning import joint, meaning_of
 from relprop.recording.notes import note
-from relprop.recording.operations import OUT_OF_PLACE, Operation, writes_in_place
+from relprop.recording.operations import (
+    OPERATIONS,
+    OUT_OF_PLACE,
+    Operation,
+    writes_in_place,
+)
 from relprop.recording.record import Recording, Source
 from relprop.recording.refusals import check_recorded, check_softmax, run_unknown
 from relprop.recording.stacks import (
@@ -195,6 +200,9 @@ class Recorder(TorchFunctionMode):
                 return COMPOSED[function](*args, **kwargs)
         for x in path:
             self.recording.read(tag(x).number)
+        if OPERATIONS.get(function) in (ops.MATMUL, ops.EINSUM):
+            args = tuple(self._weighing(a, path) for a in args)
+            kwargs = {k: self._weighing(a, path) for k, a in kwargs.items()}
         operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
             return run_unknown(function, args, kwargs)
@@ -211,14 +219,24 @@ class Recorder(TorchFunctionMode):
             check_softmax(*args, **kwargs)
         return self._record(operation, rule_args, rule_kwargs, output)
 
+    def _weighing(self, value, path: list[Tensor]):
+        """The operand of a product, noted as attention without a softmax if it is that."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._weighing(v, path) for v in value)
+        operation = weighing(value, path)
+        return value if operation is None else self._record(operation, (value,), {}, value)
+
     def _move(self, function, operation: Operation, output, path, args, kwargs) -> None:
         tags = [tag(x) for x in path]
         first = tags[0]
         changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
+        changes["multiple"] = any(t.multiple for t in tags)
         outputs = tensors_in(output)
         of_stack: list[dict[str, Any]] = [{}] * len(outputs)
         if operation is ops.WINNER:
             changes = {"mixed": True, "stack": None}
+            if len(tags) == 1 and outputs[0].shape == (*path[0].shape[:-1], 1):
+                changes |= {"origin": first.origin, "multiple": False, "statistic": True}
         elif function in ops.SAME_NUMBERS:
             changes |= {"origin": first.origin, "multiple": first.multiple}
             changes |= {"statistic": first.statistic, "stack": first.stack}

@@ -14,6 +14,7 @@ PICTURE = "picture"  # pixels [B, C, H, W]
 IDS = "ids"
 LEARNED = "learned"  # a parameter that is to be a source, until it has a row for each sample
 SCORES = "attention scores"
+EXPONENTIAL = "exponential of attention scores"
 ATTENTION = "attention"
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relprop.errors import UnsupportedModel
 from relprop.rules.linear import Rule, map_of, of_channels
 
 
@@ -54,6 +55,18 @@ def halved(gradient: Tensor) -> Own:
 def blocked(gradient: Tensor) -> Own:
     """The operation is a constant."""
     return Own(None)
+
+
+def refused(what: str) -> Rule:
+    """The correction of what a method has none for: it raises UnsupportedModel."""
+
+    def rule(gradient: Tensor) -> Own:
+        raise UnsupportedModel(
+            f"{what}: the method has no rule for it; accepted: attention by F.softmax, or by "
+            "exp(scores) / exp(scores).sum(-1, keepdim=True); or another rule set, such as epsilon"
+        )
+
+    return of_gradient_alone(rule)
 
 
 def activation(gradient: Tensor, output: Tensor, input: Tensor, *args, eps: float, **kwargs):
@@ -172,6 +185,7 @@ def attnlrp(gamma: float = 0.0, patch_gamma: float = 0.0) -> Corrections:
     embedding; 0 is the epsilon rule.
     """
     products = dict.fromkeys(("matmul", "einsum", "mul", "gate"), halved)
+    products["exponential_weighing"] = refused("an exponential of scores times values")
     return Corrections(_norms() | products | _weights(gamma, patch_gamma))
 
 
@@ -180,7 +194,8 @@ def cp_lrp(gamma: float = 0.0, patch_gamma: float = 0.0) -> Corrections:
 
     ``gamma``, ``patch_gamma`` as in :func:`attnlrp`.
     """
-    constants = {"softmax": blocked, "gate": gate, "mul": halved}
+    constants = {"softmax": blocked, "weighing": blocked, "gate": gate, "mul": halved}
+    constants["linear_weighing"] = refused("linear attention, scores times values")
     return Corrections(_norms() | constants | _weights(gamma, patch_gamma))
 
 
