@@ -13,7 +13,7 @@ from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
 from relprop.rules.linear import Rule
 from relprop.rules.relevance import nothing
-from relprop.rules.sets import Rules, find_rule
+from relprop.rules.sets import Rules, check_rule, find_rule
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
 
@@ -76,11 +76,12 @@ class Running:
     blocks: int = 0
     own: set[int] = field(default_factory=set)
 
-    def rule_of(self, call: Call, rules: Rules) -> Rule | None:
-        """The rule that a set has for a call; None where it has none."""
+    def rule_of(self, call: Call, rules: Rules, carried: str) -> Rule | None:
+        """The rule that a set, for what is carried, has for a call; None where it has none."""
         for name in filter(None, (call.operation.name, call.operation.known_as)):
             rule = find_rule(rules, name, call.block, self.blocks)
             if rule is not None:
+                check_rule(rule, name, carried)
                 return rule
         return None
 
@@ -144,7 +145,7 @@ class Relevance:
     def back(self, node, call: Call, arriving: Tensor) -> tuple[Tensor | None, ...]:
         if call.operation.unchanged:
             return (arriving,)
-        rule = self.running.rule_of(call, self.rules) or call.operation.rule
+        rule = self.running.rule_of(call, self.rules, "relevance") or call.operation.rule
         if rule is None:
             raise no_rule(self.rules, call.operation.name)
         if rule is nothing:
@@ -187,7 +188,7 @@ class Corrected:
         return x.detach() * arriving
 
     def back(self, node, call: Call, arriving: Tensor) -> Any:
-        rule = self.running.rule_of(call, self.rules)
+        rule = self.running.rule_of(call, self.rules, "gradient")
         if rule is None and call.operation.registered:
             return registered(node, call, arriving, self.eps)
         if rule is None or call.number in self.running.own:
@@ -195,4 +196,5 @@ class Corrected:
         if getattr(rule, "alone", False):
             return rule(arriving)
         output, args, kwargs = arguments(node, call)
-        return rule(arriving, output, *args, eps=self.eps, **kwargs)
+        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
+        return (found,) if isinstance(found, Tensor) else found
