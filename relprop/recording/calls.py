@@ -39,6 +39,8 @@ def interpret(function: Callable, args: Args, kwargs: Kwargs) -> Reading:
     args, kwargs = _in_order(operation, args, kwargs)
     if operation.tensors and any(on_path(x) for x in kwargs.values()):
         return None, args, kwargs  # under a name that no rule knows
+    if operation.unchanged and (found := _unchanged(operation, args, kwargs)) is not None:
+        return found
     reader = READERS.get(operation.name)
     return (operation, args, kwargs) if reader is None else reader(operation, args, kwargs)
 
@@ -83,6 +85,19 @@ def _of_itself(operation: Operation, streams: list[Tensor], args: Args) -> Readi
             return None
         return ops.STANDARDISED, (streams[of_x], streams[statistic], operation.name == "div"), {}
     return ops.CENTRED, (streams[of_x],), {}
+
+
+def _unchanged(operation: Operation, args: Args, kwargs: Kwargs) -> Reading | None:
+    """A call that passes relevance to its first tensor, where that is not the only stream.
+
+    ``2 ** x`` is a function of its other tensor. Of two streams, as ``x ** y``, none is a constant.
+    """
+    streams = _streams(args, kwargs)
+    if len(streams) == 1:
+        is_first = not args or on_path(args[0])
+        return None if is_first or not operation.elementwise else (operation, (streams[0],), {})
+    itself = _of_itself(operation, streams, args) if operation.elementwise else None
+    return itself if itself is not None else (None, args, kwargs)
 
 
 def _sum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:

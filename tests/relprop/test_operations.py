@@ -286,3 +286,41 @@ def test_a_known_operation_is_not_advised_to_be_registered():
 def test_register_refuses_what_is_no_rule():
     with pytest.raises(ValueError, match="rule is 'same'; accepted: 'moved', 'unchanged'"):
         relprop.register(torch.sin, "same")
+
+
+EXPONENTS = {
+    "of a number": lambda x: torch.pow(2.0, x),
+    "of a number, by name": lambda x: torch.pow(2.0, exponent=x),
+    "of a number, as an operator": lambda x: 2.0**x,
+    "of a constant": lambda x: torch.pow(CONSTANT.abs() + 1, x),
+    "of itself": lambda x: (x.abs() + 1) ** x,
+    "clamped by itself": lambda x: torch.clamp(x, min=-x),
+}
+
+
+@pytest.mark.parametrize("name", EXPONENTS)
+def test_a_stream_as_exponent_is_what_relevance_passes_to(name):
+    x, R = torch.randn(1, 3, 4).double(), torch.randn(1, 3, 4).double()
+    (found,) = walk_back(EXPONENTS[name], R, x)
+    torch.testing.assert_close(found, R)
+    y = EXPONENTS[name](x)
+    (found,) = walk_back(EXPONENTS[name], R / y, x, rules="attnlrp")
+    torch.testing.assert_close(found * x, R)
+
+
+SEVERAL = {
+    "pow": lambda a, b: torch.pow(a.abs() + 1, b),
+    "pow by name": lambda a, b: torch.pow(a.abs() + 1, exponent=b),
+    "operator": lambda a, b: (a.abs() + 1) ** b,
+    "clamp": lambda a, b: torch.clamp(a, min=b),
+    "prelu": lambda a, b: F.prelu(a, b[0, 0, :3]),
+    "layer norm": lambda a, b: F.layer_norm(a, (4,), b[0, 0], b[0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_an_activation_or_a_norm_of_two_streams_is_refused(name):
+    """All relevance would go to the first."""
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    with pytest.raises(UnsupportedModel, match="as called here"):
+        walk_back(SEVERAL[name], torch.ones(2, 3, 4).double(), a, b)
