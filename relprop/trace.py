@@ -276,6 +276,7 @@ class Trace:
         By the published rule for several sets of tokens (:mod:`relprop.walks.bimodal`).
         """
         check_whole(self._recording)
+        check_taken_up(self._starts)
         A, G = self.attention, self.gradient(target)
         factors = [(a * g).relu().mean(dim=1) for a, g in zip(A, G, strict=True)]
         held = self._starts.shares(self._top(target), self._backward.ruled(rules, eps))
