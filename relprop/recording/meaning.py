@@ -36,7 +36,7 @@ def meaning_of(
             recording.exponentials.setdefault(first.origin, []).append(number)
             return {}, _of_unchanged(operation, first) | {"role": EXPONENTIAL}
         if operation is ops.SOFTMAX and len(streams) == 2:  # exp / sum, of one gradient
-            recording.running.own.update(recording.exponentials[first.origin])
+            recording.running.own.update(recording.exponentials.get(first.origin, ()))
             return {}, _of_unchanged(operation, first) | {"role": ATTENTION}
         return {}, _of_unchanged(operation, first)
     if operation.name in ("matmul", "einsum", "product"):
@@ -193,13 +193,3 @@ def _of_sum(tensors: list[Tensor], streams: list[Tensor], number: int) -> tuple[
     state = State(number, base, maps, () if base is None else base.home)
     nothing: dict[str, Any] = {"pending": frozenset(), "after": frozenset()}
     return known, nothing | {"state": state, "mixed": False, "apart": False, "stack": None}
-
-
-def joint(tags: list[Tag], path: list[Tensor], args, kwargs) -> State | None:
-    """The state of tokens of several sources in one sequence [B, N, D]; None if there are none."""
-    states = list(dict.fromkeys(t.state for t in tags if t.state is not None))
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    if len(states) < 2 or path[0].ndim != 3 or dim not in (1, -2):
-        return None
-    home = tuple(dict.fromkeys(name for state in states for name in state.home))
-    return State(max(s.number for s in states), home=home, parts=tuple(states))

@@ -80,8 +80,8 @@ SOFTMAX = Operation("softmax", "softmax log_softmax", unchanged=True, keeps="not
 ACTIVATION = Operation(
     "activation",
     """gelu relu relu6 silu elu celu selu leaky_relu prelu hardswish hardtanh hardsigmoid mish
-    softplus logsigmoid tanh sigmoid erf pow rpow clamp clip clamp_min clamp_max rsqrt sqrt log log1p
-    expm1 reciprocal abs square""",
+    softplus logsigmoid tanh sigmoid erf pow rpow clamp clip clamp_min clamp_max rsqrt sqrt log
+    log1p expm1 reciprocal abs square""",
     unchanged=True,
     elementwise=True,
 )

@@ -33,7 +33,8 @@ from relprop.recording import operations as ops
 from relprop.recording.calls import interpret, weighing
 from relprop.recording.fused import COMPOSED
 from relprop.recording.graph import TENSOR, Call, Recorded
-from relprop.recording.meaning import joint, meaning_of
+from relprop.recording.meaning import meaning_of
+from relprop.recording.moves import note_moved
 from relprop.recording.notes import note
 from relprop.recording.operations import (
     OPERATIONS,
@@ -43,13 +44,7 @@ from relprop.recording.operations import (
 )
 from relprop.recording.record import Recording, Source
 from relprop.recording.refusals import check_recorded, check_softmax, run_unknown
-from relprop.recording.stacks import (
-    is_sum_of_streams,
-    joined,
-    moved,
-    sum_of_streams,
-    tag_of_part,
-)
+from relprop.recording.stacks import is_sum_of_streams, sum_of_streams
 from relprop.recording.tags import (
     IDS,
     LEARNED,
@@ -211,7 +206,7 @@ class Recorder(TorchFunctionMode):
                 return sum_of_streams(operation, rule_args, rule_kwargs)
         output = function(*args, **kwargs)
         if operation in (ops.MOVED, ops.WINNER):
-            self._move(function, operation, output, path, args, kwargs)
+            note_moved(self.recording, function, operation, output, path, args, kwargs)
             return output
         if any(output is t for t in path):  # dropout in evaluation
             return output
@@ -225,37 +220,6 @@ class Recorder(TorchFunctionMode):
             return type(value)(self._weighing(v, path) for v in value)
         operation = weighing(value, path)
         return value if operation is None else self._record(operation, (value,), {}, value)
-
-    def _move(self, function, operation: Operation, output, path, args, kwargs) -> None:
-        tags = [tag(x) for x in path]
-        first = tags[0]
-        changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
-        changes["multiple"] = any(t.multiple for t in tags)
-        outputs = tensors_in(output)
-        of_stack: list[dict[str, Any]] = [{}] * len(outputs)
-        if operation is ops.WINNER:
-            changes = {"mixed": True, "stack": None}
-            if len(tags) == 1 and outputs[0].shape == (*path[0].shape[:-1], 1):
-                changes |= {"origin": first.origin, "multiple": False, "statistic": True}
-        elif function in ops.SAME_NUMBERS:
-            changes |= {"origin": first.origin, "multiple": first.multiple}
-            changes |= {"statistic": first.statistic, "stack": first.stack}
-        elif len(tags) == 1 and first.stack is not None:
-            of_stack = moved(function, args, kwargs, first.stack)
-        elif function in ops.JOINS and (state := joint(tags, path, args, kwargs)) is not None:
-            changes["state"] = state
-        if len(tags) > 1 or function in ops.STACKS:
-            changes |= joined(function, path, args, kwargs, outputs[0])
-        for x, part in zip(outputs, of_stack, strict=True):
-            if any(x is t for t in path) or not on_path(x):
-                continue
-            number = self.recording.next_number()
-            if "part" in part:
-                set_tag(x, tag_of_part(part["part"], number))
-                continue
-            changes["channels"] = first.channels if x.shape == path[0].shape else -1
-            changes["form"] = first.form if len(tags) == 1 else 0
-            set_tag(x, follow(number, tags, **changes | part))
 
     def _record(self, operation: Operation, args, kwargs, output: Tensor) -> Tensor:
         """Give ``output`` its second backward, and note what the methods need to find again."""

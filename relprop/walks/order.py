@@ -73,7 +73,8 @@ class Order:
                 rows_of(product, w.expand(shape), recording.batch_size)
                 for w, (_, shape, product) in zip(arriving, products, strict=True)
             ]
-            self._compare(sum(r.flatten(1) for r in rows), marks, stream.tensor.shape)
+            found = torch.stack([r.flatten(1) for r in rows]).sum(dim=0)
+            self._compare(found, marks, stream.tensor.shape)
 
     def check(
         self, place: Tensor | GradientEdge, marks: Tensor, weights: Tensor, state: State | None
@@ -134,8 +135,8 @@ class Order:
             x = self.sums[state.number].tensor
             (found,) = self.ends.backward.pull([place], [weights], [x], Weights())
             return found.sum(dim=tag(x).channels).flatten(1)
-        found = self.ends.transported([place], [weights])
-        return torch.cat([found[name].flatten(1) for name in state.home], dim=1)
+        at_sources = self.ends.transported([place], [weights])
+        return torch.cat([at_sources[name].flatten(1) for name in state.home], dim=1)
 
     def _compare(self, found: Tensor, expected: Tensor, shape: Sequence[int]) -> None:
         same = found.shape[1:] == expected.shape[-1:]
