@@ -17,7 +17,13 @@ from relprop.rules import RuleSet
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource, Ends
-from relprop.walks.maps import check_factors, check_keys, check_whole, streams_after
+from relprop.walks.maps import (
+    check_factors,
+    check_keys,
+    check_taken_up,
+    check_whole,
+    streams_after,
+)
 from relprop.walks.places import Places
 from relprop.walks.products import Product, walk_product
 from relprop.walks.starts import Starts
@@ -256,6 +262,7 @@ class Trace:
         It is the last backward pass.
         """
         check_factors(self._recording, product)
+        check_taken_up(self._starts)
         check_keys(self._backward)
         top, walk = self._top(target), self._backward.ruled(rules, eps)
         at = (self._starts.tensors, self._starts.weights(top, walk))
@@ -269,6 +276,7 @@ class Trace:
         By the published rule for several sets of tokens (:mod:`relprop.walks.bimodal`).
         """
         check_whole(self._recording)
+        check_taken_up(self._starts)
         A, G = self.attention, self.gradient(target)
         factors = [(a * g).relu().mean(dim=1) for a, g in zip(A, G, strict=True)]
         held = self._starts.shares(self._top(target), self._backward.ruled(rules, eps))

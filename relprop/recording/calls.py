@@ -10,7 +10,16 @@ from torch import Tensor
 
 from relprop.recording import operations as ops
 from relprop.recording.operations import OPERATIONS, Operation
-from relprop.recording.tags import PICTURE, PIXELS, SCORES, on_path, role, tag, tensors_in
+from relprop.recording.tags import (
+    EXPONENTIAL,
+    PICTURE,
+    PIXELS,
+    SCORES,
+    on_path,
+    role,
+    tag,
+    tensors_in,
+)
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -30,6 +39,8 @@ def interpret(function: Callable, args: Args, kwargs: Kwargs) -> Reading:
     args, kwargs = _in_order(operation, args, kwargs)
     if operation.tensors and any(on_path(x) for x in kwargs.values()):
         return None, args, kwargs  # under a name that no rule knows
+    if operation.unchanged and (found := _unchanged(operation, args, kwargs)) is not None:
+        return found
     reader = READERS.get(operation.name)
     return (operation, args, kwargs) if reader is None else reader(operation, args, kwargs)
 
@@ -76,6 +87,19 @@ def _of_itself(operation: Operation, streams: list[Tensor], args: Args) -> Readi
     return ops.CENTRED, (streams[of_x],), {}
 
 
+def _unchanged(operation: Operation, args: Args, kwargs: Kwargs) -> Reading | None:
+    """A call that passes relevance to its first tensor, where that is not the only stream.
+
+    ``2 ** x`` is a function of its other tensor. Of two streams, as ``x ** y``, none is a constant.
+    """
+    streams = _streams(args, kwargs)
+    if len(streams) == 1:
+        is_first = not args or on_path(args[0])
+        return None if is_first or not operation.elementwise else (operation, (streams[0],), {})
+    itself = _of_itself(operation, streams, args) if operation.elementwise else None
+    return itself if itself is not None else (None, args, kwargs)
+
+
 def _sum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     streams = _streams(args, kwargs)
     if (itself := _of_itself(operation, streams, args)) is not None:
@@ -111,8 +135,35 @@ def _quotient(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     if len(streams) == 1:
         # 1 / x is an elementwise function of x; of tokens it is no form of them.
         return (ops.SCALED if on_path(args[0]) else ops.ACTIVATION), (streams[0],), {}
+    if _is_softmax(streams, args):
+        return ops.SOFTMAX, tuple(streams), {}
     itself = _of_itself(operation, streams, args)
     return itself if itself is not None else (None, args, kwargs)
+
+
+def _is_softmax(streams: list[Tensor], args: Args) -> bool:
+    """Whether a quotient is exp(scores) / sum(exp(scores))."""
+    tags = [tag(x) for x in streams]
+    return (
+        len({t.origin for t in tags}) == 1
+        and all(t.role == EXPONENTIAL for t in tags)
+        and [t.statistic for t in tags] == [False, True]
+        and args[0] is streams[0]
+    )
+
+
+def weighing(x: Any, streams: list[Tensor]) -> Operation | None:
+    """What scores are in a product with values; None of anything else.
+
+    After a softmax they are an attention map, and have its rule.
+    """
+    if not on_path(x) or role(x) not in (SCORES, EXPONENTIAL):
+        return None
+    if all(role(other) in (SCORES, EXPONENTIAL) for other in streams):
+        return None
+    if role(x) == EXPONENTIAL:
+        return ops.EXPONENTIAL_WEIGHING
+    return ops.LINEAR_WEIGHING if tag(x).multiple else ops.WEIGHING
 
 
 def _matmul(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:

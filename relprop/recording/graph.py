@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
 from relprop.rules.linear import Rule
 from relprop.rules.relevance import nothing
-from relprop.rules.sets import Rules, find_rule
+from relprop.rules.sets import Rules, check_rule, find_rule
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
 
@@ -38,7 +38,8 @@ class Call(NamedTuple):
     attention maps before it. ``shares``: of a sum or a product of streams, the part of the weight
     that each gets; None of a constant. ``pending``: of a sum that takes up the attention ``maps``,
     which of its streams has them. ``of_scores``:
-    it is a sum of attention scores. ``product``: of an attention map and its values.
+    it is a sum of attention scores. ``product``: of an attention map and its values. ``unclear``:
+    it is not known what its streams get of the weight of tokens.
     """
 
     operation: Operation
@@ -53,6 +54,7 @@ class Call(NamedTuple):
     maps: tuple[int, ...] = ()
     of_scores: bool = False
     product: Product | None = None
+    unclear: bool = False
 
 
 class Walk(Protocol):
@@ -64,16 +66,22 @@ class Walk(Protocol):
 
 @dataclass(eq=False)
 class Running:
-    """The walk that is on its way through a recording; None is autograd's own gradient."""
+    """The walk that is on its way through a recording; None is autograd's own gradient.
+
+    ``blocks``: attention maps that the recording holds. ``own``: numbers of the calls that take
+    their own gradient whatever the corrections, as parts of an operation that does.
+    """
 
     walk: Walk | None = None
-    blocks: int = 0  # attention maps that the recording holds
+    blocks: int = 0
+    own: set[int] = field(default_factory=set)
 
-    def rule_of(self, call: Call, rules: Rules) -> Rule | None:
-        """The rule that a set has for a call; None where it has none."""
+    def rule_of(self, call: Call, rules: Rules, carried: str) -> Rule | None:
+        """The rule that a set, for what is carried, has for a call; None where it has none."""
         for name in filter(None, (call.operation.name, call.operation.known_as)):
             rule = find_rule(rules, name, call.block, self.blocks)
             if rule is not None:
+                check_rule(rule, name, carried)
                 return rule
         return None
 
@@ -137,7 +145,7 @@ class Relevance:
     def back(self, node, call: Call, arriving: Tensor) -> tuple[Tensor | None, ...]:
         if call.operation.unchanged:
             return (arriving,)
-        rule = self.running.rule_of(call, self.rules) or call.operation.rule
+        rule = self.running.rule_of(call, self.rules, "relevance") or call.operation.rule
         if rule is None:
             raise no_rule(self.rules, call.operation.name)
         if rule is nothing:
@@ -151,6 +159,19 @@ class Relevance:
             if not all(r.isfinite().all() for r in found if r is not None):
                 self.culprits.append(f"'{call.operation.name}' to {list(arriving.shape)}")
         return found
+
+
+def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor | None, ...]:
+    """The rule that a user has registered as a correction: R_x / x of R = y g, 0 where x is 0."""
+    output, args, kwargs = arguments(node, call)
+    assert call.operation.rule is not None and output is not None
+    found = call.operation.rule(gradient * output, output, *args, eps=eps, **kwargs)
+    found = found if isinstance(found, tuple) else (found,)
+    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+    return tuple(
+        None if r is None else torch.where(x == 0, 0, r / x)
+        for x, r in zip(tensors, found, strict=False)
+    )
 
 
 @dataclass
@@ -167,10 +188,13 @@ class Corrected:
         return x.detach() * arriving
 
     def back(self, node, call: Call, arriving: Tensor) -> Any:
-        rule = self.running.rule_of(call, self.rules)
-        if rule is None:
+        rule = self.running.rule_of(call, self.rules, "gradient")
+        if rule is None and call.operation.registered:
+            return registered(node, call, arriving, self.eps)
+        if rule is None or call.number in self.running.own:
             return Own(arriving)
         if getattr(rule, "alone", False):
             return rule(arriving)
         output, args, kwargs = arguments(node, call)
-        return rule(arriving, output, *args, eps=self.eps, **kwargs)
+        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
+        return (found,) if isinstance(found, Tensor) else found

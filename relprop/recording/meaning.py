@@ -11,15 +11,33 @@ from relprop.recording import operations as ops
 from relprop.recording.graph import Product
 from relprop.recording.operations import Operation
 from relprop.recording.record import AttentionMap, Recording
-from relprop.recording.tags import ATTENTION, SCORES, State, Tag, on_path, role, shares, tag
+from relprop.recording.stacks import of_stack
+from relprop.recording.tags import (
+    ATTENTION,
+    EXPONENTIAL,
+    SCORES,
+    State,
+    Tag,
+    on_path,
+    role,
+    shares,
+    tag,
+)
 
 
 def meaning_of(
-    recording: Recording, operation: Operation, args, tensors, streams, output, number: int
+    recording: Recording, operation: Operation, args, kwargs, tensors, streams, output, number: int
 ) -> tuple[dict, dict]:
     """What a call and the tag of its output have beside what they always have."""
     first = tag(streams[0])
+    known: dict[str, Any] = {}
     if operation.unchanged:
+        if operation is ops.EXP and first.role == SCORES:
+            recording.exponentials.setdefault(first.origin, []).append(number)
+            return {}, _of_unchanged(operation, first) | {"role": EXPONENTIAL}
+        if operation is ops.SOFTMAX and len(streams) == 2:  # exp / sum, of one gradient
+            recording.running.own.update(recording.exponentials.get(first.origin, ()))
+            return {}, _of_unchanged(operation, first) | {"role": ATTENTION}
         return {}, _of_unchanged(operation, first)
     if operation.name in ("matmul", "einsum", "product"):
         return _of_product(recording, operation, args, tensors, streams, output)
@@ -30,6 +48,9 @@ def meaning_of(
         parts = (0.5, 0.5) if pending[0] == pending[1] else tuple(map(float, pending))
         return {"shares": parts}, {}
     changes: dict = {"mixed": True} if operation.mixes else {}
+    if first.stack is not None:
+        known, more = of_stack(operation, args, kwargs, first.stack)
+        changes |= more
     if operation in ops.OF_CHANNELS:
         changes["channels"] = 1 if output.ndim > 2 and len(tensors[1].shape) > 2 else -1
     if operation is ops.CONV and first.role == SCORES:
@@ -37,9 +58,9 @@ def meaning_of(
     is_last = output.shape == (*streams[0].shape[:-1], 1)
     if operation in (ops.MEAN, ops.SUM, ops.STATISTIC) and is_last:
         changes |= {"origin": first.origin, "multiple": False, "statistic": True}
-    # Attentions side by side, stacked to be summed.
-    stacked = operation is ops.SUM and len(first.pending) > 1 and 0 in args[1:2]
-    return ({"shares": (1.0,)} if stacked else {}), changes
+        if operation is ops.SUM and first.role == EXPONENTIAL:
+            changes["role"] = EXPONENTIAL
+    return known, changes
 
 
 def _of_product(
@@ -89,6 +110,7 @@ def _attention(
         recording.running.blocks += 1
     elif maps[number].key is not key:
         maps[number].again = True
+    maps[number].apart |= values is not None and tag(values).apart
     return number
 
 
@@ -131,11 +153,15 @@ def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
 def _of_unchanged(operation: Operation, first: Tag) -> dict:
     changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
     changes["form"] = first.form
-    if operation is ops.SOFTMAX and first.role == SCORES:
-        changes["role"] = ATTENTION
+    if operation is ops.SOFTMAX:
+        changes["multiple"] = False
+        if first.role == SCORES:
+            changes["role"] = ATTENTION
+    if operation is ops.ACTIVATION and first.role == EXPONENTIAL:
+        changes["role"] = SCORES
     if operation.elementwise:
         changes |= {"origin": first.origin, "multiple": first.multiple and operation.scales}
-        changes |= {"statistic": first.statistic}
+        changes |= {"statistic": first.statistic, "stack": first.stack}
     return changes
 
 
@@ -148,25 +174,22 @@ def _of_sum(tensors: list[Tensor], streams: list[Tensor], number: int) -> tuple[
         known = {"shares": tuple(1.0 if on_path(x) else None for x in tensors)}
         if not tags[0].pending:
             return known, {"form": tags[0].form}
+        if tags[0].stack is not None:
+            return known | {"unclear": True}, {}
         # To tokens that are constants: there is no I.
         maps, query = tuple(sorted(tags[0].pending)), tags[0].state
         state = State(number, None, maps, () if query is None else query.home, query=query)
-        return known, {"state": state, "pending": frozenset(), "after": frozenset()}
-    *parts, attention = shares(*tags)
+        return known, {"apart": False, "state": state, "pending": frozenset(), "after": frozenset()}
+    if (found := shares(*tags)) is None:
+        return {"unclear": True}, {}
+    *parts, attention = found
     known = {"shares": tuple(parts)}
     if attention is None:
         return known, {}
+    if tags[attention].stack is not None:
+        return {"unclear": True}, {}
     maps, base = tuple(sorted(tags[attention].pending)), tags[1 - attention].state
     known |= {"maps": maps, "pending": (attention == 0, attention == 1)}
     state = State(number, base, maps, () if base is None else base.home)
-    return known, {"state": state, "pending": frozenset(), "after": frozenset(), "mixed": False}
-
-
-def joint(tags: list[Tag], path: list[Tensor], args, kwargs) -> State | None:
-    """The state of tokens of several sources in one sequence [B, N, D]; None if there are none."""
-    states = list(dict.fromkeys(t.state for t in tags if t.state is not None))
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    if len(states) < 2 or path[0].ndim != 3 or dim not in (1, -2):
-        return None
-    home = tuple(dict.fromkeys(name for state in states for name in state.home))
-    return State(max(s.number for s in states), home=home, parts=tuple(states))
+    nothing: dict[str, Any] = {"pending": frozenset(), "after": frozenset()}
+    return known, nothing | {"state": state, "mixed": False, "apart": False, "stack": None}

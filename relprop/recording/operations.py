@@ -40,6 +40,7 @@ class Operation:
         keeps: what its rules need of a call: "nothing", its "inputs", "all", the output
             too, or "recompute", the inputs to compute the output again.
         mixes: tokens may be mixed, so that the output is not token by token.
+        registered: a user has taught it, with a rule that holds under every rule set.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Operation:
     keeps: str = "all"
     known_as: str = ""
     mixes: bool = False
+    registered: bool = False
 
 
 _TWO = (("input", "self"), ("other", "mat2"))
@@ -78,11 +80,12 @@ SOFTMAX = Operation("softmax", "softmax log_softmax", unchanged=True, keeps="not
 ACTIVATION = Operation(
     "activation",
     """gelu relu relu6 silu elu celu selu leaky_relu prelu hardswish hardtanh hardsigmoid mish
-    softplus logsigmoid tanh sigmoid erf pow clamp clip clamp_min clamp_max rsqrt sqrt exp log log1p
-    expm1 reciprocal abs square""",
+    softplus logsigmoid tanh sigmoid erf pow rpow clamp clip clamp_min clamp_max rsqrt sqrt log
+    log1p expm1 reciprocal abs square""",
     unchanged=True,
     elementwise=True,
 )
+EXP = Operation("exp", "exp", unchanged=True, elementwise=True, known_as="activation")
 SCALED = Operation(  # 1/sqrt(d), LayerScale
     "scaled",
     "neg dropout dropout1d dropout2d alpha_dropout feature_dropout",
@@ -106,6 +109,19 @@ GATE = Operation("gate", known_as="mul")  # value * activation(...)
 MATMUL = Operation("matmul", "matmul bmm", _TWO, keeps="recompute")
 EINSUM = Operation("einsum", "einsum", mixes=True)
 PRODUCT = Operation("product", rule=whole, mixes=True)  # of a stream and a constant
+
+
+def _weighing(name: str, known_as: str = "") -> Operation:
+    return Operation(
+        name, unchanged=True, elementwise=True, scales=True, keeps="nothing", known_as=known_as
+    )
+
+
+# Scores without a softmax, as they are multiplied with values: out of an activation; out of an
+# exponential that is no softmax by hand; and as they are, in linear attention.
+WEIGHING = _weighing("weighing")
+EXPONENTIAL_WEIGHING = _weighing("exponential_weighing", known_as="weighing")
+LINEAR_WEIGHING = _weighing("linear_weighing")
 OF_CHANNELS = (PATCH_EMBEDDING, LINEAR, CONV)  # mix the channels of each token
 _SUB = Operation("sub", "sub subtract", _TWO)
 _RSUB = Operation("rsub", "rsub", _TWO)
@@ -126,11 +142,11 @@ _POOLED = """
     interpolate upsample
 """
 VOCABULARY = (
-    *(MOVED, WINNER, SOFTMAX, ACTIVATION, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
+    *(MOVED, WINNER, SOFTMAX, ACTIVATION, EXP, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
     *(EINSUM, _SUB, _RSUB, _DIV, _ADDMM, MEAN, SUM),
     *(Operation(name, name, _LAYER, unchanged=True, keeps="inputs") for name in _NORMS),
     *(_linear_map(name) for name in _POOLED.split()),
-    Operation("batch_norm", "batch_norm", _FIRST),
+    Operation("batch_norm", "batch_norm", _FIRST, elementwise=True),
 )
 
 
@@ -163,14 +179,25 @@ def _all_spellings(names: str) -> frozenset[Callable]:
 # Moves that change no number's place, and those that make one sequence of several.
 SAME_NUMBERS = _all_spellings("clone contiguous to type_as float double half bfloat16 type")
 JOINS = _all_spellings("cat concat concatenate")
+STACKS = _all_spellings("stack")
 
 
-def register(function: Callable, rule: str | Rule) -> None:
+def register(function: Callable, rule: str | Rule, *, elementwise: bool = False) -> None:
     """Teach the engine an operation it does not know.
 
-    ``rule`` is ``"unchanged"`` (relevance passes as it is), ``"moved"`` (as a gradient moves), or
-    a rule like those in :mod:`relprop.rules`, ``(relevance, output, *args, eps, **kwargs)`` ->
-    relevance of the tensor arguments, in their order. All rule sets get it.
+    All rule sets get it, those that were made before as well.
+
+    Args:
+        function: a function of torch.
+        rule: ``"unchanged"`` (elementwise: relevance passes as it is), ``"moved"`` (as a gradient
+            moves), or a rule like those in :mod:`relprop.rules`, ``(relevance, output, *args, eps,
+            **kwargs)`` -> relevance of the tensor arguments, in their order.
+        elementwise: each number of the output depends on that number of the first tensor alone.
+            Methods that multiply attention maps refuse an operation with a rule that is not: it
+            may mix tokens.
+
+    Raises:
+        ValueError: the engine knows the function, or the rule is none.
 
     >>> import relprop, torch
     >>> relprop.register(torch.special.erf, "unchanged")
@@ -186,9 +213,12 @@ def register(function: Callable, rule: str | Rule) -> None:
     if isinstance(rule, str):
         if rule not in ("moved", "unchanged"):
             raise ValueError(f"rule is {rule!r}; accepted: 'moved', 'unchanged' or a function")
-        OPERATIONS[function] = MOVED if rule == "moved" else Operation(name, unchanged=True)
+        known = Operation(name, unchanged=True, elementwise=True, known_as=ACTIVATION.name)
+        OPERATIONS[function] = MOVED if rule == "moved" else known
         return
-    OPERATIONS[function] = Operation(name, rule=rule)
+    OPERATIONS[function] = Operation(
+        name, rule=rule, elementwise=elementwise, mixes=not elementwise, registered=True
+    )
 
 
 def _out_of_place() -> dict:

@@ -59,6 +59,7 @@ class AttentionMap:
         values: V, [..., m, d], and its place in the graph; None of constants.
         products: A V in the graph, once or in parts of the heads or channels.
         again: it is used in a later block again.
+        apart: the same attention is not pending in all of a token of the values.
     """
 
     tensor: Tensor
@@ -70,6 +71,7 @@ class AttentionMap:
     values: tuple[GradientEdge, torch.Size] | None
     products: list[tuple[GradientEdge, torch.Size, Product]] = field(default_factory=list)
     again: bool = False
+    apart: bool = False
 
     def canonical(self, x: Tensor, batch: int) -> Tensor:
         """A map, or something of its shape, as [B, H, ..., n, m]."""
@@ -115,6 +117,7 @@ class Recording:
     streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
     count: int = 0  # of tensors
+    exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
 
     def next_number(self) -> int:
         self.count += 1

@@ -30,14 +30,21 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.errors import TooLarge, UnsupportedModel
 from relprop.recording import operations as ops
-from relprop.recording.calls import interpret
+from relprop.recording.calls import interpret, weighing
 from relprop.recording.fused import COMPOSED
 from relprop.recording.graph import TENSOR, Call, Recorded
-from relprop.recording.meaning import joint, meaning_of
+from relprop.recording.meaning import meaning_of
+from relprop.recording.moves import note_moved
 from relprop.recording.notes import note
-from relprop.recording.operations import OUT_OF_PLACE, Operation, writes_in_place
+from relprop.recording.operations import (
+    OPERATIONS,
+    OUT_OF_PLACE,
+    Operation,
+    writes_in_place,
+)
 from relprop.recording.record import Recording, Source
 from relprop.recording.refusals import check_recorded, check_softmax, run_unknown
+from relprop.recording.stacks import is_sum_of_streams, sum_of_streams
 from relprop.recording.tags import (
     IDS,
     LEARNED,
@@ -140,12 +147,12 @@ class Recorder(TorchFunctionMode):
         if kind == IDS and function is F.embedding:
             return self._look_up(name, first, kwargs.get("weight", args[-1]), output)
         batch = self.recording.batch_size
-        for moved in tensors_in(output):
-            is_source = kind == LEARNED and moved.ndim > 2 and moved.shape[0] == batch
+        for x in tensors_in(output):
+            is_source = kind == LEARNED and x.ndim > 2 and x.shape[0] == batch
             if is_source and name not in self.recording.sources:
-                self.add_source(name, moved)
+                self.add_source(name, x)
             else:
-                self.mark(moved, kind, name)
+                self.mark(x, kind, name)
         return output
 
     def _look_up(self, name: str, ids: Tensor, weight: Tensor, output: Tensor) -> Tensor:
@@ -188,12 +195,18 @@ class Recorder(TorchFunctionMode):
                 return COMPOSED[function](*args, **kwargs)
         for x in path:
             self.recording.read(tag(x).number)
+        if OPERATIONS.get(function) in (ops.MATMUL, ops.EINSUM):
+            args = tuple(self._weighing(a, path) for a in args)
+            kwargs = {k: self._weighing(a, path) for k, a in kwargs.items()}
         operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
             return run_unknown(function, args, kwargs)
+        if is_sum_of_streams(operation, rule_args, rule_kwargs):
+            with self:  # as additions
+                return sum_of_streams(operation, rule_args, rule_kwargs)
         output = function(*args, **kwargs)
         if operation in (ops.MOVED, ops.WINNER):
-            self._move(function, operation, output, path, args, kwargs)
+            note_moved(self.recording, function, operation, output, path, args, kwargs)
             return output
         if any(output is t for t in path):  # dropout in evaluation
             return output
@@ -201,22 +214,12 @@ class Recorder(TorchFunctionMode):
             check_softmax(*args, **kwargs)
         return self._record(operation, rule_args, rule_kwargs, output)
 
-    def _move(self, function, operation: Operation, output, path, args, kwargs) -> None:
-        tags = [tag(x) for x in path]
-        first = tags[0]
-        changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
-        if operation is ops.WINNER:
-            changes = {"mixed": True}
-        elif function in ops.SAME_NUMBERS:
-            changes |= {"origin": first.origin, "multiple": first.multiple}
-            changes |= {"statistic": first.statistic}
-        elif function in ops.JOINS and (state := joint(tags, path, args, kwargs)) is not None:
-            changes["state"] = state
-        for moved in tensors_in(output):
-            if not any(moved is x for x in path) and on_path(moved):
-                changes["channels"] = first.channels if moved.shape == path[0].shape else -1
-                changes["form"] = first.form if len(tags) == 1 else 0
-                set_tag(moved, follow(self.recording.next_number(), tags, **changes))
+    def _weighing(self, value, path: list[Tensor]):
+        """The operand of a product, noted as attention without a softmax if it is that."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._weighing(v, path) for v in value)
+        operation = weighing(value, path)
+        return value if operation is None else self._record(operation, (value,), {}, value)
 
     def _record(self, operation: Operation, args, kwargs, output: Tensor) -> Tensor:
         """Give ``output`` its second backward, and note what the methods need to find again."""
@@ -226,7 +229,9 @@ class Recorder(TorchFunctionMode):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         streams = [x for x in tensors if on_path(x)]
         number, block = recording.next_number(), recording.running.blocks
-        known, changes = meaning_of(recording, operation, args, tensors, streams, output, number)
+        known, changes = meaning_of(
+            recording, operation, args, kwargs, tensors, streams, output, number
+        )
         call = Call(
             operation,
             tuple(TENSOR if isinstance(a, Tensor) else a for a in args),

@@ -79,5 +79,12 @@ def run_unknown(function, args, kwargs):
 
 
 def no_rule(rules, operation: str) -> UnsupportedModel:
-    known = f"; it has: {', '.join(rules)}" if isinstance(rules, Mapping) else ""
+    known = (
+        f"; it has: {', '.join(rules)}"
+        if isinstance(rules, Mapping)
+        else (
+            "; accepted: a function with a rule of relevance for it; one with corrections of the "
+            "gradient goes into relprop.rules.Corrections(function)"
+        )
+    )
     return UnsupportedModel(f"the rule set has no rule for '{operation}'{known}")

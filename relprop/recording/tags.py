@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ PICTURE = "picture"  # pixels [B, C, H, W]
 IDS = "ids"
 LEARNED = "learned"  # a parameter that is to be a source, until it has a row for each sample
 SCORES = "attention scores"
+EXPONENTIAL = "exponential of attention scores"
 ATTENTION = "attention"
 
 
@@ -52,6 +53,17 @@ class State:
         return any(s is other or s is not None and s.builds_on(other) for s in below)
 
 
+class Stack(NamedTuple):
+    """Streams side by side along a dimension of their own, of which attention is pending in some.
+
+    ``dim`` counts from the last, -1; None where operations have lost it. ``parts``: the tags of
+    the streams; None of a constant.
+    """
+
+    parts: tuple[Tag | None, ...]
+    dim: int | None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Tag:
     """What is known of a tensor of a recording.
@@ -66,6 +78,8 @@ class Tag:
         state: newest tokens that this is a function of.
         pending: attention maps that it depends on and that no sum has taken up yet.
         after: attention maps that were pending in what those maps were made of.
+        stack: the streams that were stacked to make it.
+        apart: the same attention is not pending in all of a token.
         mixed: it is not token by token.
         form: 1 of another form of a source (moved, normalised, scaled, with constants added), 2 of
             what its first layer puts out, 0 of anything else.
@@ -84,6 +98,8 @@ class Tag:
     state: State | None = None
     pending: frozenset[int] = frozenset()
     after: frozenset[int] = frozenset()
+    stack: Stack | None = None
+    apart: bool = False
     mixed: bool = False
     form: int = 0
     depth: int = 0
@@ -121,6 +137,7 @@ def follow(number: int, below: list[Tag], **changes) -> Tag:
         known = {"state": first.state, "pending": first.pending, "depth": first.depth}
         known |= {
             "after": first.after,
+            "apart": first.apart,
             "mixed": first.mixed,
             "sources": first.sources,
             "channels": first.channels,
@@ -132,21 +149,27 @@ def follow(number: int, below: list[Tag], **changes) -> Tag:
             "pending": frozenset().union(*(t.pending for t in below)),
             "after": frozenset().union(*(t.after for t in below)),
             "depth": max(t.depth for t in below),
+            "apart": any(t.apart for t in below),
             "mixed": any(t.mixed for t in below),
             "channels": first.channels,
             "sources": frozenset().union(*(t.sources for t in below)),
         }
+    stacks = [t.stack for t in below if t.stack is not None]
+    known["stack"] = stacks[0]._replace(dim=None) if stacks else None
     known |= {"owner": first.owner, "number": number, "origin": number}
     return Tag(**(known | changes))
 
 
-def shares(a: Tag, b: Tag) -> tuple[float, float, int | None]:
+def shares(a: Tag, b: Tag) -> tuple[float, float, int | None] | None:
     """Weights of the two streams of a sum, and which of them has attention that it takes up.
 
-    Each state of a token counts once: the first case that holds is taken.
+    Each state of a token counts once: the first case that holds is taken. None where it is not
+    known how: a stream has attention that the other has taken up before.
     """
     if a.pending == b.pending and a.state is b.state:
         return 0.5, 0.5, None
+    if _has_taken(a.state, b.pending) or _has_taken(b.state, a.pending):
+        return None
     if a.pending and b.pending and not (a.pending & b.after or b.pending & a.after):
         return 1, 1, None  # attentions side by side
     if a.pending or b.pending:  # I + C; attention to what attention made without an I is the later
@@ -158,6 +181,19 @@ def shares(a: Tag, b: Tag) -> tuple[float, float, int | None]:
     if a.state.builds_on(b.state):
         return 1, 0, None
     return (1, 1, None) if a.depth or b.depth else (0.5, 0.5, None)
+
+
+def _has_taken(state: State | None, maps: frozenset[int]) -> bool:
+    """Whether a state, or one that it was built on, took up one of the attention maps."""
+    left, seen = [state] if maps else [], set()
+    while left:
+        if (one := left.pop()) is None or one in seen:
+            continue
+        if not maps.isdisjoint(one.maps):
+            return True
+        seen.add(one)
+        left += (one.before, *one.parts)
+    return False
 
 
 def tensors_in(*values) -> list[Tensor]:

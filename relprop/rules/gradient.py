@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relprop.rules.linear import Rule, map_of, of_channels
+from relprop.errors import UnsupportedModel
+from relprop.rules.linear import Rule, carries, map_of, of_channels
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,20 @@ class Own:
 class Corrections:
     """A rule set of the gradient: corrections by operation, or a function of the place.
 
-    ``rules``: a mapping, or a function (operation, block, depth) -> correction or None.
+    ``rules``: a mapping, or a function (operation, block, depth) -> correction or None. An
+    operation without a correction takes autograd's own gradient. Rules of relevance are of another
+    kind, and are refused.
+
+    The gamma rule below the middle of a model, and the epsilon rule above it:
+
+    >>> import relprop, torch
+    >>> below, above = relprop.rules.attnlrp(gamma=0.25), relprop.rules.attnlrp()
+    >>> def composite(operation, block, depth):
+    ...     return (below if block < depth / 2 else above).rules.get(operation)
+    >>> model, numbers = torch.nn.Linear(4, 2), torch.randn(3, 4)
+    >>> rules = relprop.rules.Corrections(composite)
+    >>> relprop.explain(model, numbers, 0, "attnlrp", rules=rules).relevance.shape
+    torch.Size([3, 1])
     """
 
     rules: Mapping[str, Rule] | Callable[[str, int, int], Rule | None]
@@ -41,7 +55,7 @@ class Corrections:
 def of_gradient_alone(correction: Callable[[Tensor], Own]) -> Rule:
     """Mark a correction that looks at nothing but the gradient that arrives."""
     correction.alone = True  # type: ignore[attr-defined]
-    return correction  # type: ignore[return-value]
+    return carries("gradient")(correction)  # type: ignore[arg-type]
 
 
 @of_gradient_alone
@@ -56,17 +70,32 @@ def blocked(gradient: Tensor) -> Own:
     return Own(None)
 
 
+def refused(what: str) -> Rule:
+    """The correction of what a method has none for: it raises UnsupportedModel."""
+
+    def rule(gradient: Tensor) -> Own:
+        raise UnsupportedModel(
+            f"{what}: the method has no rule for it; accepted: attention by F.softmax, or by "
+            "exp(scores) / exp(scores).sum(-1, keepdim=True); or another rule set, such as epsilon"
+        )
+
+    return of_gradient_alone(rule)
+
+
+@carries("gradient")
 def activation(gradient: Tensor, output: Tensor, input: Tensor, *args, eps: float, **kwargs):
     """Relevance passes unchanged (AttnLRP, eq. 9): g_x = g y / x, 0 where x is 0."""
     slope = (output / input).masked_fill_(input == 0, 0)
     return (gradient * slope,)
 
 
+@carries("gradient")
 def gate(gradient: Tensor, output: Tensor, value: Tensor, gate: Tensor, *, eps: float):
     """Product of a stream and what came out of an activation, which is a constant (CP-LRP)."""
     return ((gradient * gate).sum_to_size(value.shape),)
 
 
+@carries("gradient")
 def layer_norm(gradient: Tensor, output, input: Tensor, weight, dimensions: int, own_eps, *, eps):
     """The standard deviation is a constant (AttnLRP, eq. 16): h = g w / std, g_x = h - mean(h)."""
     over = tuple(range(-dimensions, 0))
@@ -77,6 +106,7 @@ def layer_norm(gradient: Tensor, output, input: Tensor, weight, dimensions: int,
     return (h - h.mean(over, keepdim=True),)
 
 
+@carries("gradient")
 def rms_norm(gradient: Tensor, output, input: Tensor, weight, dimensions: int, own_eps, *, eps):
     """The root mean square is a constant: g_x = g w / rms."""
     over = tuple(range(-dimensions, 0))
@@ -85,6 +115,7 @@ def rms_norm(gradient: Tensor, output, input: Tensor, weight, dimensions: int, o
     return (h if weight is None else h * weight,)
 
 
+@carries("gradient")
 def group_norm(gradient: Tensor, output, input: Tensor, weight, groups: int, own_eps, *, eps):
     """As :func:`layer_norm` of each group of channels; ``input`` [B, C, ...]."""
     if weight is not None:
@@ -96,11 +127,13 @@ def group_norm(gradient: Tensor, output, input: Tensor, weight, groups: int, own
     return (found[0].view_as(input),)
 
 
+@carries("gradient")
 def normalize(gradient: Tensor, output, input: Tensor, p: float, dim: int, own_eps, *, eps):
     """x / norm(x): the norm is a constant."""
     return (gradient / input.norm(p, dim, keepdim=True).clamp_min(own_eps),)
 
 
+@carries("gradient")
 def standardised(gradient: Tensor, output, input: Tensor, statistic, divides: bool, *, eps):
     """A norm written out by hand, x * s or x / s: the statistic s of x is a constant."""
     return (gradient / statistic if divides else gradient * statistic,)
@@ -117,6 +150,7 @@ def gamma_rule(gamma: float) -> Rule:
     R_x = x^+ * (S W_p + S' W_n) + x^- * (S W_n + S' W_p).
     """
 
+    @carries("gradient")
     def rule(gradient, output, input, weight, bias=None, *args, eps, **kwargs):
         layer, transposed = map_of(input, weight, *args, **kwargs)
 
@@ -172,6 +206,7 @@ def attnlrp(gamma: float = 0.0, patch_gamma: float = 0.0) -> Corrections:
     embedding; 0 is the epsilon rule.
     """
     products = dict.fromkeys(("matmul", "einsum", "mul", "gate"), halved)
+    products["exponential_weighing"] = refused("an exponential of scores times values")
     return Corrections(_norms() | products | _weights(gamma, patch_gamma))
 
 
@@ -180,7 +215,8 @@ def cp_lrp(gamma: float = 0.0, patch_gamma: float = 0.0) -> Corrections:
 
     ``gamma``, ``patch_gamma`` as in :func:`attnlrp`.
     """
-    constants = {"softmax": blocked, "gate": gate, "mul": halved}
+    constants = {"softmax": blocked, "weighing": blocked, "gate": gate, "mul": halved}
+    constants["linear_weighing"] = refused("linear attention, scores times values")
     return Corrections(_norms() | constants | _weights(gamma, patch_gamma))
 
 

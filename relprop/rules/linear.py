@@ -17,6 +17,16 @@ from torch import Tensor
 Rule = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
+def carries(what: str) -> Callable[[Rule], Rule]:
+    """Mark a rule by what it takes and returns, ``"relevance"`` or ``"gradient"``."""
+
+    def mark(rule: Rule) -> Rule:
+        rule.carries = what  # type: ignore[attr-defined]
+        return rule
+
+    return mark
+
+
 def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
     """Stabilised quotient s(a, b) = a / (b + eps * sign(b)), and 0 where b is 0 (``a`` finite).
 
@@ -84,6 +94,7 @@ def _known(condition: Tensor) -> bool:
         return False
 
 
+@carries("relevance")
 def z_plus(
     relevance: Tensor,
     output: Tensor,
@@ -117,6 +128,7 @@ def z_plus(
 
 
 @where_relevance_arrives
+@carries("relevance")
 def linear_z_plus_bf16(
     relevance: Tensor, output: Tensor, input: Tensor, weight: Tensor, bias=None, *, eps: float
 ) -> Tensor:
@@ -132,6 +144,7 @@ def linear_z_plus_bf16(
     return input * torch.where(x > 0, S @ W_plus, S @ W_minus).to(input)
 
 
+@carries("relevance")
 def signwise(
     relevance: Tensor,
     output: Tensor,
@@ -156,6 +169,7 @@ def signwise(
     )
 
 
+@carries("relevance")
 def epsilon(
     relevance: Tensor,
     output: Tensor,
@@ -174,6 +188,7 @@ def epsilon(
     return transposed(divide(relevance, output, eps), weight).mul_(input)
 
 
+@carries("relevance")
 def z_box(
     relevance: Tensor,
     output: Tensor,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from relprop.rules.linear import (
     Rule,
+    carries,
     divide,
     epsilon,
     linear_epsilon,
@@ -33,6 +34,7 @@ from relprop.rules.linear import (
 # ------------------------------------------------------------------------ sums and products
 
 
+@carries("relevance")
 def batch_norm(
     relevance: Tensor, output: Tensor, input: Tensor, scale: Tensor, *, eps: float
 ) -> Tensor:
@@ -49,6 +51,7 @@ def per_sample(rule: Rule) -> Rule:
     return rule
 
 
+@carries("relevance")
 def add_epsilon(
     relevance: Tensor, output: Tensor, input, other, *, alpha: float = 1, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -59,6 +62,7 @@ def add_epsilon(
 
 
 @per_sample
+@carries("relevance")
 def add_conserving(
     relevance: Tensor, output: Tensor, input, other, *, alpha: float = 1, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -81,6 +85,7 @@ def add_conserving(
     )
 
 
+@carries("relevance")
 def matmul_uniform(
     relevance: Tensor, output: Tensor, input: Tensor, other: Tensor, *, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -100,6 +105,7 @@ def epsilon_of(function: Callable[..., Tensor]) -> Rule:
     (what a constant one takes is lost).
     """
 
+    @carries("relevance")
     def rule(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple[Tensor, ...]:
         streams = [a for a in (*args, *kwargs.values()) if torch.is_tensor(a)]
 
@@ -118,6 +124,7 @@ def epsilon_of(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
+@carries("relevance")
 def whole(
     relevance: Tensor, output: Tensor, input: Tensor, function: Callable, *, eps: float
 ) -> Tensor:
@@ -125,6 +132,7 @@ def whole(
     return epsilon_of(function)(relevance, output, input, eps=eps)[0]
 
 
+@carries("relevance")
 def nothing(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
     """The rule of what no relevance passes through."""
     return ()

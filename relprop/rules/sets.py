@@ -29,6 +29,25 @@ def find_rule(rules: Rules, operation: str, block: int, depth: int) -> Rule | No
     return rules(operation, block, depth)
 
 
+def check_rule(rule: object, operation: str, carried: str) -> None:
+    """Raise ValueError where the rule of an operation is none, or not for what a walk carries.
+
+    ``carried``: "relevance" or "gradient".
+    """
+    other = getattr(rule, "carries", carried)
+    if callable(rule) and other == carried:
+        return
+    what = f"of the {other}" if callable(rule) else f"no rule but a {type(rule).__name__}"
+    accepted = "rules of relevance, such as those of relprop.rules.LRP"
+    if carried == "gradient":
+        accepted = "corrections, such as those of relprop.rules.attnlrp().rules"
+    raise ValueError(
+        f"rules: that of '{operation}' is {what}, in a set of the {carried}; accepted: {accepted}; "
+        "a set of corrections of the gradient is made by relprop.rules.Corrections(rules), a "
+        "mapping or a function"
+    )
+
+
 def rule_set(rules: str | RuleSet) -> RuleSet:
     """The rule set of a name; a rule set is its own."""
     if not isinstance(rules, str):

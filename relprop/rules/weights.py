@@ -35,16 +35,24 @@ class Weights:
     alone: frozenset[int] = frozenset()
 
     def back(self, node, call, w: Tensor) -> tuple[Tensor | None, ...]:
+        if call.unclear:
+            raise UnsupportedModel(
+                f"'{call.operation.name}' to {list(call.output)} joins streams of which some have "
+                "attention of their own, or have had it before: how much of the weight of tokens "
+                "each gets is not known; accepted: the sum, or the mean, of a stack, or streams "
+                "that are added once; or a method that does without, such as attnlrp and lrp"
+            )
         rule = RULES.get(call.operation.name)
         if rule is not None:
             return rule(self, call, w)
         if call.operation.function is not None:
             return (evenly(call, w),)
-        if call.operation.unchanged or call.shapes[:1] == (call.output,):
+        if call.operation.unchanged or call.operation.elementwise:
             return (w.sum_to_size(call.shapes[0]),)
         raise UnsupportedModel(
             f"'{call.operation.name}' to {list(call.output)} is no operation that methods know "
-            "which multiply attention maps; accepted: methods that do not, such as attnlrp and lrp"
+            "which multiply attention maps; accepted: methods that do not, such as attnlrp and "
+            "lrp; or relprop.register(..., elementwise=True), of an operation that is"
         )
 
 
@@ -160,13 +168,6 @@ def conv(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
     return ((found / shape[1]).expand(shape),)
 
 
-def stacked_sum(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
-    """Each of the attentions side by side that are summed gets all, as of :func:`add`."""
-    if call.shares:
-        return (w.expand(call.shapes[0]),)
-    return (evenly(call, w),)
-
-
 def evenly(call, w: Tensor) -> Tensor:
     """Over the receptive field of a linear map f: f^T (w / f(1)), in the mean of channels."""
 
@@ -192,6 +193,5 @@ RULES: dict[str, Callable[..., tuple[Tensor | None, ...]]] = {
     "matmul": attention,
     "einsum": attention,
     "product": attention,
-    "sum": stacked_sum,
 }
 """What becomes of the weights, by operation."""

@@ -21,6 +21,7 @@ from relprop.errors import UnsupportedModel
 from relprop.recording.tags import State
 from relprop.rules.weights import to_values
 from relprop.walks.ends import BySource, Ends
+from relprop.walks.order import check_order
 from relprop.walks.starts import Starts
 
 
@@ -35,6 +36,7 @@ def gathered(
     """
     maps = ends.recording.maps
     first = {x.key: x for x in reversed(maps) if x.key is not None and x.key.is_first}
+    check_order(starts, ends, first)
     sizes = {state: x.tensor.shape[x.order[-1]] for state, x in first.items()}
     rule = Bimodal(factors, [x.key for x in maps], sizes)
     found: dict[State, Tensor] = {}

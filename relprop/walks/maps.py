@@ -61,12 +61,29 @@ def check_factors(recording: Recording, product: Product) -> None:
                 "an attention map is used in a later block again, and maps are multiplied block by "
                 "block; accepted: a map for each block; or the methods attnlrp and lrp"
             )
+        if x.apart:
+            raise _apart(x.tensor)
         if x.values is None and product.takes(number, x):
             raise UnsupportedModel(
                 f"the values of attention map {number}, {list(x.tensor.shape)}, are constants: to "
                 "which tokens it leads is not known; accepted: values that depend on the input; or "
                 "the methods attnlrp, lrp and bimodal_attention"
             )
+
+
+def check_taken_up(starts: Starts) -> None:
+    """Raises UnsupportedModel where the head reads attention that no sum has taken up in all."""
+    for start in starts.streams:
+        if start.tag.apart:
+            raise _apart(start.tensor)
+
+
+def _apart(x: Tensor) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"what {list(x.shape)} is made of has attention in some channels or streams alone, and no "
+        "sum has taken it up: which part of a token it is, is not known; accepted: x + attention, "
+        "or the sum of a stack; or a method that follows no tokens, such as attnlrp and lrp"
+    )
 
 
 def check_whole(recording: Recording) -> None:

@@ -12,6 +12,7 @@ from relprop import UnsupportedModel
 from relprop.recording.tags import State
 from relprop.walks.bimodal import Bimodal, hat
 from tests.helpers import bimodal
+from tests.helpers.plain import N, Plain, eager, pixels
 
 FOLDER = Path(__file__).parents[1] / "reference" / "bimodal"
 
@@ -199,3 +200,44 @@ def test_windows_are_refused():
     model = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)).eval()
     with pytest.raises(UnsupportedModel, match="not between whole sets of tokens|follows sets of"):
         relprop.explain(model, torch.randn(1, 3, 224, 224), 1, "bimodal_attention")
+
+
+def written_in_parts(x, y):
+    z = x.clone()
+    z[:, 1:] = z[:, 1:] + y[:, 1:]
+    z[:, :1] = x[:, :1] + y[:, :1]
+    return z
+
+
+def once(move):
+    """``move`` after the first of three blocks."""
+    calls = []
+
+    def between(x):
+        calls.append(x)
+        return move(x) if len(calls) % 3 == 1 else x
+
+    return between
+
+
+MOVED = {
+    "turned around": {"between": once(lambda x: x.flip(1))},
+    "indexed": {"between": once(lambda x: x[:, [4, 2, 0, 1, 3, *range(5, N)]])},
+    "by views alone": {
+        "between": once(lambda x: x.unflatten(1, (2, 5)).transpose(1, 2).flatten(1, 2))
+    },
+    "a residual that is turned around": {"add": lambda x, y: x.flip(1) + y},
+    "attention that is turned around": {"add": lambda x, y: x + y.flip(1)},
+    "values that are turned around": {"attend": lambda q, k, v: eager(q, k, v.flip(2))},
+    "mixed": {"between": once(lambda x: x + x.mean(1, keepdim=True).relu())},
+    "in parts": {"add": written_in_parts},
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_tokens_that_change_places_are_refused(name):
+    """Rows and columns of the maps would be of other tokens."""
+    model = Plain(**MOVED[name])
+    with pytest.raises(UnsupportedModel, match="each in its order, and those of .* are moved"):
+        relprop.explain(model, pixels(), 1, "bimodal_attention")
+    relprop.explain(model, pixels(), 1, "generic_attention")

@@ -12,6 +12,7 @@ from torch import Tensor
 import relprop
 from relprop import rules
 from tests.helpers.corrected import Corrected, Weights, bert, gpt2, llama, vit
+from tests.helpers.walks import walk_back
 from tests.relprop import test_lxt
 from tests.relprop.test_lxt import CONV, EXACT, LINEAR, ROUNDED, STABILISER, TEXTS, assert_close
 
@@ -137,3 +138,48 @@ def test_the_engine_gives_the_same_on_texts_with_gamma(name, method, gamma):
     explained = relprop.explain_trace(trace, target, method, rules=chosen, eps=1e-6).relevance
     kept = arrays.get("attention_mask", torch.ones_like(arrays["input_ids"]))
     assert_close(explained, expected["embeddings"] * kept, ROUNDING)
+
+
+# ---------------------------------------------------------------- sets of the other kind
+
+RELEVANCE = "of the gradient, in a set of the relevance"
+MIXED = {
+    "a correction among rules": (rules.LRP | {"linear": rules.gamma_rule(0.0)}, RELEVANCE),
+    "a rule among corrections": (
+        rules.Corrections({"linear": rules.linear_epsilon}),
+        "of the relevance, in a set of the gradient",
+    ),
+    "a rule of any function among corrections": (
+        rules.Corrections(lambda *place: rules.epsilon_of(torch.mul)),
+        "of the relevance, in a set of the gradient",
+    ),
+    "corrections by a plain function": (
+        lambda operation, *place: rules.attnlrp(gamma=0.1).rules.get(operation),
+        RELEVANCE,
+    ),
+    "corrections without one of it by a plain function": (
+        lambda operation, *place: rules.attnlrp().rules.get(operation),
+        r"no rule for 'linear'; accepted: .* relprop.rules.Corrections\(function\)",
+    ),
+    "a set in place of a rule": (
+        lambda *place: rules.attnlrp(),
+        "that of 'linear' is no rule but a Corrections",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rules_of_the_other_kind_are_refused(name):
+    """Relevance taken for a gradient, or the reverse, is a wrong map."""
+    chosen, message = MIXED[name]
+    model, x = torch.nn.Linear(4, 2).double(), torch.randn(3, 4).double()
+    with pytest.raises(ValueError, match=message) as refused:
+        relprop.explain(model, x, 0, "lrp", rules=chosen)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_correction_of_ones_own_may_return_one_tensor():
+    W, x, g = (torch.randn(shape).double() for shape in ((2, 4), (3, 4), (3, 2)))
+    chosen = rules.Corrections({"linear": lambda g, y, x, W, *bias, eps: g @ W})
+    (found,) = walk_back(lambda x: torch.nn.functional.linear(x, W), g, x, rules=chosen)
+    torch.testing.assert_close(found, g @ W)

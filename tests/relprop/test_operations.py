@@ -222,10 +222,48 @@ def test_registered_and_used_before_the_first_block(registries):
     def tokens(self, x):
         return torch.sin(Plain.tokens(self, x))
 
-    relprop.register(torch.sin, lambda relevance, output, x, *, eps: relevance)
+    relprop.register(torch.sin, lambda R, output, x, *, eps: R, elementwise=True)
     found = relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance
     relprop.register(torch.sin, "unchanged")
     assert torch.equal(found, relprop.explain(Plain(tokens=tokens), pixels(), 1).relevance)
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp_lrp"])
+def test_registered_as_unchanged_is_unchanged_under_corrections(rules, registries):
+    """By a rule set that was made before."""
+    x, R = torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    y = torch.special.erf(x)
+    expected = walk_back(torch.erf, R / y, x, rules=rules)[0]
+    relprop.register(torch.special.erf, "unchanged")
+    (found,) = walk_back(torch.special.erf, R / y, x, rules=rules)
+    torch.testing.assert_close(found * x, R)
+    torch.testing.assert_close(found, expected)
+    (found,) = walk_back(lambda x: x * (1 + torch.special.erf(x)), R, x, rules="paper")
+    torch.testing.assert_close(found, R)
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp_lrp"])
+def test_a_registered_rule_holds_under_corrections(rules, registries):
+    x, R = torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    relprop.register(torch.sin, lambda R, output, x, *, eps: R)
+    (found,) = walk_back(torch.sin, R / x.sin(), x, rules=rules)
+    torch.testing.assert_close(found * x, R)
+
+
+def test_registered_with_a_rule_it_may_mix_tokens(registries):
+    """Methods that multiply attention maps refuse it, unless it is said to be elementwise."""
+    relprop.register(torch.cumsum, relprop.rules.epsilon_of(torch.cumsum))
+    for between in (lambda x: torch.cumsum(x, 1), lambda x: torch.cumsum(x, 2)):
+        model = Plain(between=between)
+        for method in ("rollout", "transformer_attribution"):
+            with pytest.raises(UnsupportedModel, match=r"cumsum' to .* elementwise=True"):
+                relprop.explain(model, pixels(), 1, method)
+        assert relprop.explain(model, pixels(), 1, "attnlrp").relevance.std() > 0
+    model = Plain(between=torch.sin)
+    relprop.register(torch.sin, lambda R, output, x, *, eps: R, elementwise=True)
+    found = relprop.explain(model, pixels(), 1, "rollout").relevance
+    relprop.register(torch.sin, "unchanged")
+    assert torch.equal(found, relprop.explain(model, pixels(), 1, "rollout").relevance)
 
 
 @pytest.mark.parametrize("function", [torch.Tensor.matmul, torch.add, torch.nn.functional.gelu])
@@ -248,3 +286,41 @@ def test_a_known_operation_is_not_advised_to_be_registered():
 def test_register_refuses_what_is_no_rule():
     with pytest.raises(ValueError, match="rule is 'same'; accepted: 'moved', 'unchanged'"):
         relprop.register(torch.sin, "same")
+
+
+EXPONENTS = {
+    "of a number": lambda x: torch.pow(2.0, x),
+    "of a number, by name": lambda x: torch.pow(2.0, exponent=x),
+    "of a number, as an operator": lambda x: 2.0**x,
+    "of a constant": lambda x: torch.pow(CONSTANT.abs() + 1, x),
+    "of itself": lambda x: (x.abs() + 1) ** x,
+    "clamped by itself": lambda x: torch.clamp(x, min=-x),
+}
+
+
+@pytest.mark.parametrize("name", EXPONENTS)
+def test_a_stream_as_exponent_is_what_relevance_passes_to(name):
+    x, R = torch.randn(1, 3, 4).double(), torch.randn(1, 3, 4).double()
+    (found,) = walk_back(EXPONENTS[name], R, x)
+    torch.testing.assert_close(found, R)
+    y = EXPONENTS[name](x)
+    (found,) = walk_back(EXPONENTS[name], R / y, x, rules="attnlrp")
+    torch.testing.assert_close(found * x, R)
+
+
+SEVERAL = {
+    "pow": lambda a, b: torch.pow(a.abs() + 1, b),
+    "pow by name": lambda a, b: torch.pow(a.abs() + 1, exponent=b),
+    "operator": lambda a, b: (a.abs() + 1) ** b,
+    "clamp": lambda a, b: torch.clamp(a, min=b),
+    "prelu": lambda a, b: F.prelu(a, b[0, 0, :3]),
+    "layer norm": lambda a, b: F.layer_norm(a, (4,), b[0, 0], b[0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_an_activation_or_a_norm_of_two_streams_is_refused(name):
+    """All relevance would go to the first."""
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
+    with pytest.raises(UnsupportedModel, match="as called here"):
+        walk_back(SEVERAL[name], torch.ones(2, 3, 4).double(), a, b)

@@ -77,9 +77,9 @@ def constant_values(q, k, v):
     return scores @ v.detach(), scores
 
 
-def written_out_softmax(q, k, v):
-    scores = (q @ k.mT).exp()
-    return scores / scores.sum(-1, keepdim=True) @ v, scores
+def sigmoids(q, k, v):
+    attention = torch.sigmoid(q @ k.mT / math.sqrt(D // H))
+    return attention @ v, attention
 
 
 TO_D = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
@@ -127,7 +127,7 @@ REFUSED = {
     "full backward hook": (hooked(Plain()), "a full backward hook"),
     "no logits": (Unpooled(), r"the model returns \[3, 10, 4\]; accepted: logits"),
     "softmax over queries": (Plain(attend=over_queries), "over dimension -2"),
-    "softmax written out": (Plain(attend=written_out_softmax), "no attention map was seen"),
+    "no softmax": (Plain(attend=sigmoids), "no attention map was seen"),
     "constant values": (Plain(attend=constant_values), r"map 0, \[3, 2, 10, 10\], are constants"),
     "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
     "tokens before the batch": (Plain(**TOKENS_FIRST), "for a batch of 3; accepted: batch first"),

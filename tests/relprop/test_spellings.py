@@ -12,6 +12,7 @@ from relprop import UnsupportedModel
 from tests.helpers.plain import (
     D,
     H,
+    N,
     Plain,
     assert_same,
     autograd_gradients,
@@ -169,3 +170,93 @@ def test_value_written_in_place_is_seen_under_no_grad():
 def test_alias_of_what_is_written_in_place_is_refused(alias):
     with pytest.raises(UnsupportedModel, match="another view of its memory"):
         relprop.record(Plain(between=alias), pixels())
+
+
+def by_hand(weights):
+    """Attention with ``weights`` of the scores."""
+
+    def attend(q, k, v):
+        attention = weights(q @ k.mT / math.sqrt(D // H))
+        return attention @ v, attention
+
+    return attend
+
+
+def over_sum(e):
+    return e / e.sum(-1, keepdim=True)
+
+
+def causal(z):
+    return z.masked_fill(torch.ones(N, N).tril() == 0, -math.inf)
+
+
+SOFTMAXES = {
+    "exp / sum": lambda z: over_sum(z.exp()),
+    "largest subtracted": lambda z: over_sum(torch.exp(z - z.amax(-1, keepdim=True))),
+    "largest and its place": lambda z: over_sum((z - z.max(dim=-1, keepdim=True).values).exp()),
+    "with a small number": lambda z: (e := z.exp()) / (e.sum(dim=-1, keepdim=True) + 0.0),
+    "masked": lambda z: over_sum(causal(z).exp()),
+    "masked afterwards": lambda z: over_sum(z.exp().masked_fill(causal(z).isneginf(), 0)),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_a_softmax_written_by_hand_has_the_rules_of_one(name):
+    usual = by_hand(lambda z: F.softmax(causal(z) if "masked" in name else z, dim=-1))
+    trace = relprop.record(Plain(attend=by_hand(SOFTMAXES[name])), pixels())
+    expected = relprop.record(Plain(attend=usual), pixels())
+    for method in ("attnlrp", "cp_lrp", "lrp", "rollout", "transformer_attribution"):
+        found, e = (relprop.explain_trace(t, 1, method).relevance for t in (trace, expected))
+        torch.testing.assert_close(found, e, rtol=1e-8, atol=1e-10 * float(e.abs().max()))
+
+
+UNNORMALISED = {
+    "sigmoid": torch.sigmoid,
+    "relu": lambda z: F.relu(z) / N,
+    "relu, normalised": lambda z: over_sum(F.relu(z) + 0.1),
+    "exp": lambda z: z.exp() / N,
+    "norm of 1": lambda z: F.normalize(z.exp(), p=1, dim=-1),
+    "by a reciprocal": lambda z: (e := z.exp()) * e.sum(-1, keepdim=True).reciprocal(),
+}
+
+
+@pytest.mark.parametrize("name", UNNORMALISED)
+def test_attention_without_a_softmax_is_a_constant_in_cp_lrp(name):
+    weights = UNNORMALISED[name]
+    model, held = (Plain(attend=by_hand(w)) for w in (weights, lambda z: weights(z.detach())))
+    found, expected = (relprop.explain(m, pixels(), 1, "cp_lrp").relevance for m in (model, held))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    if "exp" in name or "norm of" in name or "reciprocal" in name:
+        with pytest.raises(UnsupportedModel, match="an exponential of scores times values"):
+            relprop.explain(model, pixels(), 1, "attnlrp")
+
+
+def test_linear_attention_is_refused_by_cp_lrp():
+    """Nothing in it is a constant, so that each factor would have all relevance."""
+    for attend in (by_hand(lambda z: z / N), lambda q, k, v: (q @ (k.mT @ v) / N, None)):
+        model = Plain(attend=attend)
+        with pytest.raises(UnsupportedModel, match="linear attention, scores times values"):
+            relprop.explain(model, pixels(), 1, "cp_lrp")
+        assert relprop.explain(model, pixels(), 1, "attnlrp").relevance.std() > 0
+
+
+POOLS = {
+    "softmax": lambda w: w.softmax(1),
+    "in another shape": lambda w: w[..., 0].softmax(1)[..., None],
+    "expanded": lambda w: w.softmax(1).expand(-1, -1, D),
+    "sigmoid": torch.sigmoid,
+    "sigmoid in another shape": lambda w: w.sigmoid().transpose(1, 2).mT,
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_weights_of_pooling_are_constants_in_cp_lrp(name):
+    """Out of a softmax or another activation, whatever their shape is then."""
+    weigh = torch.randn(D, generator=torch.Generator().manual_seed(0)).double()
+
+    def pool(hold):
+        return lambda x: (hold(POOLS[name]((x * weigh).sum(-1, keepdim=True))) * x).sum(1)
+
+    models = [Plain(read=pool(hold)) for hold in (lambda a: a, torch.detach)]
+    found, expected = (relprop.explain(m, pixels(), 1, "cp_lrp").relevance for m in models)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
