@@ -239,6 +239,8 @@ def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Ex
         grid = (relevance.shape[1], relevance.shape[2])
         return Explanation(relevance.flatten(1), target, trace.logits, grid, source=name)
     places, entries = trace.places_of(name), relevance.shape[1]
+    if places is not None and entries == places.length != places.count:
+        return Explanation(relevance, target, trace.logits, None, source=name)
     if len(trace.sources) == 1:
         if trace.mask is not None and trace.depth and trace.valid is not None:
             for valid in (trace.valid, trace.mask):

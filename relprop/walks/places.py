@@ -24,7 +24,8 @@ class Places:
     ``order``: those that look at the input, in its own order (of a picture: row by row); None is
     all of them as they come. ``sides``: where they lie along height and width of a picture; None
     of other inputs. Relevance of the source is summed over its dimension ``channels`` (None: over
-    none), or over the places in a sample that each patch takes, ``entries`` [count, k].
+    none), or over the places in a sample that each patch takes, ``entries`` [count, k]. Of a
+    sequence from which a convolution makes the tokens it is of its own ``length``.
     """
 
     count: int
@@ -32,6 +33,12 @@ class Places:
     sides: tuple[Side, Side] | None = None
     channels: int | None = -1
     entries: Tensor | None = None
+    length: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are the numbers of a vector that were not cut into patches."""
+        return self.sides is None and self.entries is None and self.length is None
 
     def of_source(self, relevance: Tensor) -> Tensor:
         """The relevance of the source by pixels, [B, H, W], or by tokens, [B, count]."""
@@ -40,7 +47,10 @@ class Places:
             return F.pad(relevance.flatten(1), (0, 1))[:, entries].sum(dim=-1)
         if self.channels is None or relevance.ndim < 3:
             return relevance
-        return relevance.sum(dim=self.channels)
+        relevance = relevance.sum(dim=self.channels)
+        if self.length == self.count and self.order is not None:  # as tokens of the model's order
+            return relevance[:, self.order.argsort().to(relevance.device)]
+        return relevance
 
 
 def places_of(source: Source, several: bool) -> Places | None:
@@ -65,6 +75,8 @@ def places_of(source: Source, several: bool) -> Places | None:
         if convolved or given.ndim > 3:
             raise _unknown("values are mixed (averaged, resized) before patches are cut")
         return Places(given.shape[1])
+    if given.ndim == 2 and seen.shape[1] == 1:  # a layer takes the whole vector, each of its numbers
+        return Places(given.shape[1], channels=None)
     looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
     # low + high: distinct also of patches that the input's edge clips
     position = seen.amax(dim=-1) + seen.masked_fill(seen < 0, NONE).amin(dim=-1)
@@ -73,16 +85,17 @@ def places_of(source: Source, several: bool) -> Places | None:
     axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
     if axes is None:
         of_patch = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
-        places, entries = _unless_as_they_come(of_patch, len(looking)), None
-        if embedding.kernel is None:
-            entries = _flat(seen, given.shape[1:])
-        return Places(len(looking), places, None, 1 if given.ndim > 2 else None, entries)
+        order, channels = _unless_as_they_come(of_patch, len(looking)), 1 if given.ndim > 2 else None
+        if embedding.kernel is not None:
+            return Places(len(looking), order, None, channels, length=given.shape[-1])
+        entries = _flat(seen, given.shape[1:])
+        return Places(len(looking), order, None, channels, entries)
     vertical, horizontal = (position[axis] for axis in axes)
-    order = _raster(vertical, horizontal, looking)  # [rows, columns]
-    by_side = (seen[axes[0], order], seen[axes[1], order.T])  # [rows, columns, k], [columns, ...]
+    grid = _raster(vertical, horizontal, looking)  # [rows, columns]
+    by_side = (seen[axes[0], grid], seen[axes[1], grid.T])  # [rows, columns, k], [columns, ...]
     return Places(
         count=len(looking),
-        order=_unless_as_they_come(order.flatten(), len(looking)),
+        order=_unless_as_they_come(grid.flatten(), len(looking)),
         sides=(
             _side(given.shape[1 + axes[0]], by_side[0].flatten(1)),
             _side(given.shape[1 + axes[1]], by_side[1].flatten(1)),
