@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.run import forward
-from relprop.recording.tags import tag
 from relprop.rules import RuleSet
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
@@ -276,15 +275,13 @@ class Trace:
 
     def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
         """:meth:`token_relevance` of the input's tokens alone, [B, count]."""
-        ends, of_tokens = self._ends, self._of_embedded(target, rules, eps, last=True)
-        found = {
-            name: ends.by_tokens(name, of_tokens.pop(name))
-            for name in self.sources
-            if ends.embedded(name) is ends.sources[name].tensor
-        }
-        if of_tokens:  # what is freed lies above them
-            found = ends.followed(*zip(*((ends.embedded(n), r) for n, r in of_tokens.items()))) | found
-        return self.by_source(found)
+        ends, found = self._ends, self._of_embedded(target, rules, eps, last=True)
+        plain = {n: ends.of_source(n, r) for n, r in found.items() if ends.is_embedded_as_given(n)}
+        names = [name for name in found if name not in plain]
+        if names:  # what is freed lies above them
+            tensors = [ends.embedded(name) for name in names]
+            plain = ends.followed(tensors, [found[name] for name in names]) | plain
+        return self.by_source(plain)
 
     def streamed(
         self, streams: Sequence[Tensor], target: Tensor, rules: RuleSet, eps: float

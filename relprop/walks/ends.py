@@ -81,8 +81,12 @@ class Ends:
                 return x
         return self.tensors[name]
 
+    def is_embedded_as_given(self, name: str) -> bool:
+        """Whether :meth:`embedded` is the source itself."""
+        return self.embedded(name) is self.sources[name].tensor
+
     def _is_mixed(self, name: str) -> bool:
-        """Whether a source is a vector [B, N] of which the first layer takes all numbers at once."""
+        """Whether a source is a vector [B, N] whose numbers the first layer takes all at once."""
         if self.sources[name].is_text or self.sources[name].tensor.ndim > 2:
             return False
         with contextlib.suppress(UnsupportedModel):
@@ -145,10 +149,9 @@ class Ends:
 
     def by_tokens(self, name: str, relevance: Tensor) -> Tensor:
         """Relevance of :meth:`embedded`, by tokens [B, N] or pixels [B, H, W]."""
-        x = self.embedded(name)
-        if x is self.sources[name].tensor:
+        if self.is_embedded_as_given(name):
             return self.of_source(name, relevance)
-        return relevance.sum(dim=tag(x).channels)
+        return relevance.sum(dim=tag(self.embedded(name)).channels)
 
     def followed(self, tensors: Sequence[Tensor], relevance: Sequence[Tensor]) -> BySource:
         """What tokens of ``tensors`` have, at those of the input that they are made of."""

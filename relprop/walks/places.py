@@ -75,7 +75,7 @@ def places_of(source: Source, several: bool) -> Places | None:
         if convolved or given.ndim > 3:
             raise _unknown("values are mixed (averaged, resized) before patches are cut")
         return Places(given.shape[1])
-    if given.ndim == 2 and seen.shape[1] == 1:  # a layer takes the whole vector, each of its numbers
+    if given.ndim == 2 and seen.shape[1] == 1:  # one layer takes the whole vector
         return Places(given.shape[1], channels=None)
     looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
     # low + high: distinct also of patches that the input's edge clips
@@ -85,7 +85,8 @@ def places_of(source: Source, several: bool) -> Places | None:
     axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
     if axes is None:
         of_patch = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
-        order, channels = _unless_as_they_come(of_patch, len(looking)), 1 if given.ndim > 2 else None
+        order = _unless_as_they_come(of_patch, len(looking))
+        channels = 1 if given.ndim > 2 else None
         if embedding.kernel is not None:
             return Places(len(looking), order, None, channels, length=given.shape[-1])
         entries = _flat(seen, given.shape[1:])
