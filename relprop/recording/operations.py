@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.rules.linear import Rule
-from relprop.rules.relevance import epsilon_of, nothing, whole
+from relprop.rules.relevance import epsilon_of, statistic, whole
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ SHIFTED = Operation("shifted", unchanged=True, elementwise=True, keeps="nothing"
 # x of x * rsqrt(mean(x^2)): relevance of all that is made of x passes to the x itself.
 STANDARDISED = Operation("standardised", unchanged=True, elementwise=True, scales=True)
 CENTRED = Operation("centred", unchanged=True, elementwise=True, scales=True, keeps="nothing")
-STATISTIC = Operation("statistic", "var std norm", _FIRST, rule=nothing, keeps="nothing")
+STATISTIC = Operation("statistic", "var std norm", _FIRST, rule=statistic)
 PATCH_EMBEDDING = Operation("patch_embedding", tensors=_LAYER)
 LINEAR = Operation("linear", "linear", _LAYER)
 CONV = Operation("conv", "conv1d conv2d conv3d", _LAYER, mixes=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from relprop.rules.linear import Rule, map_of, of_channels
+from relprop.rules.relevance import statistic
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _norms() -> dict[str, Rule]:
         "normalize": normalize,
         "standardised": standardised,
         "activation": activation,
-        "statistic": blocked,
+        "statistic": statistic,
     }
 
 
