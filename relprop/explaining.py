@@ -191,6 +191,8 @@ def explain_classes(
         classes = [resolve_target(target, trace.logits) for target in targets]
         if against is not None:
             trace = trace.versus(resolve_target(against, trace.logits))
+        for target in classes:
+            trace.check_apart(target)
         if together < 2:
             found = [of_class(trace, target) for target in classes]
         else:

@@ -13,6 +13,7 @@ from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.run import forward
 from relprop.rules import RuleSet
+from relprop.walks.apart import check_apart
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource, Ends
@@ -318,6 +319,10 @@ class Trace:
         return frozenset(found)
 
     # ---------------------------------------------------------------------------- within
+
+    def check_apart(self, target: Tensor) -> None:
+        """Raises UnsupportedModel where a sample's score depends on the input of another."""
+        check_apart(self._backward, self._top(target))
 
     def check_start_layer(self, start_layer: int) -> None:
         if not 0 <= start_layer < max(1, self.depth):

@@ -115,6 +115,7 @@ class Recording:
     streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
     count: int = 0  # of tensors
+    is_coupled: bool = False  # samples may be among each other's
 
     def next_number(self) -> int:
         self.count += 1

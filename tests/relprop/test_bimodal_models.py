@@ -223,3 +223,44 @@ def test_towers_of_clip_are_each_by_itself():
         R_tt, R_ii = (bimodal.one_set(of_sample(maps, b)) for maps in (texts, pictures))
         assert_close(found["input_ids"].relevance[b], R_tt[end])
         assert_close(found["pixel_values"].relevance[b], R_ii[0, 1:])
+
+
+class Towers(nn.Module):
+    """Of numbers and of a text; every one is compared with every other."""
+
+    def __init__(self, compare) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.numbers, self.embed, self.compare = nn.Linear(4, 6), nn.Embedding(9, 6), compare
+
+    def forward(self, numbers: Tensor, input_ids: Tensor) -> Tensor:
+        return self.compare(self.numbers(numbers), self.embed(input_ids).mean(1))
+
+
+COMPARED = {
+    "product": lambda x, y: x @ y.T,
+    "einsum": lambda x, y: torch.einsum("id,jd->ij", x, y),
+    "broadcast": lambda x, y: (x[:, None] * y[None]).sum(-1),
+    "all with the first": lambda x, y: (x @ y.T)[:, :1],
+    "all of one tower": lambda x, y: x @ x.T + (x * y).sum(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "lrp"])
+@pytest.mark.parametrize("compared", COMPARED)
+def test_scores_of_pairs_of_samples_are_refused_but_for_each_with_its_own(compared, method):
+    """Relevance of another sample's caption would be in the row of the wrong picture."""
+    model = Towers(COMPARED[compared])
+    inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
+    for target in [0] if compared == "all with the first" else [0, torch.arange(B).roll(1)]:
+        with pytest.raises(relprop.UnsupportedModel, match=r"of other samples.*torch.arange\(B\)"):
+            relprop.explain(model, inputs, target, method)
+    alone = {name: x[1:2] for name, x in inputs.items()}
+    one = relprop.explain(model, alone, 0, method)
+    if compared == "all with the first":
+        return
+    with pytest.raises(relprop.UnsupportedModel, match="of other samples"):
+        relprop.explain(model, inputs, torch.arange(B), method, against=0)
+    pairs = relprop.explain(model, inputs, torch.arange(B), method)
+    for name, found in pairs.sources.items():
+        assert_close(found.relevance[1:2], one.sources[name].relevance)
