@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from relprop.errors import described
 from relprop.recording.operations import Operation
 from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
@@ -145,8 +146,7 @@ class Relevance:
         if getattr(rule, "per_sample", False) and not call.of_scores:
             check_batch_first(call.output, self.batch)
         output, args, kwargs = arguments(node, call)
-        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
-        found = found if isinstance(found, tuple) else (found,)
+        found = _of_tensors(call, rule(arriving, output, *args, eps=self.eps, **kwargs))
         if self.culprits is not None and arriving.isfinite().all():
             if not all(r.isfinite().all() for r in found if r is not None):
                 self.culprits.append(f"'{call.operation.name}' to {list(arriving.shape)}")
@@ -173,4 +173,16 @@ class Corrected:
         if getattr(rule, "alone", False):
             return rule(arriving)
         output, args, kwargs = arguments(node, call)
-        return rule(arriving, output, *args, eps=self.eps, **kwargs)
+        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
+        return found if isinstance(found, Own) else _of_tensors(call, found)
+
+
+def _of_tensors(call: Call, found: Any) -> tuple[Tensor | None, ...]:
+    """What a rule returns, as a tuple; a ValueError where it is no relevance."""
+    several = found if isinstance(found, tuple) else (found,)
+    if found is None or not all(x is None or isinstance(x, Tensor) for x in several):
+        raise ValueError(
+            f"the rule of {call.operation.name!r} returns {described(found)}; accepted: relevance "
+            "of its tensors, in their order: a tensor, or a tuple of them (None of a constant)"
+        )
+    return several

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relprop.errors import check_number
 from relprop.rules.linear import Rule, map_of, of_channels
 from relprop.rules.relevance import statistic
 
@@ -118,6 +119,8 @@ def gamma_rule(gamma: float) -> Rule:
     R_x = x^+ * (S W_p + S' W_n) + x^- * (S W_n + S' W_p).
     """
 
+    check_number("gamma", gamma)
+
     def rule(gradient, output, input, weight, bias=None, *args, eps, **kwargs):
         layer, transposed = map_of(input, weight, *args, **kwargs)
 
@@ -158,6 +161,8 @@ def _norms() -> dict[str, Rule]:
 
 
 def _weights(gamma: float, patch_gamma: float) -> dict[str, Rule]:
+    check_number("gamma", gamma)
+    check_number("patch_gamma", patch_gamma)
     rules: dict[str, Rule] = {}
     if gamma:
         rules |= {"linear": gamma_rule(gamma), "conv": gamma_rule(gamma)}
