@@ -12,7 +12,7 @@ from relprop.recording import operations as ops
 from relprop.rules import RULE_SETS, Corrections, rule_set
 
 # They are read as other operations, or relevance moves as a gradient does.
-WITHOUT_RULES = ("sub", "rsub", "div", "addmm", "moved", "winner")
+WITHOUT_RULES = ("sub", "rsub", "div", "rdiv", "addmm", "moved", "winner")
 
 
 def resolve_target(target: int | Tensor | None, logits: Tensor, called: str = "target") -> Tensor:

@@ -109,7 +109,8 @@ PRODUCT = Operation("product", rule=whole, mixes=True)  # of a stream and a cons
 OF_CHANNELS = (PATCH_EMBEDDING, LINEAR, CONV)  # mix the channels of each token
 _SUB = Operation("sub", "sub subtract", _TWO)
 _RSUB = Operation("rsub", "rsub", _TWO)
-_DIV = Operation("div", "div truediv divide", _TWO)
+_DIV = Operation("div", "div truediv divide true_divide", _TWO)
+_RDIV = Operation("rdiv", "rdiv rtruediv", _TWO)
 _ADDMM = Operation("addmm", "addmm", (("input",), ("mat1",), ("mat2",)))
 
 
@@ -127,7 +128,7 @@ _POOLED = """
 """
 VOCABULARY = (
     *(MOVED, WINNER, SOFTMAX, ACTIVATION, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
-    *(EINSUM, _SUB, _RSUB, _DIV, _ADDMM, MEAN, SUM),
+    *(EINSUM, _SUB, _RSUB, _DIV, _RDIV, _ADDMM, MEAN, SUM),
     *(Operation(name, name, _LAYER, unchanged=True, keeps="inputs") for name in _NORMS),
     *(_linear_map(name) for name in _POOLED.split()),
     Operation("batch_norm", "batch_norm", _FIRST),

@@ -140,7 +140,8 @@ class Ends:
         """Relevance of a source by pixels, [B, H, W], or by tokens, [B, count]."""
         source = self.sources[name]
         if not source.is_text and len(source.embeddings) == 1:
-            with contextlib.suppress(UnsupportedModel):  # of pixels that are mixed first
+            mixed_first = [] if source.tensor.ndim > 4 else [UnsupportedModel]
+            with contextlib.suppress(*mixed_first):  # of pixels [B, C, H, W]
                 if (places := self.places_of(name)) is not None:
                     return places.of_source(relevance)
         if source.is_text or relevance.ndim < 4:

@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import Embedding, Source
 from relprop.sides import Side
+from relprop.walks.windows import windows
 
 DIGIT = 128  # coordinates are followed in two digits: numbers that bfloat16 holds exactly
 NONE = torch.iinfo(torch.long).max
@@ -77,6 +78,8 @@ def places_of(source: Source, several: bool) -> Places | None:
         return Places(given.shape[1])
     if given.ndim == 2 and seen.shape[1] == 1:  # one layer takes the whole vector
         return Places(given.shape[1], channels=None)
+    if convolved and given.ndim == 5:
+        return _of_video(_flat(seen, given.shape[1:]))
     looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
     # low + high: distinct also of patches that the input's edge clips
     position = seen.amax(dim=-1) + seen.masked_fill(seen < 0, NONE).amin(dim=-1)
@@ -105,11 +108,22 @@ def places_of(source: Source, several: bool) -> Places | None:
     )
 
 
+def _of_video(entries: Tensor) -> Places:
+    """Those of blocks of a video, in the order of time, rows and columns."""
+    known = entries[entries >= 0]
+    if len(known.unique()) < len(known):
+        raise _unknown("the blocks of a video overlap")
+    first = entries.masked_fill(entries < 0, NONE).amin(dim=1)
+    order = _unless_as_they_come(first.argsort(), len(first))
+    return Places(len(first), order, None, None, entries)
+
+
 def _unknown(why: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"where in the input each patch lies is not known: {why}; accepted: a picture [B, C, H, W] "
         "cut into a regular grid by a convolution, or by rearranging it for a linear layer, before "
-        "which pixels are shifted, scaled and padded alone; vectors [B, N] and sequences [B, N, F]"
+        "which pixels are shifted, scaled and padded alone; vectors [B, N], sequences [B, N, F], "
+        "and videos in blocks that do not overlap"
     )
 
 
@@ -181,35 +195,19 @@ def _seen(embedding: Embedding, origin: Tensor) -> Tensor | None:
     """What each patch sees of ``origin``: coordinates in a sample, [dims, P, k]; -1 is none."""
     found: Tensor | None
     if embedding.kernel is not None:
-        if embedding.input is origin:  # one channel tells for all
-            sizes = map(torch.arange, (1, *origin.shape[2:]))
+        if embedding.input is origin:  # of a picture one channel tells for all
+            sizes = map(
+                torch.arange, (origin.shape[1] if origin.ndim > 4 else 1, *origin.shape[2:])
+            )
             found = torch.stack(torch.meshgrid(*sizes, indexing="ij"))
         else:
             found = coordinates(embedding.input, origin)
-        return None if found is None else _windows(found, embedding.kernel, **embedding.options)
+        return None if found is None else windows(found, embedding.kernel, **embedding.options)
     for arranged in by_sample(embedding.input, len(origin)):
         found = coordinates(arranged, origin)
         if found is not None:
             return found
     return None
-
-
-def _windows(places: Tensor, kernel, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """The coordinates [dims, C, H, W] that a convolution sees: [dims, rows * columns, k]."""
-    if len(kernel) == 1:
-        stride, padding, dilation = (
-            (1, *x) if isinstance(x, tuple) else x for x in (stride, padding, dilation)
-        )
-        places, kernel = places.unsqueeze(-2), (1, *kernel)
-        padding = (0, padding[1] if isinstance(padding, tuple) else padding)
-    if isinstance(padding, str):
-        dilations = dilation if isinstance(dilation, tuple) else (dilation, dilation)
-        h, w = (d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilations, strict=True))
-        places = F.pad(places, (w // 2, w - w // 2, h // 2, h - h // 2), value=-1)
-        padding = 0
-    # What is padded is 0: coordinates are counted from 1.
-    found = F.unfold(places.double() + 1, kernel, dilation, padding, stride)
-    return found.mT.long() - 1
 
 
 def by_sample(embedded: Tensor, batch: int) -> Iterator[Tensor]:

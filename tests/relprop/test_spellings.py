@@ -169,3 +169,24 @@ def test_value_written_in_place_is_seen_under_no_grad():
 def test_alias_of_what_is_written_in_place_is_refused(alias):
     with pytest.raises(UnsupportedModel, match="another view of its memory"):
         relprop.record(Plain(between=alias), pixels())
+
+
+def rms(x):
+    return torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+NORMS = {
+    "x / rms": lambda x: x / rms(x),
+    "x (1 / rms)": lambda x: x * (1 / rms(x)),
+    "x (1 / rms), divided": lambda x: x * torch.div(1, rms(x)),
+    "x reciprocal(rms)": lambda x: x * rms(x).reciprocal(),
+    "x true_divide rms": lambda x: torch.true_divide(x, rms(x)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("method", ["attnlrp", "cp_lrp", "lrp"])
+def test_spellings_of_a_norm_by_the_root_mean_square(name, method):
+    found = relprop.explain(Plain(between=NORMS[name]), pixels(), 1, method).relevance
+    plain = Plain(between=lambda x: F.rms_norm(x, (D,), eps=1e-6))
+    torch.testing.assert_close(found, relprop.explain(plain, pixels(), 1, method).relevance)
