@@ -264,3 +264,28 @@ def test_scores_of_pairs_of_samples_are_refused_but_for_each_with_its_own(compar
     pairs = relprop.explain(model, inputs, torch.arange(B), method)
     for name, found in pairs.sources.items():
         assert_close(found.relevance[1:2], one.sources[name].relevance)
+
+
+def test_an_explanation_of_several_sources_tells_what_it_has():
+    inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
+    found = relprop.explain(Towers(lambda x, y: x * y), inputs, 0, "attnlrp")
+    assert "'input_ids': Explanation(source='input_ids', relevance=tensor(" in repr(found)
+    for read, name in (
+        (lambda: found.heatmap(8), r"heatmap\(size\)"),
+        (lambda: found.grid, "grid"),
+    ):
+        message = rf"2 sources .*accepted: explanation.sources\['numbers'\].{name}$"
+        with pytest.raises(AttributeError, match=message):
+            read()
+
+
+def test_gradcam_of_an_encoder_beside_a_decoder_is_refused_in_words():
+    config = transformers.BartConfig(
+        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8,
+        decoder_ffn_dim=8, encoder_attention_heads=2, decoder_attention_heads=2, eos_token_id=2,
+        pad_token_id=1, max_position_embeddings=16, num_labels=2,
+    )  # fmt: skip
+    model = transformers.BartForSequenceClassification(config)
+    inputs = {"input_ids": torch.tensor([[3, 4, 2], [5, 6, 2]])}
+    with pytest.raises(relprop.UnsupportedModel, match="the model is no single chain .*accepted: "):
+        relprop.explain(model, inputs, 1, "gradcam")
