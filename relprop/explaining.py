@@ -262,8 +262,8 @@ def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Ex
         if entries != places.count and entries != trace.tokens:
             raise UnsupportedModel(
                 f"the method returned relevance of {entries} entries, and the model has "
-                f"{trace.tokens} tokens; accepted: one entry a token, as of all methods but lrp, "
-                "which has none for inputs to which relevance does not flow back"
+                f"{trace.tokens} tokens; accepted: one entry a token, or one of each of the "
+                f"{places.count} parts of the input"
             )
         if entries != places.count:
             relevance = relevance[:, trace.prefix :][:, : places.count]

@@ -17,11 +17,12 @@ class Explanation:
     """The relevance of each token for one class a sample.
 
     ``relevance`` [B, tokens] of what the model was given, in its order: without class, distillation
-    and register tokens, and without patches of padding alone (for ``lrp`` on images: of each
-    pixel). ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the
-    picture, None for texts and vectors. ``sides``: where the patches lie along its height and its
-    width; None where they tile it, so that rows and columns divide it evenly. Of a model with
-    several sources ``sources`` has an explanation of each.
+    and register tokens, and without patches of padding alone. Of a picture it is of each pixel for
+    ``lrp``, for ``attnlrp`` and ``cp_lrp`` with ``level="input"``, and of models without attention.
+    ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the picture,
+    None for texts and vectors. ``sides``: where the patches lie along its height and its width;
+    None where they tile it, so that rows and columns divide it evenly. Of a model with several
+    sources ``sources`` has an explanation of each.
     """
 
     relevance: Tensor

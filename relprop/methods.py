@@ -76,7 +76,8 @@ class Method:
             where there are several sources.
         rules: name of the rule set that it uses unless told otherwise.
         signed: negative relevance speaks against the class. It is drawn in diverging colours.
-        pixels: a picture's relevance is of its pixels, not of its patches.
+        pixels: a picture's relevance is of its pixels, not of its patches, whatever the model and
+            the options.
         product: a product of I + C over blocks, whose I puts a token's relevance on itself.
         ablation: a part of another method, to see what the other part is for.
         frees_graph: tells the trace which of its backward passes is the last.
