@@ -25,7 +25,7 @@ from relprop.errors import TooLarge, UnsupportedModel, warn_caller
 from relprop.explanation import Explanation, joined
 from relprop.methods import METHODS, Found, Options
 from relprop.recording.model_io import check_position
-from relprop.recording.run import walking
+from relprop.recording.run import names_of, walking
 from relprop.rules import Corrections, rule_set
 from relprop.trace import Trace, record
 
@@ -75,11 +75,11 @@ def explain(
     check_method(method, options)  # before the forward pass
     batch = Batch(inputs)
     position = check_position(position, batch.size)
-    recorded = {"output": output, "learned": learned}
+    recorded = {"output": output, "learned": names_of(learned)}
     size, unclear = batch.size, batch.indivisible
     # Of methods that came from outside it is not known whether they look at one sample at a time,
     # and of an output whether samples are coupled in it.
-    apart = unclear is None and output is None and not learned
+    apart = unclear is None and output is None and not recorded["learned"]
     largest = LARGEST if apart and METHODS[method].frees_graph else None
     if max_memory is not None:
         check_memory(max_memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,8 @@ def forward(
     largest: int | None = None,
 ) -> tuple[Tensor, Recording, Tensor | None]:
     """What a :class:`~relprop.trace.Trace` is made of: logits, the recording, and a mask."""
-    check_asked(model, output, position, learned)
+    check_asked(model, output, position)
+    learned = names_of(learned)
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"input": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
@@ -73,7 +74,7 @@ def _parameter(model: nn.Module, name: str) -> nn.Parameter:
     return known[name]
 
 
-def check_asked(model: object, output: object, position: object, learned: object) -> None:
+def check_asked(model: object, output: object, position: object) -> None:
     """A ValueError where what a recording takes is of the wrong kind."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is {described(model)}; accepted: a torch.nn.Module")
@@ -87,10 +88,15 @@ def check_asked(model: object, output: object, position: object, learned: object
             "position is of the model's own logits, and output= makes others; accepted: one of "
             "the two, as output=lambda o: o.logits[:, 3]"
         )
-    if not isinstance(learned, (list, tuple, set, frozenset)):
+
+
+def names_of(learned: Iterable[str]) -> tuple[str, ...]:
+    """The names of parameters; a ValueError where it is one string, or none."""
+    if isinstance(learned, str) or not isinstance(learned, Iterable):
         raise ValueError(
             f"learned is {described(learned)}; accepted: a list of names of parameters"
         )
+    return tuple(learned)
 
 
 def check_learned(learned: Sequence[str], recording: Recording) -> None:
