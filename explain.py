@@ -28,17 +28,13 @@ from lightning_modules.utils.terminal import console, quiet, say
 
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lightning_modules.explanations.results import Result
-    from lightning_modules.models.classifier import Classifier
     from relprop.registry import Registry
 
 BATCH_SIZE = 8
 
 
 def main(argv: list[str] | None = None) -> None:
-    """What the user got wrong: one line, exit code 2. An input that cannot be read: exit code 1."""
+    """What the user got wrong: one line, exit code 2. Some inputs cannot be read: exit code 1."""
     argv = sys.argv[1:] if argv is None else argv
     evaluating = argv[:1] == ["evaluate"]
     arguments = parse_evaluate(argv[1:]) if evaluating else parse_explain(argv)
@@ -166,6 +162,7 @@ def check_explain(arguments: argparse.Namespace) -> None:
     """What can be told before anything is imported; ``format`` and ``method`` become lists."""
     arguments.format = cli.chosen(arguments.format.split(","), formats(), "--format", InputError)
     arguments.method = cli.chosen(arguments.method, methods(), "--method")
+    cli.check_folder(Path(arguments.output), "--output")
     known = get_type_hints(options_of_methods())  # others may be inputs of the model's
     read_options([text for text in arguments.overrides if text.partition("=")[0] in known])
     if arguments.checkpoint is not None:
@@ -176,6 +173,8 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
     """What can be told before anything is imported; ``method`` becomes a list without ``all``."""
     arguments.method = cli.chosen(arguments.method, scored(), "--method")
     protocols().find(arguments.protocol, f"--protocol {arguments.protocol}")
+    if arguments.output is not None:
+        cli.check_folder(Path(arguments.output), "--output")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
     if arguments.checkpoint is not None:
@@ -190,13 +189,14 @@ def run_explain(arguments: argparse.Namespace) -> None:
     """Pictures, a page and numbers in the output folder; the words of texts in the terminal."""
     from lightning_modules.explanations.batches import Failure, explain_inputs
     from lightning_modules.explanations.files import write_all, write_png
-    from lightning_modules.explanations.inputs import find_inputs, given_texts
+    from lightning_modules.explanations.inputs import find_inputs, given_texts, inputs_of_sources
     from lightning_modules.explanations.model import chosen_device, chosen_model
+    from lightning_modules.explanations.results import show
     from lightning_modules.explanations.targets import Targets, one_class
     from lightning_modules.protocols.scoring import progress_bar
 
     module = chosen_model(arguments).to(chosen_device(arguments.device))
-    of_sources = inputs_of_sources(arguments.overrides, module)
+    of_sources = inputs_of_sources(arguments.overrides, module.sources)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
     targets = Targets(arguments.target, module.hparams.class_names, module.activation is not None)
     names, against = module.hparams.class_names, arguments.against
@@ -204,6 +204,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     patterns = [*arguments.input, *of_sources]
     inputs = find_inputs(patterns, given_texts(arguments.text), module.sources)
     folder = Path(arguments.output)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
 
     results, failures = [], []
@@ -225,32 +226,17 @@ def run_explain(arguments: argparse.Namespace) -> None:
     about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
     if against is not None:
         about["against"] = names[against]
-    written = write_all(results, arguments.format, about, folder) if results else []
-    where = ", ".join(map(str, written or [folder]))
-    say(f"{len(results)} of {len(inputs)} explained: {where}")
+    told = f"{len(results)} of {len(inputs)} explained"
+    if results:
+        written = write_all(results, arguments.format, about, folder)
+        told += f": {', '.join(map(str, written or [folder]))}"
+    elif is_new:
+        folder.rmdir()
+    say(told)
     for failure in failures:
         say(f"explain.py: {failure.reason}", sys.stderr)
     if failures:
-        raise SystemExit(1)
-
-
-def inputs_of_sources(overrides: Sequence[str], module: Classifier) -> list[str]:
-    """Those that are source=path, and so inputs, of a classifier with several sources."""
-    if len(module.sources) == 1:
-        return []
-    return [text for text in overrides if text.partition("=")[0] in module.sources]
-
-
-def show(result: Result, console: Console) -> None:
-    """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
-    if not sys.stdout.isatty():
-        say(result.heading)
-        return
-    texts = [part.terminal_text(result) for part in result.parts.values()]
-    if not any(texts):
-        console.print(result.heading, markup=False, highlight=False)
-    for text in filter(None, texts):
-        console.print(text)
+        raise SystemExit(1 if results else 2)
 
 
 # ----------------------------------------------------------------------------------- evaluate

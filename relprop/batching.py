@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,18 @@ def measure_sample(model: nn.Module, batch: Batch, position=None, recorded: dict
     for parameter in model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     return sum(kept.values()) + memory_of_walk(trace)
+
+
+def output_of_part(output: Callable[[object], Tensor], returned: object) -> Tensor:
+    """``output`` of what a model returns for a part of a batch; a ValueError where it fails."""
+    try:
+        return output(returned)
+    except (IndexError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"output= fails on a part of the batch ({reason}); accepted with max_memory: a "
+            "function of any number of samples, as lambda o: o.logits[:, 3]; or no max_memory"
+        ) from error
 
 
 def memory_of_walk(trace: Trace) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from relprop.asked import check_against, resolve_target
 from relprop.batching import (
     LARGEST,
     MAX_MEMORY,
@@ -19,11 +19,13 @@ from relprop.batching import (
     equal_parts,
     measure_sample,
     memory_of_walk,
+    output_of_part,
 )
-from relprop.errors import TooLarge, UnsupportedModel
+from relprop.errors import TooLarge, UnsupportedModel, warn_caller
 from relprop.explanation import Explanation, joined
 from relprop.methods import METHODS, Found, Options
-from relprop.recording.run import walking
+from relprop.recording.model_io import check_position
+from relprop.recording.run import names_of, walking
 from relprop.rules import Corrections, rule_set
 from relprop.trace import Trace, record
 
@@ -72,11 +74,12 @@ def explain(
     """
     check_method(method, options)  # before the forward pass
     batch = Batch(inputs)
-    recorded = {"output": output, "learned": tuple(learned)}
+    position = check_position(position, batch.size)
+    recorded = {"output": output, "learned": names_of(learned)}
     size, unclear = batch.size, batch.indivisible
     # Of methods that came from outside it is not known whether they look at one sample at a time,
     # and of an output whether samples are coupled in it.
-    apart = unclear is None and output is None and not learned
+    apart = unclear is None and output is None and not recorded["learned"]
     largest = LARGEST if apart and METHODS[method].frees_graph else None
     if max_memory is not None:
         check_memory(max_memory)
@@ -85,6 +88,8 @@ def explain(
                 f"max_memory: it is not clear whether inputs {unclear!r} are one for each of the "
                 f"{size} samples or for all; accepted: a batch of another size, or no max_memory"
             )
+        if output is not None:
+            recorded["output"] = functools.partial(output_of_part, output)
         size = max(1, max_memory // measure_sample(model, batch, position, recorded))
     with torch.inference_mode(False):  # what comes out may be part of a loss
         parts = _Parts(model, batch, method, size, largest, recorded)
@@ -120,9 +125,10 @@ class _Parts:
                 self.size = equal_parts(batch - start, most)
                 continue
             if start == 0:  # wrong ones are found before hours of work
+                of_all = trace.logits[:1].expand(batch, -1)
                 target, against = (
-                    x if x is None else resolve_target(x, trace.logits[:1].expand(batch, -1))
-                    for x in (target, against)
+                    x if x is None else resolve_target(x, of_all, name)
+                    for name, x in (("target", target), ("against", against))
                 )
             # A user's method may ask more of the trace than the methods that it is made of.
             trace.single_use = METHODS[self.method].frees_graph
@@ -190,7 +196,12 @@ def explain_classes(
     with walking(trace.logits.device):
         classes = [resolve_target(target, trace.logits) for target in targets]
         if against is not None:
-            trace = trace.versus(resolve_target(against, trace.logits))
+            other = resolve_target(against, trace.logits, "against")
+            trace = trace.versus(other)
+        for target in classes:
+            if against is not None:
+                check_against(other, target)
+            trace.check_apart(target)
         if together < 2:
             found = [of_class(trace, target) for target in classes]
         else:
@@ -207,12 +218,12 @@ def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
     if logits.device.type != "cpu":  # which would have to wait for the values
         return
     tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
-    largest, of_logits = max(float(x.abs().max()) for x in tensors), float(logits.abs().max())
+    largest = max((float(x.abs().max()) for x in tensors), default=0)
+    of_logits = float(logits.abs().max())
     if of_logits > 0 and largest > EXPLODED * of_logits:
-        warnings.warn(
+        warn_caller(
             f"relevance reaches {largest:.0e} of logits up to {of_logits:.0e}: by these rules it "
-            'explodes on this model; try method="attnlrp"',
-            stacklevel=3,
+            'explodes on this model; try method="attnlrp"'
         )
 
 
@@ -239,6 +250,8 @@ def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Ex
         grid = (relevance.shape[1], relevance.shape[2])
         return Explanation(relevance.flatten(1), target, trace.logits, grid, source=name)
     places, entries = trace.places_of(name), relevance.shape[1]
+    if places is not None and entries == places.length != places.count:
+        return Explanation(relevance, target, trace.logits, None, source=name)
     if len(trace.sources) == 1:
         if trace.mask is not None and trace.depth and trace.valid is not None:
             for valid in (trace.valid, trace.mask):
@@ -249,8 +262,8 @@ def _of_source(trace: Trace, name: str, relevance: Tensor, target: Tensor) -> Ex
         if entries != places.count and entries != trace.tokens:
             raise UnsupportedModel(
                 f"the method returned relevance of {entries} entries, and the model has "
-                f"{trace.tokens} tokens; accepted: one entry a token, as of all methods but lrp, "
-                "which has none for inputs to which relevance does not flow back"
+                f"{trace.tokens} tokens; accepted: one entry a token, or one of each of the "
+                f"{places.count} parts of the input"
             )
         if entries != places.count:
             relevance = relevance[:, trace.prefix :][:, : places.count]
@@ -280,25 +293,3 @@ def check_method(method: str, options: dict) -> Options:
         if name not in accepted:
             raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")
     return Options(**options)
-
-
-def resolve_target(target: int | Tensor | None, logits: Tensor) -> Tensor:
-    """The class to explain of each sample, [B].
-
-    >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
-    >>> resolve_target(None, logits), resolve_target(2, logits)
-    (tensor([1, 0]), tensor([2, 2]))
-    """
-    batch, classes = logits.shape
-    if target is None:
-        return logits.argmax(dim=-1)
-    target = torch.as_tensor(target, device=logits.device)
-    if target.is_floating_point() or target.shape not in ((), (batch,)):
-        raise ValueError(
-            f"target has type {target.dtype} and shape {list(target.shape)}; accepted: None, "
-            f"a class or {batch} of them"
-        )
-    outside = target[(target < 0) | (target >= classes)]
-    if outside.numel():
-        raise ValueError(f"target is {outside[0].item()}; accepted: classes 0 to {classes - 1}")
-    return target.long().expand(batch)

@@ -12,16 +12,17 @@ from torch import Tensor
 from relprop.sides import Side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """The relevance of each token for one class a sample.
 
     ``relevance`` [B, tokens] of what the model was given, in its order: without class, distillation
-    and register tokens, and without patches of padding alone (for ``lrp`` on images: of each
-    pixel). ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the
-    picture, None for texts and vectors. ``sides``: where the patches lie along its height and its
-    width; None where they tile it, so that rows and columns divide it evenly. Of a model with
-    several sources ``sources`` has an explanation of each.
+    and register tokens, and without patches of padding alone. Of a picture it is of each pixel for
+    ``lrp``, for ``attnlrp`` and ``cp_lrp`` with ``level="input"``, and of models without attention.
+    ``target`` [B]; ``logits`` [B, C]. ``grid``: rows and columns of ``relevance`` in the picture,
+    None for texts and vectors. ``sides``: where the patches lie along its height and its width;
+    None where they tile it, so that rows and columns divide it evenly. Of a model with several
+    sources ``sources`` has an explanation of each.
     """
 
     relevance: Tensor
@@ -50,11 +51,19 @@ class Explanation:
     def __getattr__(self, name: str):
         several = self.__dict__.get("several")
         if several and name in ("relevance", "grid"):
-            raise AttributeError(
-                f"the explanation is of {len(several)} sources ({', '.join(several)}); accepted: "
-                f"explanation.sources[{next(iter(several))!r}].{name}"
-            )
+            raise self._of_several(name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _of_several(self, name: str) -> AttributeError:
+        return AttributeError(
+            f"the explanation is of {len(self.several)} sources ({', '.join(self.several)}); "
+            f"accepted: explanation.sources[{next(iter(self.several))!r}].{name}"
+        )
+
+    def __repr__(self) -> str:
+        names = ("sources", "target") if self.several else ("source", "relevance", "target", "grid")
+        known = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__name__}({known})"
 
     def heatmap(self, size: int | tuple[int, int]) -> Tensor:
         """The map over the picture drawn as ``size`` (H, W): [B, H, W].
@@ -65,6 +74,8 @@ class Explanation:
         in the padding of the model the map has the part in the picture. ValueError where the input
         is no picture.
         """
+        if self.several:
+            raise self._of_several("heatmap(size)")
         if self.grid is None:
             raise ValueError(
                 "there is no grid of patches to make a heatmap of: the input is no picture"

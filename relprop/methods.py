@@ -8,14 +8,15 @@ token weights [B, N], one-hot at the class token of a model that has one.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from relprop.asked import check_rules
+from relprop.errors import check_number, described
 from relprop.registry import Registry
 from relprop.rules import RuleSet, in_precision, rule_set
 from relprop.trace import DEFAULT_EPS, Found, Trace
@@ -46,10 +47,14 @@ class Options:
             raise ValueError(f"precision is {self.precision!r}; accepted: None (the model's), bf16")
         if self.level not in ("tokens", "input"):
             raise ValueError(f"level is {self.level!r}; accepted: tokens, input")
-        if not isinstance(self.eps, Real) or not 0 <= self.eps < math.inf:
-            raise ValueError(f"eps is {self.eps!r}; accepted: a number, 0 or more")
-        if not isinstance(self.start_layer, Integral):
-            raise ValueError(f"start_layer is {self.start_layer!r}; accepted: a whole number")
+        if not isinstance(self.normalize_rows, bool):
+            given = described(self.normalize_rows)
+            raise ValueError(f"normalize_rows is {given}; accepted: True, False")
+        if not isinstance(self.start_layer, Integral) or isinstance(self.start_layer, bool):
+            given = described(self.start_layer)
+            raise ValueError(f"start_layer is {given}; accepted: a whole number")
+        check_number("eps", self.eps)
+        check_rules(self.rules)
 
     @property
     def ruled(self) -> RuleSet:
@@ -71,7 +76,8 @@ class Method:
             where there are several sources.
         rules: name of the rule set that it uses unless told otherwise.
         signed: negative relevance speaks against the class. It is drawn in diverging colours.
-        pixels: a picture's relevance is of its pixels, not of its patches.
+        pixels: a picture's relevance is of its pixels, not of its patches, whatever the model and
+            the options.
         product: a product of I + C over blocks, whose I puts a token's relevance on itself.
         ablation: a part of another method, to see what the other part is for.
         frees_graph: tells the trace which of its backward passes is the last.
@@ -95,7 +101,14 @@ class Method:
         trace.check_start_layer(options.start_layer)
         chosen = rule_set(self.rules if options.rules is None else options.rules)
         chosen = in_precision(chosen, options.precision)
-        return self.function(trace, target, replace(options, rules=chosen))
+        found = self.function(trace, target, replace(options, rules=chosen))
+        for x in found.values() if isinstance(found, dict) else [found]:
+            if not isinstance(x, Tensor) or x.ndim not in (2, 3) or len(x) != len(target):
+                raise ValueError(
+                    f"the method {self.name!r} returns {described(x)}; accepted: relevance of "
+                    "tokens [B, N] or of pixels [B, H, W]; of several sources a dict of these"
+                )
+        return found
 
 
 METHODS: Registry[Method] = Registry("method")

@@ -1,13 +1,13 @@
 """The names of the package; it imports this module when one of them is first used."""
 
 from relprop import rules
+from relprop.asked import resolve_target
 from relprop.errors import UnknownName, UnsupportedModel
 from relprop.explaining import (
     check_method,
     explain,
     explain_classes,
     explain_trace,
-    resolve_target,
 )
 from relprop.explanation import Explanation
 from relprop.methods import METHODS, Method, Options, method

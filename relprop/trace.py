@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.run import forward
-from relprop.recording.tags import tag
 from relprop.rules import RuleSet
+from relprop.walks.apart import check_apart
 from relprop.walks.backward import Backward, Top
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource, Ends
@@ -217,8 +217,8 @@ class Trace:
         Of all tokens, those of the model's own among them. For BERT it is the sum before its
         layer norm. By name where there are several sources.
         """
-        _, sums = self._of_tokens(target, rules, eps, last)
-        return self.by_source(dict(zip(self.sources, sums, strict=True)))
+        found = self._of_embedded(target, rules, eps, last)
+        return self.by_source({name: self._ends.by_tokens(name, r) for name, r in found.items()})
 
     def not_finite(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS
@@ -284,15 +284,20 @@ class Trace:
 
     def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
         """:meth:`token_relevance` of the input's tokens alone, [B, count]."""
-        # What is freed lies above the tokens.
-        return self.by_source(self._ends.followed(*self._of_tokens(target, rules, eps, last=True)))
+        ends, found = self._ends, self._of_embedded(target, rules, eps, last=True)
+        plain = {n: ends.of_source(n, r) for n, r in found.items() if ends.is_embedded_as_given(n)}
+        names = [name for name in found if name not in plain]
+        if names:  # what is freed lies above them
+            tensors = [ends.embedded(name) for name in names]
+            plain = ends.followed(tensors, [found[name] for name in names]) | plain
+        return self.by_source(plain)
 
     def streamed(
         self, streams: Sequence[Tensor], target: Tensor, rules: RuleSet, eps: float
     ) -> Found:
         """Relevance of the tokens of streams [B, N, D], summed at those of the input."""
         found = self._read(streams, target, rules, eps)
-        return self.by_source(self._ends.followed(streams, [r.sum(dim=-1) for r in found]))
+        return self.by_source(self._ends.followed(streams, found))
 
     def summed(self, found: Found) -> Found:
         """Relevance of the sources by pixels, [B, H, W], or by tokens, [B, count]."""
@@ -323,6 +328,10 @@ class Trace:
 
     # ---------------------------------------------------------------------------- within
 
+    def check_apart(self, target: Tensor) -> None:
+        """Raises UnsupportedModel where a sample's score depends on the input of another."""
+        check_apart(self._backward, self._top(target))
+
     def check_start_layer(self, start_layer: int) -> None:
         if not 0 <= start_layer < max(1, self.depth):
             raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {self.depth - 1}")
@@ -348,11 +357,11 @@ class Trace:
         found = self._read([place(name) for name in self.sources], target, rules, eps, last)
         return self.by_source(dict(zip(self.sources, found, strict=True)))
 
-    def _of_tokens(self, target, rules, eps, last) -> tuple[list[Tensor], list[Tensor]]:
-        """Token and position embeddings of the sources, and the relevance of their tokens."""
+    def _of_embedded(self, target, rules, eps, last) -> BySource:
+        """Relevance of the sources' token and position embeddings."""
         tensors = [self._ends.embedded(name) for name in self.sources]
         found = self._read(tensors, target, rules, eps, last)
-        return tensors, [r.sum(dim=tag(x).channels) for x, r in zip(tensors, found, strict=True)]
+        return dict(zip(self.sources, found, strict=True))
 
     def _frees(self, last: bool) -> bool:
         """Whether the next pass frees the graph. What has to be known of it is found out before."""

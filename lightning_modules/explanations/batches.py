@@ -69,10 +69,6 @@ def explain_batch(
     trace = module.record(batch)
     logits = module.logits(trace, batch)
     chosen = targets.of(logits)
-    places = [
-        torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
-        for place in range(max(map(len, chosen)))
-    ]
     maps = {name: {} for name in module.readings}  # of each reading and method, [place][B, ...]
     class_names = list(module.hparams.class_names)
     broken = {}  # why an input cannot be explained
@@ -81,6 +77,11 @@ def explain_batch(
             broken[i] = (
                 f"--against {class_names[against]}: it is the class explained; accepted: another"
             )
+            chosen[i] = [int(against == 0)]  # another, which is not shown
+    places = [
+        torch.tensor([classes[min(place, len(classes) - 1)] for classes in chosen])
+        for place in range(max(map(len, chosen)))
+    ]
     if against is not None:
         options = {**options, "against": against}
     for method in methods:

@@ -179,3 +179,10 @@ def is_asked_for(match: Path, pattern: Path) -> bool:
 def a(noun: str) -> str:
     """A noun with its article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def inputs_of_sources(overrides: Sequence[str], sources: Mapping[str, Modality]) -> list[str]:
+    """Those that are source=path, and so inputs, of a classifier with several sources."""
+    if len(sources) == 1:
+        return []
+    return [text for text in overrides if text.partition("=")[0] in sources]

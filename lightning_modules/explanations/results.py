@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +13,10 @@ import torch
 from lightning_modules.modalities.base import Part
 from lightning_modules.modalities.drawing import short, stack
 from lightning_modules.utils.names import visible
+from lightning_modules.utils.terminal import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ACTIVATIONS = {  # what makes probabilities [C] of logits [C]
     "softmax": lambda logits: logits.softmax(dim=-1),  # of classes, one of which is right
@@ -125,3 +131,15 @@ class Result:
         pictures = [self.parts[first].picture(self)]
         pictures += [self.parts[name].picture(replace(self, name=name)) for name in others]
         return stack(pictures)
+
+
+def show(result: Result, console: Console) -> None:
+    """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
+    if not sys.stdout.isatty():
+        say(result.heading)
+        return
+    texts = [part.terminal_text(result) for part in result.parts.values()]
+    if not any(texts):
+        console.print(result.heading, markup=False, highlight=False)
+    for text in filter(None, texts):
+        console.print(text)

@@ -146,6 +146,15 @@ def chosen(
     return list(dict.fromkeys(names))
 
 
+def check_folder(path: Path, option: str) -> None:
+    """An InputError where a folder that is to be written to, or one above it, is a file."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place):
+            if not place.is_dir():
+                raise InputError(f"{option} {path}: {place} is a file; accepted: a folder")
+            return
+
+
 def take_overrides(arguments: argparse.Namespace, patterns: Mapping[str, str]) -> None:
     """Move each key=value into ``overrides`` out of the list before it, which argparse gave it to.
 

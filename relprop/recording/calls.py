@@ -131,6 +131,8 @@ def _product(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
 
 
 def _quotient(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    if operation.name == "rdiv":
+        args, operation = (args[1], args[0], *args[2:]), ops.OPERATIONS[torch.div]
     streams = _streams(args, kwargs)
     if len(streams) == 1:
         # 1 / x is an elementwise function of x; of tokens it is no form of them.
@@ -242,7 +244,7 @@ READERS: dict[str, Callable[[Operation, Args, Kwargs], Reading]] = {
     **dict.fromkeys(("linear", "conv"), _layer),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     "mul": _product,
-    "div": _quotient,
+    **dict.fromkeys(("div", "rdiv"), _quotient),
     "matmul": _matmul,
     "einsum": _einsum,
     "addmm": _addmm,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from relprop.errors import described
 from relprop.recording.operations import Operation
 from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
@@ -153,8 +154,7 @@ class Relevance:
         if getattr(rule, "per_sample", False) and not call.of_scores:
             check_batch_first(call.output, self.batch)
         output, args, kwargs = arguments(node, call)
-        found = rule(arriving, output, *args, eps=self.eps, **kwargs)
-        found = found if isinstance(found, tuple) else (found,)
+        found = _of_tensors(call, rule(arriving, output, *args, eps=self.eps, **kwargs))
         if self.culprits is not None and arriving.isfinite().all():
             if not all(r.isfinite().all() for r in found if r is not None):
                 self.culprits.append(f"'{call.operation.name}' to {list(arriving.shape)}")
@@ -165,8 +165,8 @@ def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor |
     """The rule that a user has registered as a correction: R_x / x of R = y g, 0 where x is 0."""
     output, args, kwargs = arguments(node, call)
     assert call.operation.rule is not None and output is not None
-    found = call.operation.rule(gradient * output, output, *args, eps=eps, **kwargs)
-    found = found if isinstance(found, tuple) else (found,)
+    rule = call.operation.rule
+    found = _of_tensors(call, rule(gradient * output, output, *args, eps=eps, **kwargs))
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
     return tuple(
         None if r is None else torch.where(x == 0, 0, r / x)
@@ -197,4 +197,15 @@ class Corrected:
             return rule(arriving)
         output, args, kwargs = arguments(node, call)
         found = rule(arriving, output, *args, eps=self.eps, **kwargs)
-        return (found,) if isinstance(found, Tensor) else found
+        return found if isinstance(found, Own) else _of_tensors(call, found)
+
+
+def _of_tensors(call: Call, found: Any) -> tuple[Tensor | None, ...]:
+    """What a rule returns, as a tuple; a ValueError where it is no relevance."""
+    several = found if isinstance(found, tuple) else (found,)
+    if found is None or not all(x is None or isinstance(x, Tensor) for x in several):
+        raise ValueError(
+            f"the rule of {call.operation.name!r} returns {described(found)}; accepted: relevance "
+            "of its tensors, in their order: a tensor, or a tuple of them (None of a constant)"
+        )
+    return several

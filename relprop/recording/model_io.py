@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from relprop.errors import UnsupportedModel
+from relprop.errors import UnsupportedModel, described
 from relprop.recording.refusals import check_first
 from relprop.recording.tags import IDS, PICTURE, PIXELS
 
@@ -24,8 +25,10 @@ def batch_size(inputs: Tensor | Mapping[str, Tensor]) -> int:
         raise ValueError("inputs hold no tensor; accepted: a tensor or a mapping of tensors")
     for name, x in tensors.items():
         if x.ndim < 2 or x.shape[0] == 0:
+            of_name = f" {name!r}" if isinstance(inputs, Mapping) else ""
             raise ValueError(
-                f"inputs {name} have shape {list(x.shape)}; a batch is [B, ...], B > 0"
+                f"inputs{of_name} have shape {list(x.shape)}; accepted: a batch [B, N] or [B, N, "
+                "...], B > 0"
             )
     return next(iter(tensors.values())).shape[0]
 
@@ -67,34 +70,60 @@ def scores_of(output, choose: Callable | None, position, mask: Tensor | None) ->
     if choose is not None:
         return check_scores(choose(output), "output= returns")
     if position is None:
-        return logits_of(output)
-    logits = getattr(output, "logits", output)
+        return check_scores(_one_of(output, 2, "[batch, classes]"), "the model returns")
+    logits = _one_of(output, 3, "[batch, tokens, vocabulary]")
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         raise UnsupportedModel("position is of logits [batch, tokens, vocabulary]; there are none")
     batch, length = logits.shape[:2]
-    place = torch.as_tensor(position, device=logits.device).expand(batch)
-    last = torch.full_like(place, length - 1)
-    if mask is not None and mask.shape == (batch, length):
-        last = (mask.bool() * torch.arange(1, length + 1, device=logits.device)).argmax(dim=1)
+    places = torch.arange(length, device=logits.device)
+    place = torch.as_tensor(check_position(position, batch), device=logits.device).expand(batch)
+    kept = torch.ones(batch, length, dtype=torch.bool, device=logits.device)
+    if mask is not None and mask.shape == kept.shape:
+        kept = mask.bool()
+    last = (kept * (places + 1)).argmax(dim=1)
     place = torch.where(place < 0, place + 1 + last, place)
-    if bool(((place < 0) | (place >= length)).any()):
-        raise ValueError(f"position is {position}; accepted: {-length} to {length - 1}, or [B]")
+    is_token = (places == place[:, None]) & kept
+    for sample in (~is_token.any(dim=1)).nonzero()[:1, 0].tolist():
+        tokens = kept[sample].nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"position is {described(position)}, where sample {sample} has no token; accepted: "
+            f"{tokens[0]} to {tokens[-1]}, or -1 (the last) to {tokens[0] - tokens[-1] - 1}"
+            if tokens
+            else f"attention_mask has no token of sample {sample}; accepted: one or more"
+        )
     return logits[torch.arange(batch, device=logits.device), place]
 
 
-def logits_of(output) -> Tensor:
-    """The logits in what a model returns: a tensor, ``.logits``, or the one [B, C] in a tuple."""
+def check_position(position, batch: int) -> int | Tensor | None:
+    """Where scores are, None, one number or a tensor [B]; a ValueError where it is none."""
+    if position is None:
+        return None
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        found = torch.as_tensor(position)
+        is_whole = found.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        if is_whole and found.shape in ((), (batch,)):
+            return found.long()
+    raise ValueError(
+        f"position is {described(position)}; accepted: a whole number, or {batch} of them"
+    )
+
+
+def _one_of(output, dimensions: int, accepted: str):
+    """The logits in what a model returns: ``.logits``, or of a tuple the one of so many dimensions.
+
+    What it returns where there are none.
+    """
     logits = getattr(output, "logits", output)
-    if isinstance(logits, (tuple, list)):
-        matrices = [x for x in logits if isinstance(x, Tensor) and x.ndim == 2]
-        if len(matrices) > 1:
-            shapes = " and ".join(str(list(x.shape)) for x in matrices)
-            raise UnsupportedModel(
-                f"the model returns {shapes}: which of them are its logits is not known; "
-                "accepted: one [batch, classes], or .logits; wrap the model to return them alone"
-            )
-        logits = matrices[0] if matrices else logits
-    return check_scores(logits, "the model returns")
+    if not isinstance(logits, (tuple, list)):
+        return logits
+    known = [x for x in logits if isinstance(x, Tensor) and x.ndim == dimensions]
+    if len(known) > 1:
+        shapes = " and ".join(str(list(x.shape)) for x in known)
+        raise UnsupportedModel(
+            f"the model returns {shapes}: which of them are its logits is not known; "
+            f"accepted: one {accepted}, or .logits; wrap the model to return them alone"
+        )
+    return known[0] if known else logits
 
 
 def check_scores(logits, given: str) -> Tensor:

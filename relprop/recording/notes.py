@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from torch import Tensor
@@ -17,6 +18,8 @@ from relprop.recording.tags import SCORES, set_tag, tag
 def note(recording: Recording, call: Call, args, kwargs, streams, output: Tensor) -> None:
     """Note what heads may read, and the layers that a source begins with."""
     operation = call.operation
+    if len(streams) > 1 and recording.batch_size > 1:
+        recording.is_coupled |= _may_couple(call, streams, output, recording.batch_size)
     if call.product is not None:
         place, maps = get_gradient_edge(output), (call.product.map,)
         recording.maps[maps[0]].products.append((place, output.shape, call.product))
@@ -25,6 +28,16 @@ def note(recording: Recording, call: Call, args, kwargs, streams, output: Tensor
         _note_sum(recording, call, streams, output)
     elif operation in (ops.PATCH_EMBEDDING, ops.LINEAR):
         _note_embedding(recording, operation, args, kwargs, output)
+
+
+def _may_couple(call: Call, streams, output: Tensor, batch: int) -> bool:
+    """Whether samples may be combined with others, as in all pairs of them, x @ y.T."""
+    if call.operation is ops.MATMUL and output.ndim == 2:
+        return True
+    if call.operation is ops.EINSUM:  # the first letters are those of samples
+        return len({part.strip()[:1] for part in re.split(",|->", call.args[0])}) > 1
+    aligned = all(x.ndim == output.ndim and len(x) == len(output) for x in streams)
+    return not aligned or len(output) % batch != 0
 
 
 def _note_sum(recording: Recording, call: Call, streams, output: Tensor) -> None:

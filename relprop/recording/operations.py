@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.rules.linear import Rule
-from relprop.rules.relevance import epsilon_of, nothing, whole
+from relprop.rules.relevance import epsilon_of, statistic, whole
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ SHIFTED = Operation("shifted", unchanged=True, elementwise=True, keeps="nothing"
 # x of x * rsqrt(mean(x^2)): relevance of all that is made of x passes to the x itself.
 STANDARDISED = Operation("standardised", unchanged=True, elementwise=True, scales=True)
 CENTRED = Operation("centred", unchanged=True, elementwise=True, scales=True, keeps="nothing")
-STATISTIC = Operation("statistic", "var std norm", _FIRST, rule=nothing, keeps="nothing")
+STATISTIC = Operation("statistic", "var std norm", _FIRST, rule=statistic)
 PATCH_EMBEDDING = Operation("patch_embedding", tensors=_LAYER)
 LINEAR = Operation("linear", "linear", _LAYER)
 CONV = Operation("conv", "conv1d conv2d conv3d", _LAYER, mixes=True)
@@ -125,7 +125,8 @@ LINEAR_WEIGHING = _weighing("linear_weighing")
 OF_CHANNELS = (PATCH_EMBEDDING, LINEAR, CONV)  # mix the channels of each token
 _SUB = Operation("sub", "sub subtract", _TWO)
 _RSUB = Operation("rsub", "rsub", _TWO)
-_DIV = Operation("div", "div truediv divide", _TWO)
+_DIV = Operation("div", "div truediv divide true_divide", _TWO)
+_RDIV = Operation("rdiv", "rdiv rtruediv", _TWO)
 _ADDMM = Operation("addmm", "addmm", (("input",), ("mat1",), ("mat2",)))
 
 
@@ -143,7 +144,7 @@ _POOLED = """
 """
 VOCABULARY = (
     *(MOVED, WINNER, SOFTMAX, ACTIVATION, EXP, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
-    *(EINSUM, _SUB, _RSUB, _DIV, _ADDMM, MEAN, SUM),
+    *(EINSUM, _SUB, _RSUB, _DIV, _RDIV, _ADDMM, MEAN, SUM),
     *(Operation(name, name, _LAYER, unchanged=True, keeps="inputs") for name in _NORMS),
     *(_linear_map(name) for name in _POOLED.split()),
     Operation("batch_norm", "batch_norm", _FIRST, elementwise=True),

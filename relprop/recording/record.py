@@ -118,6 +118,7 @@ class Recording:
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
     count: int = 0  # of tensors
     exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
+    is_coupled: bool = False  # samples may be among each other's
 
     def next_number(self) -> int:
         self.count += 1

@@ -2,8 +2,8 @@
 
 While a :class:`Recorder` is active it sees every torch call of the model. Calls on the relevance
 path (those with an input that depends on the pixels or embeddings) run as torch runs them, and
-their output goes through :class:`~relprop.backward.Recorded`, an ``autograd.Function`` with two
-backwards: the gradient follows the call's own autograd graph, the relevance takes the rule's
+their output goes through :class:`~relprop.recording.graph.Recorded`, an ``autograd.Function`` with
+two backwards: the gradient follows the call's own autograd graph, the relevance takes the rule's
 shortcut from the output to the inputs::
 
                  relevance: rule

@@ -10,7 +10,7 @@ from torch.overrides import resolve_name
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.operations import OPERATIONS
-from relprop.recording.tags import known_tag, on_path, tensors_in
+from relprop.recording.tags import IDS, known_tag, on_path, role, tag, tensors_in
 
 
 def check_batch_first(output: torch.Size, batch: int) -> None:
@@ -18,8 +18,8 @@ def check_batch_first(output: torch.Size, batch: int) -> None:
     if output[0] != batch:
         raise UnsupportedModel(
             f"two streams of shape {list(output)} are added, but the batch of "
-            f"{batch} is not their first dimension: relevance per sample "
-            "needs batch-first models with attention over all tokens, not over windows"
+            f"{batch} is not their first dimension; accepted: batch first, as relevance is shared "
+            "out in each sample"
         )
 
 
@@ -71,6 +71,12 @@ def run_unknown(function, args, kwargs):
                 for t in tensors_in(*args, *kwargs.values())
             )
             raise UnsupportedModel(f"no relevance rule for {name} as called here, of {called}")
+        tensors = [t for t in tensors_in(*args, *kwargs.values()) if role(t) == IDS]
+        if tensors and ("loss" in name or "entropy" in name):
+            raise UnsupportedModel(
+                f"the model makes a loss ({name}) of inputs {min(tag(tensors[0]).sources)!r}; "
+                "accepted: inputs without it"
+            )
         raise UnsupportedModel(
             f"no relevance rule for {name}; register one: "
             f"relprop.register({name}, rule), with rule 'unchanged', 'moved' or a function"

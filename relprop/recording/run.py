@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from relprop.errors import UnsupportedModel
+from relprop.errors import UnsupportedModel, described, warn_caller
 from relprop.recording.model_io import batch_size, leaves, scores_of
 from relprop.recording.record import Recording
 from relprop.recording.recorder import Recorder
@@ -30,6 +30,8 @@ def forward(
     largest: int | None = None,
 ) -> tuple[Tensor, Recording, Tensor | None]:
     """What a :class:`~relprop.trace.Trace` is made of: logits, the recording, and a mask."""
+    check_asked(model, output, position)
+    learned = names_of(learned)
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"input": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
@@ -39,21 +41,24 @@ def forward(
             recorder.learn(name, _parameter(model, name))
         mask = keywords.get("attention_mask")
         mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+        of_scores = mask
+        if any(name.startswith("decoder_input") for name in keywords):
+            of_scores = keywords.get("decoder_attention_mask")
         with evaluating(model), torch.compiler.set_stance("force_eager"), recorder:
             if isinstance(inputs, Mapping):
                 returned = model(**keywords)
             else:
                 returned = model(keywords["input"])
-            scores = scores_of(returned, output, position, mask)
+            scores = scores_of(returned, output, position, of_scores)
         scores, recording = recorder.current(scores), recorder.recording
         if scores.requires_grad:
             check_recorded([scores], recording.running)
             recording.read(tag(scores).number)
+    check_learned(learned, recording)
     if scores.dtype in (torch.float16, torch.bfloat16):
-        warnings.warn(
+        warn_caller(
             f"the model is in {scores.dtype}, where maps by relevance of both signs (lrp) are lost "
-            "to rounding, and others suffer; explain a copy of it: copy.deepcopy(model).float()",
-            stacklevel=3,
+            "to rounding, and others suffer; explain a copy of it: copy.deepcopy(model).float()"
         )
     return scores, recording, None if mask is None else mask.bool()
 
@@ -61,8 +66,48 @@ def forward(
 def _parameter(model: nn.Module, name: str) -> nn.Parameter:
     known = dict(model.named_parameters())
     if name not in known:
-        raise ValueError(f"learned: {name!r} is no parameter; accepted: {', '.join(known)}")
+        near = difflib.get_close_matches(str(name), known, n=5, cutoff=0) or ["none: it has none"]
+        raise ValueError(
+            f"learned: {name!r} is no parameter; accepted: names of the model's, such as "
+            f"{', '.join(near)}"
+        )
     return known[name]
+
+
+def check_asked(model: object, output: object, position: object) -> None:
+    """A ValueError where what a recording takes is of the wrong kind."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {described(model)}; accepted: a torch.nn.Module")
+    if output is not None and not callable(output):
+        raise ValueError(
+            f"output is {described(output)}; accepted: a function from what the model returns to "
+            "scores [B, C]"
+        )
+    if output is not None and position is not None:
+        raise ValueError(
+            "position is of the model's own logits, and output= makes others; accepted: one of "
+            "the two, as output=lambda o: o.logits[:, 3]"
+        )
+
+
+def names_of(learned: Iterable[str]) -> tuple[str, ...]:
+    """The names of parameters; a ValueError where it is one string, or none."""
+    if isinstance(learned, str) or not isinstance(learned, Iterable):
+        raise ValueError(
+            f"learned is {described(learned)}; accepted: a list of names of parameters"
+        )
+    return tuple(learned)
+
+
+def check_learned(learned: Sequence[str], recording: Recording) -> None:
+    """A ValueError where a parameter has not become a source."""
+    for name in learned:
+        if name not in recording.sources:
+            raise ValueError(
+                f"learned: {name!r} is not made into tokens of each sample; accepted: a parameter "
+                f"that the model expands to [{recording.batch_size}, tokens, channels], such as "
+                "the object queries of DETR"
+            )
 
 
 @contextmanager

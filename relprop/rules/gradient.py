@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relprop.errors import UnsupportedModel
+from relprop.errors import UnsupportedModel, check_number
 from relprop.rules.linear import Rule, carries, map_of, of_channels
+from relprop.rules.relevance import statistic
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ def gamma_rule(gamma: float) -> Rule:
     R_x = x^+ * (S W_p + S' W_n) + x^- * (S W_n + S' W_p).
     """
 
+    check_number("gamma", gamma)
+
     @carries("gradient")
     def rule(gradient, output, input, weight, bias=None, *args, eps, **kwargs):
         layer, transposed = map_of(input, weight, *args, **kwargs)
@@ -186,11 +189,13 @@ def _norms() -> dict[str, Rule]:
         "normalize": normalize,
         "standardised": standardised,
         "activation": activation,
-        "statistic": blocked,
+        "statistic": statistic,
     }
 
 
 def _weights(gamma: float, patch_gamma: float) -> dict[str, Rule]:
+    check_number("gamma", gamma)
+    check_number("patch_gamma", patch_gamma)
     rules: dict[str, Rule] = {}
     if gamma:
         rules |= {"linear": gamma_rule(gamma), "conv": gamma_rule(gamma)}

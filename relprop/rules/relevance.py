@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from relprop.errors import UnsupportedModel
 from relprop.rules.linear import (
     Rule,
     carries,
@@ -136,6 +137,22 @@ def whole(
 def nothing(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
     """The rule of what no relevance passes through."""
     return ()
+
+
+def statistic(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
+    """The rule of a variance, standard deviation or norm: relevance may not arrive there.
+
+    It does not where the statistic normalises the numbers that it is of.
+
+    Raises:
+        UnsupportedModel: always.
+    """
+    raise UnsupportedModel(
+        f"a variance, standard deviation or norm {list(output.shape)} is used as a feature: no "
+        "rule takes relevance through it; accepted: one that normalises the numbers that it is "
+        'of, x / norm(x); or gradient times input, method="attnlrp" with '
+        "rules=relprop.rules.GRADIENT"
+    )
 
 
 PAPER: dict[str, Rule] = {

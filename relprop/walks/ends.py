@@ -71,15 +71,28 @@ class Ends:
         """Token and position embedding of a source: what enters its first block.
 
         Where there are no positions, what the first layer puts out; the source itself of a model
-        without tokens.
+        without tokens, or of a vector whose numbers are mixed in each of them.
         """
         source = self.sources[name]
-        if not self.recording.maps and not source.is_text:
+        if not source.is_text and (not self.recording.maps or self._is_mixed(name)):
             return source.tensor
         for x in reversed(source.sums):
             if self.backward.passes(source, x):
                 return x
         return self.tensors[name]
+
+    def is_embedded_as_given(self, name: str) -> bool:
+        """Whether :meth:`embedded` is the source itself."""
+        return self.embedded(name) is self.sources[name].tensor
+
+    def _is_mixed(self, name: str) -> bool:
+        """Whether a source is a vector [B, N] whose numbers the first layer takes all at once."""
+        if self.sources[name].is_text or self.sources[name].tensor.ndim > 2:
+            return False
+        with contextlib.suppress(UnsupportedModel):
+            places = self.places_of(name)
+            return places is not None and places.is_whole
+        return False
 
     # -------------------------------------------------------------------------- where weights end
 
@@ -109,6 +122,11 @@ class Ends:
         weights = {}
         for name, w in found.items():
             source = self.sources[name]
+            if self._is_mixed(name):
+                raise UnsupportedModel(
+                    f"the first layer mixes all numbers of a vector {list(source.tensor.shape)}: "
+                    "the weight of tokens does not tell them apart; accepted: attnlrp, cp_lrp, lrp"
+                )
             if all(self.tensors[name] is not x.output for x in source.embeddings):
                 weights[name] = self.of_source(name, w)
             elif w.ndim > 2 and source.embeddings[0].kernel is not None:
@@ -122,14 +140,22 @@ class Ends:
         """Relevance of a source by pixels, [B, H, W], or by tokens, [B, count]."""
         source = self.sources[name]
         if not source.is_text and len(source.embeddings) == 1:
-            with contextlib.suppress(UnsupportedModel):  # of pixels that are mixed first
+            mixed_first = [] if source.tensor.ndim > 4 else [UnsupportedModel]
+            with contextlib.suppress(*mixed_first):  # of pixels [B, C, H, W]
                 if (places := self.places_of(name)) is not None:
                     return places.of_source(relevance)
         if source.is_text or relevance.ndim < 4:
             return relevance.sum(dim=-1) if relevance.ndim > 2 else relevance
         return relevance.sum(dim=1)  # [B, C, H, W]
 
-    def followed(self, tensors: Sequence[Tensor], tokens: Sequence[Tensor]) -> BySource:
-        """What tokens [B, ...] of ``tensors`` have, at those of the input that they are made of."""
-        spread = [over_channels(x, t) for x, t in zip(tensors, tokens, strict=True)]
+    def by_tokens(self, name: str, relevance: Tensor) -> Tensor:
+        """Relevance of :meth:`embedded`, by tokens [B, N] or pixels [B, H, W]."""
+        if self.is_embedded_as_given(name):
+            return self.of_source(name, relevance)
+        return relevance.sum(dim=tag(self.embedded(name)).channels)
+
+    def followed(self, tensors: Sequence[Tensor], relevance: Sequence[Tensor]) -> BySource:
+        """What tokens of ``tensors`` have, at those of the input that they are made of."""
+        pairs = zip(tensors, relevance, strict=True)
+        spread = [over_channels(x, r.sum(dim=tag(x).channels)) for x, r in pairs]
         return self.transported(tensors, spread)

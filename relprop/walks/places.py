@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import Embedding, Source
 from relprop.sides import Side
+from relprop.walks.windows import windows
 
 DIGIT = 128  # coordinates are followed in two digits: numbers that bfloat16 holds exactly
 NONE = torch.iinfo(torch.long).max
@@ -24,7 +25,8 @@ class Places:
     ``order``: those that look at the input, in its own order (of a picture: row by row); None is
     all of them as they come. ``sides``: where they lie along height and width of a picture; None
     of other inputs. Relevance of the source is summed over its dimension ``channels`` (None: over
-    none), or over the places in a sample that each patch takes, ``entries`` [count, k].
+    none), or over the places in a sample that each patch takes, ``entries`` [count, k]. Of a
+    sequence from which a convolution makes the tokens it is of its own ``length``.
     """
 
     count: int
@@ -32,6 +34,12 @@ class Places:
     sides: tuple[Side, Side] | None = None
     channels: int | None = -1
     entries: Tensor | None = None
+    length: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are the numbers of a vector that were not cut into patches."""
+        return self.sides is None and self.entries is None and self.length is None
 
     def of_source(self, relevance: Tensor) -> Tensor:
         """The relevance of the source by pixels, [B, H, W], or by tokens, [B, count]."""
@@ -40,7 +48,10 @@ class Places:
             return F.pad(relevance.flatten(1), (0, 1))[:, entries].sum(dim=-1)
         if self.channels is None or relevance.ndim < 3:
             return relevance
-        return relevance.sum(dim=self.channels)
+        relevance = relevance.sum(dim=self.channels)
+        if self.length == self.count and self.order is not None:  # as tokens of the model's order
+            return relevance[:, self.order.argsort().to(relevance.device)]
+        return relevance
 
 
 def places_of(source: Source, several: bool) -> Places | None:
@@ -65,6 +76,10 @@ def places_of(source: Source, several: bool) -> Places | None:
         if convolved or given.ndim > 3:
             raise _unknown("values are mixed (averaged, resized) before patches are cut")
         return Places(given.shape[1])
+    if given.ndim == 2 and seen.shape[1] == 1:  # one layer takes the whole vector
+        return Places(given.shape[1], channels=None)
+    if convolved and given.ndim == 5:
+        return _of_video(_flat(seen, given.shape[1:]))
     looking = (seen[0] >= 0).any(dim=-1)  # the others see padding alone
     # low + high: distinct also of patches that the input's edge clips
     position = seen.amax(dim=-1) + seen.masked_fill(seen < 0, NONE).amin(dim=-1)
@@ -73,16 +88,18 @@ def places_of(source: Source, several: bool) -> Places | None:
     axes = _axes_of_picture(varying, tuple(given.shape[1:]), convolved)
     if axes is None:
         of_patch = position[varying[0] if varying else 0].argsort(stable=True)[(~looking).sum() :]
-        places, entries = _unless_as_they_come(of_patch, len(looking)), None
-        if embedding.kernel is None:
-            entries = _flat(seen, given.shape[1:])
-        return Places(len(looking), places, None, 1 if given.ndim > 2 else None, entries)
+        order = _unless_as_they_come(of_patch, len(looking))
+        channels = 1 if given.ndim > 2 else None
+        if embedding.kernel is not None:
+            return Places(len(looking), order, None, channels, length=given.shape[-1])
+        entries = _flat(seen, given.shape[1:])
+        return Places(len(looking), order, None, channels, entries)
     vertical, horizontal = (position[axis] for axis in axes)
-    order = _raster(vertical, horizontal, looking)  # [rows, columns]
-    by_side = (seen[axes[0], order], seen[axes[1], order.T])  # [rows, columns, k], [columns, ...]
+    grid = _raster(vertical, horizontal, looking)  # [rows, columns]
+    by_side = (seen[axes[0], grid], seen[axes[1], grid.T])  # [rows, columns, k], [columns, ...]
     return Places(
         count=len(looking),
-        order=_unless_as_they_come(order.flatten(), len(looking)),
+        order=_unless_as_they_come(grid.flatten(), len(looking)),
         sides=(
             _side(given.shape[1 + axes[0]], by_side[0].flatten(1)),
             _side(given.shape[1 + axes[1]], by_side[1].flatten(1)),
@@ -91,11 +108,22 @@ def places_of(source: Source, several: bool) -> Places | None:
     )
 
 
+def _of_video(entries: Tensor) -> Places:
+    """Those of blocks of a video, in the order of time, rows and columns."""
+    known = entries[entries >= 0]
+    if len(known.unique()) < len(known):
+        raise _unknown("the blocks of a video overlap")
+    first = entries.masked_fill(entries < 0, NONE).amin(dim=1)
+    order = _unless_as_they_come(first.argsort(), len(first))
+    return Places(len(first), order, None, None, entries)
+
+
 def _unknown(why: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"where in the input each patch lies is not known: {why}; accepted: a picture [B, C, H, W] "
         "cut into a regular grid by a convolution, or by rearranging it for a linear layer, before "
-        "which pixels are shifted, scaled and padded alone; vectors [B, N] and sequences [B, N, F]"
+        "which pixels are shifted, scaled and padded alone; vectors [B, N], sequences [B, N, F], "
+        "and videos in blocks that do not overlap"
     )
 
 
@@ -167,35 +195,19 @@ def _seen(embedding: Embedding, origin: Tensor) -> Tensor | None:
     """What each patch sees of ``origin``: coordinates in a sample, [dims, P, k]; -1 is none."""
     found: Tensor | None
     if embedding.kernel is not None:
-        if embedding.input is origin:  # one channel tells for all
-            sizes = map(torch.arange, (1, *origin.shape[2:]))
+        if embedding.input is origin:  # of a picture one channel tells for all
+            sizes = map(
+                torch.arange, (origin.shape[1] if origin.ndim > 4 else 1, *origin.shape[2:])
+            )
             found = torch.stack(torch.meshgrid(*sizes, indexing="ij"))
         else:
             found = coordinates(embedding.input, origin)
-        return None if found is None else _windows(found, embedding.kernel, **embedding.options)
+        return None if found is None else windows(found, embedding.kernel, **embedding.options)
     for arranged in by_sample(embedding.input, len(origin)):
         found = coordinates(arranged, origin)
         if found is not None:
             return found
     return None
-
-
-def _windows(places: Tensor, kernel, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """The coordinates [dims, C, H, W] that a convolution sees: [dims, rows * columns, k]."""
-    if len(kernel) == 1:
-        stride, padding, dilation = (
-            (1, *x) if isinstance(x, tuple) else x for x in (stride, padding, dilation)
-        )
-        places, kernel = places.unsqueeze(-2), (1, *kernel)
-        padding = (0, padding[1] if isinstance(padding, tuple) else padding)
-    if isinstance(padding, str):
-        dilations = dilation if isinstance(dilation, tuple) else (dilation, dilation)
-        h, w = (d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilations, strict=True))
-        places = F.pad(places, (w // 2, w - w // 2, h // 2, h - h // 2), value=-1)
-        padding = 0
-    # What is padded is 0: coordinates are counted from 1.
-    found = F.unfold(places.double() + 1, kernel, dilation, padding, stride)
-    return found.mT.long() - 1
 
 
 def by_sample(embedded: Tensor, batch: int) -> Iterator[Tensor]:

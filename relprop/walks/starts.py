@@ -108,8 +108,9 @@ class Starts:
         below = [x.tensor for x in recording.cuts if x.tag.number <= lowest and x.tensor.ndim == 3]
         if not below or tag(below[-1]).depth < len(recording.maps):
             raise UnsupportedModel(
-                f"the head reads tokens at {len(self.streams)} places; accepted: those of the last "
-                "block alone; or a method that follows tokens, such as transformer_attribution"
+                "the head does not read the tokens of one last block: the model is no single chain "
+                "of blocks, or its head reads earlier ones, too; accepted: one chain whose last "
+                "block is read; or a method that follows tokens, such as transformer_attribution"
             )
         if below[-1] is self.tensors[0]:
             return self.shares(top, walk)[0]

@@ -341,7 +341,7 @@ def test_texts_of_one_word_among_longer_ones(reviews, tmp_path):
 def test_a_text_without_words_is_told(reviews, tmp_path, capsys, text):
     with pytest.raises(SystemExit) as exit_:
         explained(reviews, tmp_path / "out", "--text", text)
-    assert exit_.value.code == 1
+    assert exit_.value.code == 2 and not (tmp_path / "out").exists()
     assert "text 1: no text" in capsys.readouterr().err.strip().splitlines()[-1]
 
 

@@ -147,7 +147,7 @@ def test_a_class_rather_than_itself_is_refused(digits, pictures, tmp_path, capsy
     inputs = ("--checkpoint", digits, "--input", pictures / "rgb.png")
     with pytest.raises(SystemExit) as exit_:
         command(*inputs, "--target", "3", "--against", "3", output=tmp_path / "out")
-    assert exit_.value.code == 1
+    assert exit_.value.code == 2
     assert "--against 3: it is the class explained; accepted: another" in capsys.readouterr().err
     message = error_of(capsys, *inputs, "--against", "eleven")
     assert "--against eleven: no such class; accepted: " in message
@@ -437,3 +437,28 @@ def test_hostile_names(name):
         label=1,
     )
     assert result.picture().shape[2] == 3
+
+
+@pytest.mark.parametrize("within", ["", "sub/folder"])
+@pytest.mark.parametrize("of", ["--input a.png", "evaluate --protocol perturbation"])
+def test_a_file_as_the_output_folder_is_refused_first(tmp_path, capsys, within, of):
+    file = tmp_path / "a.png"
+    file.write_text("kept")
+    given = [*of.split(), "--timm", "no_model", "--output", file / within]
+    line = error_of(capsys, *given)
+    assert line == f"explain.py: --output {file / within}: {file} is a file; accepted: a folder"
+    assert file.read_text() == "kept"
+
+
+def test_where_an_input_is_of_the_class_compared_with_the_others_are_explained(
+    digits, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(Targets, "of", lambda self, logits: [[3], [8]])
+    paths = [pictures / "rgb.png", tmp_path / "black.png"]
+    Image.new("RGB", (40, 40)).save(paths[1])
+    options = ("--checkpoint", digits, "--method", "attnlrp", "--input", *paths)
+    with pytest.raises(SystemExit) as exit_:
+        command(*options, "--against", "8", output=tmp_path / "out")
+    printed = capsys.readouterr()
+    assert exit_.value.code == 1 and "1 of 2 explained" in printed.out
+    assert "black.png: --against" in printed.err.strip().splitlines()[-1]

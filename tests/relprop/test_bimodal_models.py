@@ -223,3 +223,69 @@ def test_towers_of_clip_are_each_by_itself():
         R_tt, R_ii = (bimodal.one_set(of_sample(maps, b)) for maps in (texts, pictures))
         assert_close(found["input_ids"].relevance[b], R_tt[end])
         assert_close(found["pixel_values"].relevance[b], R_ii[0, 1:])
+
+
+class Towers(nn.Module):
+    """Of numbers and of a text; every one is compared with every other."""
+
+    def __init__(self, compare) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.numbers, self.embed, self.compare = nn.Linear(4, 6), nn.Embedding(9, 6), compare
+
+    def forward(self, numbers: Tensor, input_ids: Tensor) -> Tensor:
+        return self.compare(self.numbers(numbers), self.embed(input_ids).mean(1))
+
+
+COMPARED = {
+    "product": lambda x, y: x @ y.T,
+    "einsum": lambda x, y: torch.einsum("id,jd->ij", x, y),
+    "broadcast": lambda x, y: (x[:, None] * y[None]).sum(-1),
+    "all with the first": lambda x, y: (x @ y.T)[:, :1],
+    "all of one tower": lambda x, y: x @ x.T + (x * y).sum(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "lrp"])
+@pytest.mark.parametrize("compared", COMPARED)
+def test_scores_of_pairs_of_samples_are_refused_but_for_each_with_its_own(compared, method):
+    """Relevance of another sample's caption would be in the row of the wrong picture."""
+    model = Towers(COMPARED[compared])
+    inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
+    for target in [0] if compared == "all with the first" else [0, torch.arange(B).roll(1)]:
+        with pytest.raises(relprop.UnsupportedModel, match=r"of other samples.*torch.arange\(B\)"):
+            relprop.explain(model, inputs, target, method)
+    alone = {name: x[1:2] for name, x in inputs.items()}
+    one = relprop.explain(model, alone, 0, method)
+    if compared == "all with the first":
+        return
+    with pytest.raises(relprop.UnsupportedModel, match="of other samples"):
+        relprop.explain(model, inputs, torch.arange(B), method, against=0)
+    pairs = relprop.explain(model, inputs, torch.arange(B), method)
+    for name, found in pairs.sources.items():
+        assert_close(found.relevance[1:2], one.sources[name].relevance)
+
+
+def test_an_explanation_of_several_sources_tells_what_it_has():
+    inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
+    found = relprop.explain(Towers(lambda x, y: x * y), inputs, 0, "attnlrp")
+    assert "'input_ids': Explanation(source='input_ids', relevance=tensor(" in repr(found)
+    for read, name in (
+        (lambda: found.heatmap(8), r"heatmap\(size\)"),
+        (lambda: found.grid, "grid"),
+    ):
+        message = rf"2 sources .*accepted: explanation.sources\['numbers'\].{name}$"
+        with pytest.raises(AttributeError, match=message):
+            read()
+
+
+def test_gradcam_of_an_encoder_beside_a_decoder_is_refused_in_words():
+    config = transformers.BartConfig(
+        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8,
+        decoder_ffn_dim=8, encoder_attention_heads=2, decoder_attention_heads=2, eos_token_id=2,
+        pad_token_id=1, max_position_embeddings=16, num_labels=2,
+    )  # fmt: skip
+    model = transformers.BartForSequenceClassification(config)
+    inputs = {"input_ids": torch.tensor([[3, 4, 2], [5, 6, 2]])}
+    with pytest.raises(relprop.UnsupportedModel, match="the model is no single chain .*accepted: "):
+        relprop.explain(model, inputs, 1, "gradcam")

@@ -110,11 +110,26 @@ def test_target(tiny_vit, images):
         (torch.zeros(3, 1).long(), r"shape \[3, 1\]; accepted: None, a class or 3 of them"),
         (torch.zeros(3), r"type torch.float32 .* accepted: None, a class or 3 of them"),
         (1.0, r"type torch.float32 .* accepted: None, a class or 3 of them"),
+        (True, r"type torch.bool .* accepted: None, a class or 3 of them"),
+        ("cat", r"target is 'cat'; accepted: None, a class or 3 of them"),
     ],
 )
 def test_wrong_target(target, message, tiny_vit, images):
     with pytest.raises(ValueError, match=message):
         relprop.explain(tiny_vit(), images, target)
+    with pytest.raises(ValueError, match=message.replace("target", "against")):
+        relprop.explain(tiny_vit(), images, 1, against=target)
+
+
+@pytest.mark.parametrize("target, against", [(1, 1), (torch.tensor([0, 1, 2]), 1), (None, None)])
+def test_a_class_against_itself_is_refused(target, against, tiny_vit, images):
+    """Its map would be of zeros."""
+    trace = relprop.record(tiny_vit(), images)
+    against = trace.logits.argmax(1) if against is None else against
+    with pytest.raises(
+        ValueError, match=r"against is \d, the class that is explained of sample \d"
+    ):
+        relprop.explain_trace(trace, target, "lrp", against=against)
 
 
 class Never(nn.Module):
@@ -130,6 +145,21 @@ class Never(nn.Module):
         ({"eps": float("nan")}, "eps is nan; accepted"),
         ({"eps": "a"}, "eps is 'a'; accepted"),
         ({"start_layer": "1"}, "start_layer is '1'; accepted"),
+        ({"start_layer": True}, "start_layer is True; accepted: a whole number"),
+        ({"normalize_rows": "no"}, "normalize_rows is 'no'; accepted: True, False"),
+        ({"rules": 3}, "rules is 3; accepted: paper, lrp, .* a mapping from operations to rules"),
+        ({"rules": {"linaer": print}}, "rules has 'linaer', no operation; accepted: .*linear"),
+        ({"rules": {"linear": "z+"}}, "rules has 'z.' for 'linear'; accepted: a function"),
+        ({"output": 3}, "output is 3; accepted: a function from what the model returns"),
+        ({"output": len, "position": 1}, "position is of the model's own logits.*one of the two"),
+        ({"position": "last"}, "position is 'last'; accepted: a whole number, or 3 of them"),
+        ({"position": 1.5}, "position is 1.5; accepted: a whole number, or 3 of them"),
+        ({"position": True}, "position is True; accepted: a whole number, or 3 of them"),
+        (
+            {"position": torch.arange(4)},
+            r"position is a tensor of .* shape \[4\]; accepted: a whole",
+        ),
+        ({"learned": "head.weight"}, "learned is 'head.weight'; accepted: a list of names"),
         ({"precision": "bf8"}, "precision is 'bf8'; accepted: None .the model's., bf16"),
         ({"layer": 1}, "unknown option 'layer'; accepted: start_layer, rules, eps, normalize_r"),
     ],
@@ -161,8 +191,9 @@ def test_rules_and_eps_are_accepted_by_every_method(method, tiny_vit, images):
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        (torch.randn(3), r"a batch is \[B, ...\], B > 0"),
-        (torch.randn(0, 3, 32, 32), r"a batch is \[B, ...\], B > 0"),
+        (torch.randn(3), r"^inputs have shape \[3\]; accepted: a batch \[B, N\] or .*B > 0"),
+        (torch.randn(0, 3, 32, 32), r"accepted: a batch .*B > 0"),
+        ({"b": torch.randn(2)}, r"^inputs 'b' have shape \[2\]; accepted: a batch \[B, N\] or"),
         ({"x": 3}, "inputs hold no tensor"),
         ({}, "inputs hold no tensor"),
     ],
@@ -243,8 +274,9 @@ def test_one_explanation_is_that_of_a_recording_and_frees_it(tiny_vit, images, m
         trace.gradient(trace.logits.argmax(-1))
 
 
-def test_no_classes(tiny_vit, images):
-    assert relprop.explain_classes(relprop.record(tiny_vit(), images), []) == []
+@pytest.mark.parametrize("method", ["transformer_attribution", "lrp"])
+def test_no_classes(method, tiny_vit, images):
+    assert relprop.explain_classes(relprop.record(tiny_vit(), images), [], method) == []
 
 
 def test_a_rule_of_its_own_above_the_last_attention_map(tiny_vit, images):

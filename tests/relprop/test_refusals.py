@@ -84,6 +84,8 @@ def sigmoids(q, k, v):
 
 TO_D = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
 
+TO_2D = torch.cat([TO_D, TO_D.T])[:, :C]
+
 
 class Pipeline(nn.Module):
     """Its last layer is not seen."""
@@ -149,6 +151,53 @@ def test_refused(name):
 def test_logits_in_a_tuple(made):
     found = relprop.explain(Outputs(made), pixels(), 1).relevance
     assert torch.equal(found, relprop.explain(Plain(), pixels(), 1).relevance)
+
+
+FEATURES = {
+    "standard deviations over tokens": lambda x: x.std(1) @ TO_D[:, :C],
+    "means and standard deviations": lambda x: torch.cat([x.mean(1), x.std(1)], 1) @ TO_2D,
+    "variances": lambda x: x.var(1) @ TO_D[:, :C],
+    "norms of tokens": lambda x: x.norm(dim=-1)[:, :C],
+    "distances from prototypes": lambda x: -(x[:, 0][:, None] - TO_D[:C]).norm(dim=-1),
+    "x by its norm, and its norm": lambda x: (
+        (x / x.norm(dim=-1, keepdim=True)).mean(1) @ TO_D[:, :C] + x.norm(dim=-1).mean(1)[:, None]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_statistic_that_is_a_feature_is_refused(name):
+    """Relevance would end there: maps of zeros, or of the other features alone."""
+    model = Plain(read=FEATURES[name])
+    model.head = nn.Identity()
+    x = pixels()
+    trace = relprop.record(model, x)
+    for method in ("attnlrp", "cp_lrp", "lrp", "generic_attention"):
+        with pytest.raises(UnsupportedModel, match="norm .* is used as a feature: .*accepted: "):
+            relprop.explain_trace(trace, 1, method)
+    with pytest.raises(UnsupportedModel, match="norm .* is used as a feature: .*accepted: "):
+        relprop.explain_trace(trace, 1, "lrp", rules="epsilon")
+    # What the message accepts.
+    found = relprop.explain_trace(trace, 1, "attnlrp", rules=rules.GRADIENT, level="input")
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    torch.testing.assert_close(
+        trace.input_relevance(torch.ones(len(x), dtype=torch.long), rules.GRADIENT), x * gradient
+    )
+    assert found.relevance.std() > 0
+
+
+def test_a_rule_of_ones_own_takes_relevance_through_a_statistic():
+    model = nn.Sequential(nn.Linear(4, C), Outputs(lambda x: x.norm(dim=-1, keepdim=True)))
+    model[1].model = nn.Identity()
+    x = torch.randn(2, 4)
+
+    def share(relevance, output, input, *args, eps, **kwargs):
+        return input**2 / output**2 * relevance
+
+    own = rules.LRP | {"statistic": share}
+    found = relprop.explain(model, x, 0, "lrp", rules=own, eps=0.0).relevance
+    assert found.isfinite().all() and found.std() > 0
 
 
 @pytest.mark.parametrize("name", TEXTS_REFUSED)

@@ -94,6 +94,67 @@ def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
         assert found.shape == (B, ENTRIES) and torch.equal(found, of_tokens), method
 
 
+def network(*first: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*first, nn.Linear(8, C)).double().eval()
+
+
+class Mean(nn.Module):
+    """Of all places: [B, C, ...] -> [B, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(-1)
+
+
+class Flip(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(-1)
+
+
+# Models without attention, their inputs, and what is summed of the relevance of these.
+WITHOUT_ATTENTION = {
+    "vectors": ([nn.Linear(4, 8), nn.ReLU()], (4,), ()),
+    "vectors that are normalised": ([nn.BatchNorm1d(4), nn.Linear(4, 8)], (4,), ()),
+    "sequences": ([nn.Conv1d(2, 8, 3), nn.ReLU(), Mean()], (2, 7), (1,)),
+    "sequences, padded": ([nn.Conv1d(2, 8, 3, padding=1), nn.ReLU(), Mean()], (2, 7), (1,)),
+    "sequences, strided": ([nn.Conv1d(2, 8, 3, 2), nn.ReLU(), Mean()], (2, 7), (1,)),
+    "sequences, turned around": (
+        [Flip(), nn.Conv1d(2, 8, 3, padding=1), nn.ReLU(), Mean()], (2, 7), (1,)
+    ),
+    "pictures": ([nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Mean()], (3, 5, 6), (1,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "cp_lrp", "lrp"])
+@pytest.mark.parametrize("level", ["tokens", "input"])
+@pytest.mark.parametrize("name", WITHOUT_ATTENTION)
+def test_without_attention_relevance_is_that_of_each_number_pixel_or_place(name, method, level):
+    layers, shape, summed = WITHOUT_ATTENTION[name]
+    trace = relprop.record(network(*layers), numbers(*shape))
+    found = relprop.explain_trace(trace, TARGET, method, level=level).relevance
+    expected = trace.source_relevance(TARGET, relprop.METHODS[method].rules)
+    expected = expected.sum(summed) if summed else expected
+    torch.testing.assert_close(found, expected.flatten(1))
+    assert (found.std(dim=1) > 0).all()
+
+
+@METHODS
+def test_a_vector_of_which_each_token_has_all_numbers_has_no_flat_map(method):
+    weight = torch.randn(ENTRIES * D, 4, generator=torch.Generator().manual_seed(2)).double()
+
+    def tokens(self, x):
+        return F.linear(x, weight).unflatten(1, (ENTRIES, D)) + self.position[:, 1:]
+
+    trace = relprop.record(Plain(tokens=tokens), numbers(4))
+    if method in ("attnlrp", "cp_lrp", "lrp"):
+        found = relprop.explain_trace(trace, TARGET, method).relevance
+        expected = trace.source_relevance(TARGET, relprop.METHODS[method].rules)
+        torch.testing.assert_close(found, expected)
+        return
+    with pytest.raises(UnsupportedModel, match="mixes all numbers of a vector .*accepted: attnlrp"):
+        relprop.explain_trace(trace, TARGET, method)
+
+
 def test_lrp_of_a_vector_is_that_of_its_rule():
     x, embedded = numbers(ENTRIES), []
     trace = relprop.record(embedding(lambda x: x[..., None], 1, kept=embedded), x)

@@ -260,3 +260,24 @@ def test_weights_of_pooling_are_constants_in_cp_lrp(name):
     models = [Plain(read=pool(hold)) for hold in (lambda a: a, torch.detach)]
     found, expected = (relprop.explain(m, pixels(), 1, "cp_lrp").relevance for m in models)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def rms(x):
+    return torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+NORMS = {
+    "x / rms": lambda x: x / rms(x),
+    "x (1 / rms)": lambda x: x * (1 / rms(x)),
+    "x (1 / rms), divided": lambda x: x * torch.div(1, rms(x)),
+    "x reciprocal(rms)": lambda x: x * rms(x).reciprocal(),
+    "x true_divide rms": lambda x: torch.true_divide(x, rms(x)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("method", ["attnlrp", "cp_lrp", "lrp"])
+def test_spellings_of_a_norm_by_the_root_mean_square(name, method):
+    found = relprop.explain(Plain(between=NORMS[name]), pixels(), 1, method).relevance
+    plain = Plain(between=lambda x: F.rms_norm(x, (D,), eps=1e-6))
+    torch.testing.assert_close(found, relprop.explain(plain, pixels(), 1, method).relevance)
