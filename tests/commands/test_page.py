@@ -81,6 +81,16 @@ def test_the_numbers_are_in_the_page(tmp_path):
     np.testing.assert_allclose(values, mean, rtol=1e-5, atol=1e-6)
 
 
+def test_maps_of_pixels_are_pooled_whatever_the_method():
+    """As AttnLRP's of a ResNet, or with level=input."""
+    maps = {"attnlrp": np.ones((1, 64, 64), np.float32), "rollout": np.ones((1, 8, 8), np.float32)}
+    about = dict.fromkeys(ABOUT) | {"classes": [0]}
+    part = of_picture(Image.new("RGB", (40, 40)), maps, **about).parts["image"]
+    stored = part.page()["maps"]
+    assert (stored["attnlrp"]["shape"], stored["attnlrp"]["pixels"]) == ((32, 32), 2)
+    assert (stored["rollout"]["shape"], stored["rollout"]["pixels"]) == ((8, 8), None)
+
+
 def test_nothing_of_the_users_is_markup_and_nothing_is_fetched(tmp_path):
     path = tmp_path / "page.html"
     for results in (RESULTS, TEXTS):

@@ -24,9 +24,13 @@ def of_picture(
     region: tuple[float, float, float, float] | None = None,
     **about,
 ) -> Result:
-    """``region``: that the model saw; None: all."""
+    """``region``: that the model saw, in 64 x 64 pixels; None: all."""
     size = picture.size
     part = ImagePart(
-        Images("image", {}), picture, relevance, region=region or (0, 0, *size), size=size
+        Images("image", {"input_size": [3, 64, 64]}),
+        picture,
+        relevance,
+        region=region or (0, 0, *size),
+        size=size,
     )
     return Result(parts={"image": part}, **about)

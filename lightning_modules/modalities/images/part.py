@@ -13,7 +13,6 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import CenterCrop, Resize
 
-import relprop
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.modalities.base import Part, data_uri, is_signed
 from lightning_modules.modalities.drawing import Panel, grid
@@ -87,6 +86,10 @@ class ImagePart(Part):
         left, top, right, bottom = self.region
         return [left / width, top / height, right / width, bottom / height]
 
+    def is_of_pixels(self, maps: np.ndarray) -> bool:
+        """True if maps [T, rows, columns] have a number for each pixel that the model saw."""
+        return maps.shape[1:] == tuple(self.modality.input_config["input_size"][-2:])
+
     def page(self) -> dict[str, Any]:
         width, height = self.content.size
         return {
@@ -96,7 +99,7 @@ class ImagePart(Part):
             "tiny": max(width, height) <= TINY,
             "region": self.shares_of_region(),
             "maps": {
-                name: pooled(maps) if relprop.METHODS.find(name).pixels else encoded(maps)
+                name: pooled(maps) if self.is_of_pixels(maps) else encoded(maps)
                 for name, maps in self.relevance.items()
             },
         }
