@@ -96,7 +96,7 @@ class Order:
 
     def _marks(self, count: int) -> Tensor:
         """A number for each token, far from those of its neighbours."""
-        steps = torch.arange(count, dtype=torch.float64) * 0.6180339887
+        steps = torch.arange(count, dtype=torch.float64, device="cpu") * 0.6180339887
         return (0.5 + steps % 1).to(self.ends.backward.logits)
 
     def _at_values(self, x: AttentionMap, marks: Tensor) -> Tensor:
