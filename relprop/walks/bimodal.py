@@ -21,7 +21,7 @@ from relprop.errors import UnsupportedModel
 from relprop.recording.tags import State
 from relprop.rules.weights import to_values
 from relprop.walks.ends import BySource, Ends
-from relprop.walks.order import check_order
+from relprop.walks.order import in_order
 from relprop.walks.starts import Starts
 
 
@@ -36,7 +36,7 @@ def gathered(
     """
     maps = ends.recording.maps
     first = {x.key: x for x in reversed(maps) if x.key is not None and x.key.is_first}
-    check_order(starts, ends, first)
+    held = in_order(starts, ends, held, first)
     sizes = {state: x.tensor.shape[x.order[-1]] for state, x in first.items()}
     rule = Bimodal(factors, [x.key for x in maps], sizes)
     found: dict[State, Tensor] = {}

@@ -22,11 +22,16 @@ from relprop.walks.ends import Ends
 from relprop.walks.starts import Starts, over_channels
 
 
-def check_order(starts: Starts, ends: Ends, first: Mapping[State, AttentionMap]) -> None:
-    """Raises UnsupportedModel where tokens have moved, or are a part of those of their state.
+def in_order(
+    starts: Starts, ends: Ends, held: Sequence[Tensor], first: Mapping[State, AttentionMap]
+) -> list[Tensor]:
+    """Shares ``held`` of what the head reads, at the tokens of the states: [B, n] of each start.
 
     Args:
         first: of the sets of tokens, the map that attends to them first.
+
+    Raises:
+        UnsupportedModel: tokens have moved, or are a part of those of their state.
     """
     sums = {s.tag.number: s for s in ends.recording.streams.values() if s.product is None}
     order = Order(ends, sums, first)
@@ -36,22 +41,29 @@ def check_order(starts: Starts, ends: Ends, first: Mapping[State, AttentionMap])
     for stream in sums.values():
         if stream.maps:
             order.check_sum(stream)
-    for start in starts.streams:
-        if start.product is not None:  # which no sum has taken up
-            raise moved_tokens(start.tensor.shape)
-        order.check(start.tensor, *order.marked(start.tensor), start.tag.state)
+    return [order.carried(start, w) for start, w in zip(starts.streams, held, strict=True)]
 
 
 @dataclass
 class Order:
     """The places of tokens in the states of a recording.
 
-    ``sums``: by number. ``first``: as of :func:`check_order`.
+    ``sums``: by number. ``first``: as of :func:`in_order`.
     """
 
     ends: Ends
     sums: Mapping[int, Stream]
     first: Mapping[State, AttentionMap]
+
+    def carried(self, start: Stream, held: Tensor) -> Tensor:
+        """Shares of the tokens of a start, at those of its state: it may be a sum of them."""
+        state = start.tag.state
+        if start.product is not None:  # which no sum has taken up
+            raise moved_tokens(start.tensor.shape)
+        if state is not None and state.number in self.sums and state not in self.first:
+            return self._seen(start.tensor, over_channels(start.tensor, held), state)
+        self.check(start.tensor, *self.marked(start.tensor), state)
+        return held
 
     def check_values(self, x: AttentionMap) -> None:
         """The keys of a map are all tokens of their state, in its order."""
@@ -96,7 +108,7 @@ class Order:
 
     def _marks(self, count: int) -> Tensor:
         """A number for each token, far from those of its neighbours."""
-        steps = torch.arange(count, dtype=torch.float64) * 0.6180339887
+        steps = torch.arange(count, dtype=torch.float64, device="cpu") * 0.6180339887
         return (0.5 + steps % 1).to(self.ends.backward.logits)
 
     def _at_values(self, x: AttentionMap, marks: Tensor) -> Tensor:

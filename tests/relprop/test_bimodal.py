@@ -241,3 +241,10 @@ def test_tokens_that_change_places_are_refused(name):
     with pytest.raises(UnsupportedModel, match="each in its order, and those of .* are moved"):
         relprop.explain(model, pixels(), 1, "bimodal_attention")
     relprop.explain(model, pixels(), 1, "generic_attention")
+
+
+def test_a_head_that_reads_sums_of_tokens_has_the_map_of_these_tokens():
+    model = Plain(read=lambda x: (x + x.flip(1))[:, 0])
+    found = relprop.explain(model, pixels(), 1, "bimodal_attention").relevance
+    expected = relprop.explain(model, pixels(), 1, "generic_attention").relevance
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
