@@ -47,7 +47,7 @@ class Corrections:
     >>> model, numbers = torch.nn.Linear(4, 2), torch.randn(3, 4)
     >>> rules = relprop.rules.Corrections(composite)
     >>> relprop.explain(model, numbers, 0, "attnlrp", rules=rules).relevance.shape
-    torch.Size([3, 1])
+    torch.Size([3, 4])
     """
 
     rules: Mapping[str, Rule] | Callable[[str, int, int], Rule | None]

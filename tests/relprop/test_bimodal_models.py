@@ -260,7 +260,7 @@ def test_scores_of_pairs_of_samples_are_refused_but_for_each_with_its_own(compar
     if compared == "all with the first":
         return
     with pytest.raises(relprop.UnsupportedModel, match="of other samples"):
-        relprop.explain(model, inputs, torch.arange(B), method, against=0)
+        relprop.explain(model, inputs, torch.arange(B), method, against=torch.arange(B).roll(1))
     pairs = relprop.explain(model, inputs, torch.arange(B), method)
     for name, found in pairs.sources.items():
         assert_close(found.relevance[1:2], one.sources[name].relevance)

@@ -47,9 +47,7 @@ def stop_in_epoch(monkeypatch):
 
     def stop(epoch):
         original = running.callbacks
-        monkeypatch.setattr(
-            experiment, "callbacks", lambda config: [Stop(epoch), *original(config)]
-        )
+        monkeypatch.setattr(running, "callbacks", lambda config: [Stop(epoch), *original(config)])
         return lambda: monkeypatch.setattr(running, "callbacks", original)
 
     return stop
