@@ -196,6 +196,8 @@ def conserved(example: Example) -> Verdict:
         reason = "a blank input has other scores than 0, also without them"
     elif own_tokens(model):
         reason = "relevance ends in the model's own tokens too"
+    elif any("SinePosition" in type(module).__name__ for module in model.modules()):
+        reason = "positions that the model computes take a share of the scores' relevance"
     else:
         reason = "why is not known"
     return Verdict("off", f"{verdict.says}: {reason}")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 TABLES = re.compile(r"position|pos_emb|wpe|relative|type_emb|token_type")  # of looked-up constants
-ADDED = re.compile(r"(?<!pre_)(bias|beta|pos|token|cls|class_emb|dist_emb|query_emb|prompt)")
+ADDED = re.compile(r"(?<!pre_)(bias|beta|pos|token|cls|class_emb|dist_emb|query_emb|prompt|^a$)")
 
 
 @torch.no_grad()
