@@ -207,10 +207,12 @@ def run_explain(arguments: argparse.Namespace) -> None:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
 
-    results, failures = [], []
+    results, failures, left_out = [], [], {}
     with progress_bar() as bar:
         for outcome in bar.track(
-            explain_inputs(module, inputs, targets, arguments.method, options, BATCH_SIZE, against),
+            explain_inputs(
+                module, inputs, targets, arguments.method, options, BATCH_SIZE, left_out, against
+            ),
             total=len(inputs),
             description="explaining",
         ):
@@ -233,6 +235,8 @@ def run_explain(arguments: argparse.Namespace) -> None:
     elif is_new:
         folder.rmdir()
     say(told)
+    for reason in left_out.values():
+        say(f"explain.py: left out: {reason}", sys.stderr)
     for failure in failures:
         say(f"explain.py: {failure.reason}", sys.stderr)
     if failures:

@@ -37,13 +37,18 @@ def explain_inputs(
     methods: Sequence[str],
     options: Mapping[str, Any],
     batch_size: int,
+    left_out: dict[str, str],
     against: int | None = None,
 ) -> Iterator[Result | Failure]:
     """The result of each input, or why it has none; batch by batch, recorded once each.
 
-    ``against``: a class that those explained are compared with.
+    ``left_out``: takes those of several methods that refuse the model, and why. ``against``: a
+    class that those explained are compared with.
+
+    Raises:
+        InputError: all methods refuse the model; or one does in a later batch alone.
     """
-    remaining = iter(inputs)
+    remaining, first = iter(inputs), True
     while batch := list(islice(remaining, batch_size)):
         read = []
         for item in batch:
@@ -52,7 +57,10 @@ def explain_inputs(
             except (InputError, OSError) as error:
                 yield Failure(item.name, str(error))
         if read:
-            yield from explain_batch(module, read, targets, methods, options, against)
+            apply = [method for method in methods if method not in left_out]
+            refused = left_out if first else None
+            yield from explain_batch(module, read, targets, apply, options, refused, against)
+            first = False
 
 
 def explain_batch(
@@ -61,9 +69,14 @@ def explain_batch(
     targets: Targets,
     methods: Sequence[str],
     options: Mapping[str, Any],
+    left_out: dict[str, str] | None,
     against: int | None = None,
 ) -> Iterator[Result | Failure]:
-    """The results of inputs that were read; Failure where their relevance is not finite."""
+    """The results of inputs that were read; Failure where their relevance is not finite.
+
+    ``left_out``: takes the methods that refuse the model, but for the last that is left; None:
+    none may.
+    """
     several = len(module.sources) > 1
     batch = module.prepare([x if several else next(iter(x.values())) for _, x in read])
     trace = module.record(batch)
@@ -85,7 +98,13 @@ def explain_batch(
     if against is not None:
         options = {**options, "against": against}
     for method in methods:
-        explained = explain_by(module, trace, batch, places, method, options)
+        try:
+            explained = explain_by(module, trace, batch, places, method, options)
+        except InputError as error:
+            if left_out is None or len(left_out) == len(methods) - 1:
+                raise
+            left_out[method] = str(error)
+            continue
         for name, of_method in maps.items():
             of_method[method] = [of_place[name].arrays() for of_place in explained]
         for i in not_finite(explained) - set(broken):

@@ -1,10 +1,13 @@
 """explain.py --hf on image classifiers: their pixels are those of their own processor."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoImageProcessor
 
+import explain
 import relprop
 from lightning_modules.models.published import hf_classifier
 from tests.helpers.published import IMAGE_CLASSIFIERS, photo, save_image_classifier
@@ -50,6 +53,22 @@ def test_a_method_that_a_model_has_nothing_for_names_one_that_explains_it(tmp_pa
     )
     assert "--method transformer_attribution: no attention map was seen" in message
     assert message.endswith("--method attnlrp explains this model")
+
+
+def test_of_several_methods_those_that_refuse_are_left_out(tmp_path, capsys):
+    save_image_classifier(tmp_path / "model", "ConvNext")
+    photo().save(tmp_path / "a.png")
+    options = [*("--hf", tmp_path / "model", "--input", tmp_path / "a.png"), "--format", "json"]
+    options += ["--output", tmp_path / "out", "--method"]
+    explain.main([*map(str, options), "rollout", "attnlrp", "gradcam"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": no ")[0] for line in lines if "left out" in line] == [
+        f"explain.py: left out: --method {name}" for name in ("rollout", "gradcam")
+    ]
+    (entry,) = json.loads((tmp_path / "out" / "explanations.json").read_text())["inputs"]
+    assert list(entry["relevance"]) == ["attnlrp"]
+    message = refusal(capsys, *options, "rollout", "gradcam")
+    assert "--method gradcam: no attention map was seen" in message
 
 
 def test_mean_and_std_are_those_that_come_out_of_the_processor(tmp_path):
