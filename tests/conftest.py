@@ -50,7 +50,7 @@ def images():
     )
 
 
-SLOW = ("training/", "commands/test_own", "commands/test_import", "commands/test_notebooks")
+SLOW = ("training/", "commands/test_own", "commands/test_import", "commands/test_notebook_")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
