@@ -22,7 +22,8 @@ from lightning_modules.utils import cli, run_folder
 from lightning_modules.utils.errors import InputError, message_of
 from lightning_modules.utils.terminal import quiet
 
-# What takes seconds to import is imported where it is used: help and errors do not wait for it.
+# Lightning takes seconds to import, and is imported where it is used: help does not wait for it.
+
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vit_digits.yaml"
 fail = partial(cli.fail, "train.py")
 

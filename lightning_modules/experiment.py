@@ -95,14 +95,13 @@ def input_error(error: Exception, config: DictConfig) -> InputError | None:
         return InputError(f"callbacks.EarlyStopping.monitor: {short_message(error)}")
     if "optimizer got an empty parameter list" in message:
         return InputError(
-            "callbacks: no parameter of the model is left to train; accepted: such as leave some"
+            "callbacks: no parameter of the model is left to train; accepted: those that leave some"
         )
     return None
 
 
 def build(config: DictConfig, checkpoint: Path | None):
     """Data, classifier and trainer of an experiment."""
-
     trainer_options = OmegaConf.to_container(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
@@ -126,7 +125,6 @@ def build(config: DictConfig, checkpoint: Path | None):
 
 def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trainer:
     """Lightning's, for a run that begins at a step."""
-
     limits = {name: options.pop(name) for name in ("max_steps", "max_time") if name in options}
     stops = Stops(Path(config.run_dir) / "checkpoints", **limits)
     limited = stops.max_steps != -1 or limits.get("max_time") is not None
@@ -174,7 +172,6 @@ def fit(
     data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
 ) -> str | None:
     """Train; the option that has ended training before its schedule did, if one has."""
-
     reason = None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ WITHOUT_RULES = ("sub", "rsub", "div", "rdiv", "addmm", "moved", "winner")
 def resolve_target(target: int | Tensor | None, logits: Tensor, called: str = "target") -> Tensor:
     """The class to explain of each sample, [B].
 
+    A GPU is waited for where classes are a tensor, whose values are checked.
+
     >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
     >>> resolve_target(None, logits), resolve_target(2, logits)
     (tensor([1, 0]), tensor([2, 2]))
@@ -25,6 +28,11 @@ def resolve_target(target: int | Tensor | None, logits: Tensor, called: str = "t
     batch, classes = logits.shape
     if target is None:
         return logits.argmax(dim=-1)
+    within = f"accepted: classes 0 to {classes - 1}"
+    if isinstance(target, Integral) and not isinstance(target, bool):
+        if not 0 <= target < classes:
+            raise ValueError(f"{called} is {target}; {within}")
+        return logits.new_full((batch,), int(target), dtype=torch.long)
     accepted = f"accepted: None, a class or {batch} of them"
     try:
         found = torch.as_tensor(target, device=logits.device)
@@ -37,7 +45,7 @@ def resolve_target(target: int | Tensor | None, logits: Tensor, called: str = "t
         )
     outside = found[(found < 0) | (found >= classes)]
     if outside.numel():
-        raise ValueError(f"{called} is {outside[0].item()}; accepted: classes 0 to {classes - 1}")
+        raise ValueError(f"{called} is {outside[0].item()}; {within}")
     return found.long().expand(batch)
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import Subset
 import relprop
 from lightning_modules.callbacks.every import Every
 from lightning_modules.callbacks.foreign import Foreign, refused
-from lightning_modules.callbacks.shown import publish, show_pictures
+from lightning_modules.callbacks.shown import pictures_are_shown, publish
 from lightning_modules.callbacks.sources import check_source
 from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.models.explaining import ExplainingModule
@@ -173,7 +173,9 @@ class RelevanceTracker(Checked, Callback):
             )
         several = sum(isinstance(x, RelevanceTracker) for x in trainer.callbacks) > 1
         self.tracker = (self.told.model or "") if several else ""
-        shown = self.folder is not None or show_pictures(trainer.loggers) or trainer.fast_dev_run
+        shown = (
+            self.folder is not None or pictures_are_shown(trainer.loggers) or trainer.fast_dev_run
+        )
         if not shown:
             rank_zero_warn(
                 "RelevanceTracker: no logger shows its pictures, and they are written nowhere; "

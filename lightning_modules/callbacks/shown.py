@@ -33,7 +33,7 @@ def publish(trainer: Trainer, report: Report, folder: Path | None, tracker: str)
         show_text(trainer.loggers, f"explanations/{place}{tag}", text, step)
 
 
-def show_pictures(loggers: Iterable[Logger]) -> bool:
+def pictures_are_shown(loggers: Iterable[Logger]) -> bool:
     """Whether one of the loggers shows pictures."""
     kinds = [destination_of(logger) for logger in loggers]
     return any(x is not None and x.show_picture is not Destination.show_picture for x in kinds)

@@ -9,7 +9,7 @@ from relprop.walks.backward import Backward, Top
 
 
 def check_apart(backward: Backward, top: Top) -> None:
-    """A ValueError where the score of one sample depends on the input of another.
+    """Raises UnsupportedModel where the score of one sample depends on the input of another.
 
     As of CLIP, whose scores are of every picture with every text. With other weights for each
     sample the gradient of a sample is a multiple of what it was, if it is of that sample's score.

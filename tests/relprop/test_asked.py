@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import relprop
 
@@ -145,3 +146,22 @@ def test_a_learned_parameter_of_another_name_is_told_the_nearest(tiny_vit, image
     ) as error:
         relprop.explain(tiny_vit(), images, 1, learned=["pos_embd"])
     assert len(str(error.value)) < 300
+
+
+class Waits(TorchDispatchMode):
+    """Raises where a GPU would be waited for: a value is read."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.ops.aten.nonzero.default, LOCAL), function
+        return function(*args, **(kwargs or {}))
+
+
+LOCAL = torch.ops.aten._local_scalar_dense.default
+
+
+@pytest.mark.parametrize("target", [None, 2])
+def test_a_class_that_is_a_number_is_found_without_reading_a_tensor(target):
+    logits = torch.tensor([[0.1, 0.2, 0.7], [0.1, 0.0, 0.3]])
+    with Waits():
+        found = relprop.resolve_target(target, logits)
+    assert found.tolist() == [2, 2] and found.dtype == torch.int64

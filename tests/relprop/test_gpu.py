@@ -29,9 +29,12 @@ def test_maps_are_those_of_the_cpu(model, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cuda_graph_explains_another_picture(model, method):
     """Capturing raises where the host waits for a value."""
-    model = model.cuda()
+    model, side = model.cuda(), torch.cuda.Stream()
     x = torch.randn(1, 3, 160, 160, dtype=torch.float64, device="cuda")
-    relprop.explain(model, x, method=method)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        relprop.explain(model, x, method=method)
+    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         explanation = relprop.explain(model, x, method=method)
