@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,7 @@ class _Parts:
             if start == 0:  # wrong ones are found before hours of work
                 of_all = trace.logits[:1].expand(batch, -1)
                 target, against = (
-                    x if x is None else resolve_target(x, of_all, name)
+                    _checked(x, of_all, name)
                     for name, x in (("target", target), ("against", against))
                 )
             # A user's method may ask more of the trace than the methods that it is made of.
@@ -137,6 +138,12 @@ class _Parts:
             del trace  # one recording at a time: it is gone before the next
             start += taken
         return joined(parts)
+
+
+def _checked(x, logits: Tensor, called: str):
+    """Classes [B]; None and a number stay, since a tensor is checked again, for which a GPU waits."""
+    found = None if x is None else resolve_target(x, logits, called)
+    return x if isinstance(x, Integral) else found
 
 
 def _rows(x, start: int, taken: int):

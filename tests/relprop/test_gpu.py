@@ -26,18 +26,19 @@ def test_maps_are_those_of_the_cpu(model, method):
     )
 
 
+@pytest.mark.parametrize("target", [None, 1])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_cuda_graph_explains_another_picture(model, method):
+def test_a_cuda_graph_explains_another_picture(model, method, target):
     """Capturing raises where the host waits for a value."""
     model, side = model.cuda(), torch.cuda.Stream()
     x = torch.randn(1, 3, 160, 160, dtype=torch.float64, device="cuda")
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        relprop.explain(model, x, method=method)
+        relprop.explain(model, x, target, method)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        explanation = relprop.explain(model, x, method=method)
+        explanation = relprop.explain(model, x, target, method)
     x.copy_(torch.randn_like(x))
     graph.replay()
-    assert explanation.relevance.equal(relprop.explain(model, x, method=method).relevance)
+    assert explanation.relevance.equal(relprop.explain(model, x, target, method).relevance)
