@@ -80,7 +80,7 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
         nargs="+",
         default=["predicted"],
         metavar="CLASS",
-        help="names, indices, predicted (default), top3, all",
+        help="names, indices, predicted (default), present, top3, all",
     )
     parser.add_argument(
         "--against", metavar="CLASS", help="a name or index: why --target rather than it"
@@ -198,7 +198,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     module = chosen_model(arguments).to(chosen_device(arguments.device))
     of_sources = inputs_of_sources(arguments.overrides, module.sources)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
-    targets = Targets(arguments.target, module.hparams.class_names, module.activation is not None)
+    targets = Targets(arguments.target, module.task)
     names, against = module.hparams.class_names, arguments.against
     against = None if against is None else one_class(against, names, "--against")
     patterns = [*arguments.input, *of_sources]

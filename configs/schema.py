@@ -30,8 +30,9 @@ from lightning_modules.utils.options import Seed, accepts, describe, refusal, sh
 
 TOP_LEVEL = dict(
     seed=Seed,
+    task=str,  # what the labels mean
     run_dir=str,
-    patience=int | None,  # epochs without a better validation accuracy, then training stops
+    patience=int | None,  # epochs without a better validation, then training stops
     on_nonfinite=Literal["stop", "skip"],  # what a step does whose gradient is no number
     imports=list[str],  # modules that the run was started with; for people, nothing imports them
     model=dict,
@@ -44,7 +45,14 @@ TOP_LEVEL = dict(
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
 SECTIONS = ("model", "data", "tracker", "trainer", "loggers", "callbacks")
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
-TOP_LEVEL_DEFAULTS = dict(seed=0, run_dir=MISSING, patience=None, on_nonfinite="stop", imports=[])
+TOP_LEVEL_DEFAULTS = dict(
+    seed=0,
+    task="multiclass",
+    run_dir=MISSING,
+    patience=None,
+    on_nonfinite="stop",
+    imports=[],
+)
 
 
 def load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:

@@ -39,11 +39,13 @@ TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic e
     "gradient_clip_val": Range(0),
     "val_check_interval": Range(above=0),
 }
+OF_ALL = ("seed", "task")  # options that a section has from the top level unless it says otherwise
 NAMED = ("loggers", "callbacks")  # sections of several things, by their names
 OF_NAMED = (
     "options by name, such as {tensorboard: {}, csv: {}} or {EarlyStopping: {monitor: val/loss}}"
 )
 NAMES = {  # options that name what is registered: the registry
+    "task": ("lightning_modules.tasks", "TASKS"),
     "tracker.method": ("relprop.methods", "METHODS", "method"),
     "tracker.protocols": ("lightning_modules.protocols", "PROTOCOLS"),
 }
@@ -116,7 +118,7 @@ def make_schema(
         type_ = Any if argument.annotation is argument.empty else argument.annotation
         type_ = Annotated[type_, ranges[name]] if name in ranges else type_
         default = MISSING if argument.default is argument.empty else argument.default
-        default = "${seed}" if name == "seed" else default
+        default = f"${{{name}}}" if name in OF_ALL else default
         options.append((name, type_, field(default_factory=lambda default=default: default)))
     return make_dataclass(section, options)
 
@@ -134,8 +136,9 @@ def check_required(section: str, written: Mapping[str, Any], schemas: Mapping[st
 def check_names(config: Mapping[str, Any]) -> None:
     """What the options in ``NAMES`` name must be registered."""
     for key, registry in NAMES.items():
-        section, option = key.split(".")
-        given = (config.get(section) or {}).get(option)
+        *section, option = key.split(".")
+        of_section = config.get(section[0]) if section else config
+        given = (of_section or {}).get(option)
         accepted = registered(*registry) if given else ()
         for name in [given] if isinstance(given, str) else given or ():
             if name not in accepted:

@@ -34,6 +34,7 @@ from lightning_modules.models import CLASSIFIERS, fit_checks
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.models.classifier import Classifier
+from lightning_modules.tasks import TASKS
 from lightning_modules.utils import run_folder
 from lightning_modules.utils.errors import InputError, as_input_error, message_of, short_message
 from lightning_modules.utils.files import replace_file
@@ -114,6 +115,7 @@ def build(config: DictConfig, checkpoint: Path | None):
         state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
         data.take_inputs(state["hyper_parameters"].get("input_config", {}))
     model_options |= state["without_sources"]
+    fit_checks.check_one_task(config)
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
@@ -154,15 +156,15 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
 
 
 def callbacks(config: DictConfig) -> list[Callback]:
-    folder = Path(config.run_dir) / "checkpoints"
+    folder, task = Path(config.run_dir) / "checkpoints", TASKS[config.task]
     chosen = [
         FiniteSteps(config.run_dir, config.on_nonfinite),
         MetricsTable(config.run_dir),
-        EpochCheckpoint(folder, "best", monitor="val/accuracy"),
+        EpochCheckpoint(folder, "best", f"val/{task.monitor}", task.mode),
         EpochCheckpoint(folder, "last"),  # after it, so that it knows the best one
     ]
     if config.patience is not None:
-        chosen.append(Patience(config.patience))
+        chosen.append(Patience(config.patience, f"val/{task.monitor}", task.mode))
     if config.tracker is not None:
         chosen.insert(0, RelevanceTracker(run_dir=config.run_dir, **config.tracker))
     return chosen

@@ -17,6 +17,7 @@ from lightning_modules.callbacks.metrics_table import MetricsTable
 from lightning_modules.callbacks.terminal import say_fact
 from lightning_modules.data.base import DataModule
 from lightning_modules.models.classifier import Classifier, schedule
+from lightning_modules.tasks import TASKS, Multiclass, Task
 from lightning_modules.utils.cli import import_options
 from lightning_modules.utils.names import printable, tag
 from lightning_modules.utils.terminal import console, say, tell
@@ -33,11 +34,13 @@ def print_end(
     ``metrics``: of the test; empty where there was none.
     """
     run_dir, trial = Path(config.run_dir), config.trainer.get("fast_dev_run")
-    best = best_epoch(trainer)
+    task = TASKS[config.task]
+    best = best_epoch(trainer, task)
     if best is not None and not trial:
-        say_fact("best", f"epoch {best['epoch']}, val accuracy {best['val/accuracy']:.3f}")
+        figure = f"val {task.monitor.replace('_', ' ')} {best[f'val/{task.monitor}']:.3f}"
+        say_fact("best", f"epoch {best['epoch']}, {figure}")
     if metrics:
-        console().print(test_table(metrics, data))
+        console().print(test_table(metrics, data, task))
     if trial:
         say_fact("trial", "ended, and nothing is kept")
         return
@@ -50,26 +53,32 @@ def print_end(
         say_fact("explain", explain_command(config, data))
 
 
-def best_epoch(trainer: Trainer) -> Mapping[str, float] | None:
-    """The metrics of the first epoch with the highest accuracy; None where nothing is validated."""
+def best_epoch(trainer: Trainer, task: type[Task]) -> Mapping[str, float] | None:
+    """The metrics of the first of the best epochs; None where nothing is validated."""
     rows = [row for x in trainer.callbacks if isinstance(x, MetricsTable) for row in x.rows]
-    measured = [row for row in rows if "val/accuracy" in row]
-    return max(measured, key=lambda row: row["val/accuracy"], default=None)
+    monitor = f"val/{task.monitor}"
+    measured = [row for row in rows if monitor in row and row[monitor] == row[monitor]]
+    best = {"max": max, "min": min}[task.mode]
+    return best(measured, key=lambda row: row[monitor], default=None)
 
 
-def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
+def test_table(
+    metrics: Mapping[str, float], data: DataModule, task: type[Task] = Multiclass
+) -> Table:
     """Figures of the test in columns; the first row is of all samples, the others of classes."""
     figures = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
     figures = {name.replace("_", " "): figures[name] for name in sorted(figures)}
-    by_tag = {f"test_class_accuracy/{tag(name)}": name for name in data.class_names}
+    by_tag = {f"test_class_{task.of_class}/{tag(name)}": name for name in data.class_names}
     lowest = sorted((x, by_tag[n]) for n, x in metrics.items() if n in by_tag)
     table = Table(box=None, pad_edge=False)
     table.add_column("test", min_width=10)
     for name in figures:
         table.add_column(name, justify="right")
     table.add_row(f"all {len(data.test_dataset):,}", *(f"{x:.3f}" for x in figures.values()))
-    for accuracy, name in lowest[:CLASSES]:
-        table.add_row(Text(f"class {printable(name):.60}"), f"{accuracy:.3f}")
+    place = [figure.replace(" ", "_") for figure in figures].index(task.of_class) if lowest else 0
+    for figure, name in lowest[:CLASSES]:
+        cells = [*[""] * place, f"{figure:.3f}"]
+        table.add_row(Text(f"class {printable(name):.60}"), *cells)
     if len(lowest) > CLASSES:
         table.add_row(f"the lowest {CLASSES} of {len(lowest):,} classes")
     return table

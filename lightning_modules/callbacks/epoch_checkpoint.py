@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """A checkpoint of the last epoch, or of the epoch with the highest ``monitor``.
+    """A checkpoint of the last epoch, or of the epoch with the best ``monitor``.
 
     Lightning's own forgets the best score when its folder has another path than before. It also
     asks for a validation in every epoch.
@@ -18,15 +18,19 @@ class EpochCheckpoint(ModelCheckpoint):
     Args:
         dirpath: folder of the checkpoints.
         filename: name of the file, without ``.ckpt``.
-        monitor: metric that has to rise for the file to be replaced; None: every epoch replaces it.
+        monitor: metric that has to be better for the file to be replaced; None: every epoch
+            replaces it.
+        mode: ``max`` where a higher one is better, else ``min``.
     """
 
-    def __init__(self, dirpath: Path, filename: str, monitor: str | None = None) -> None:
+    def __init__(
+        self, dirpath: Path, filename: str, monitor: str | None = None, mode: str = "max"
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename=filename,
             monitor=monitor,
-            mode="min" if monitor is None else "max",
+            mode="min" if monitor is None else mode,
             save_on_train_epoch_end=True,  # when every callback has seen the epoch
             enable_version_counter=False,
         )

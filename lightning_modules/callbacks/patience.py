@@ -9,16 +9,21 @@ from lightning_modules.utils.errors import InputError
 
 
 class Patience(EarlyStopping):
-    """Stops training when validation accuracy has not risen for ``epochs`` epochs.
+    """Stops training when a metric has not become better for ``epochs`` epochs.
 
     A run that has been stopped so and is resumed stays stopped: Lightning's own would train one
     more epoch. An epoch without validation does not count.
+
+    Args:
+        epochs: how many.
+        monitor: the metric.
+        mode: ``max`` where a higher one is better, else ``min``.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, monitor: str = "val/accuracy", mode: str = "max") -> None:
         if epochs < 1:
             raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
-        super().__init__("val/accuracy", mode="max", patience=epochs, check_on_train_epoch_end=True)
+        super().__init__(monitor, mode=mode, patience=epochs, check_on_train_epoch_end=True)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.limit_val_batches == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,12 @@ from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
 from lightning_modules.data.base import DataModule
+from lightning_modules.tasks import TASKS
 from lightning_modules.utils.terminal import counted, say
 
 NAMED = 5  # classes
 TRACKED = "relevance/"
+CALLED = defaultdict(lambda: "classes", multilabel="labels", regression="numbers")
 
 
 class Terminal(Callback):
@@ -50,7 +53,7 @@ class Terminal(Callback):
         epochs = f"{counted(trainer.max_epochs, 'epoch')}, " if trainer.max_epochs != -1 else ""
         facts = {
             "data": f"{config.data.kind}: {samples_of(trainer.datamodule)}",
-            "classes": classes_of(trainer.datamodule),
+            CALLED[config.task]: classes_of(trainer.datamodule),
             "model": model_of(module),
             "training": f"{epochs}{device_of(trainer)}, precision {trainer.precision}",
         }
@@ -76,7 +79,8 @@ class Terminal(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
             seconds = time.perf_counter() - self.started
-            say(f"epoch {trainer.current_epoch}: {figures_of(metrics)}; {seconds:.1f} s")
+            figures = figures_of(metrics, TASKS[self.config.task].monitor)
+            say(f"epoch {trainer.current_epoch}: {figures}; {seconds:.1f} s")
 
 
 class EpochBar(RichProgressBar):
@@ -135,9 +139,10 @@ def device_of(trainer: Trainer) -> str:
     return f"{device}{name}" if count == 1 else f"{count} processes on {device.type}{name}"
 
 
-def figures_of(metrics: Mapping[str, float]) -> str:
-    """Loss, accuracy and the tracker's figures, those that the epoch has measured."""
-    shown = {"train/loss": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
+def figures_of(metrics: Mapping[str, float], monitor: str = "accuracy") -> str:
+    """Loss, what is monitored and the tracker's figures, those that the epoch has measured."""
+    shown = {"train/loss": "loss", "val/loss": "val loss"}
+    shown[f"val/{monitor}"] = f"val {monitor.replace('_', ' ')}"
     training = [f"{said} {metrics[name]:.3f}" for name, said in shown.items() if name in metrics]
     tracked = [
         f"{name.removeprefix(TRACKED).replace('_', ' ')} {value:.3f}"

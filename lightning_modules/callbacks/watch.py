@@ -17,8 +17,7 @@ from lightning_modules.modalities import Explained, Modality
 from lightning_modules.modalities.drawing import stack
 from lightning_modules.modalities.explained import joined_maps
 from lightning_modules.models.explaining import ExplainingModule
-
-TITLES = ("true: {}", "predicted: {}")
+from lightning_modules.tasks import Asked, captions_of
 
 
 @dataclass
@@ -86,10 +85,10 @@ class Watch:
         return self.report
 
     def report_on(self, batch: dict[str, Any]) -> Report:
-        """Report on a batch: on true and predicted classes, or where it has no label on these."""
-        trace = self.module.record(batch)
-        wanted = [batch["label"], None] if "label" in batch else [None]
-        titles = TITLES[-len(wanted) :]
+        """Report on a batch: on what its task asks, true and predicted classes, say."""
+        trace, labels = self.module.record(batch), batch.get("label")
+        questions = self.module.task.asked(labels, self.module.logits(trace, batch))
+        wanted = [question.target for question in questions]
         found = self.module.explain_sources(trace, batch, wanted, **self.options)
         self.report.broken = origin_of_broken(found[0], trace)
         found = [{name: x.finite() for name, x in of_target.items()} for of_target in found]
@@ -99,9 +98,11 @@ class Watch:
             explained = [of_target[name] for of_target in found]
             prefix = f"{name}/" if len(self.module.sources) > 1 else ""
             scores = {"concentration": concentration(explained[0].maps).mean()}
-            scores |= modality.scores(batch, explained[0])
+            scores |= scores_of(modality, batch, questions, explained)
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
-            about = (batch, explained, titles, self.data.class_names)
+            titles, of = ([getattr(x, part) for x in questions] for part in ("title", "of"))
+            captions = captions_of(explained, titles, self.module.task, labels, of)
+            about = (batch, explained, captions)
             pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
             texts.append(modality.samples_text(*about, self.signed))
         self.report.pictures["samples"] = stack(pictures)
@@ -113,6 +114,24 @@ class Watch:
         """The line above the picture of the watched samples."""
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
         return f"Why each class? {self.watched} {modality.called}s, epoch {self.epoch}{mark}"
+
+
+def scores_of(
+    modality: Modality,
+    batch: dict[str, Any],
+    questions: Sequence[Asked],
+    explained: Sequence[Explained],
+) -> dict[str, Tensor]:
+    """What the modality's scores are of all maps that the data know something about."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for question, of_question in zip(questions, explained, strict=True):
+        size = len(of_question.target) if question.of is None else int(question.of.sum())
+        if question.scored and size:
+            for name, score in modality.scores(batch, of_question).items():
+                sums[name] = sums.get(name, 0) + size * score
+                counts[name] = counts.get(name, 0) + size
+    return {name: total / counts[name] for name, total in sums.items()}
 
 
 def concentration(maps: Tensor) -> Tensor:

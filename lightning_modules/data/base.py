@@ -8,7 +8,7 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lightning_modules.utils.options import Checked, Count, Range, Seed
+from lightning_modules.utils.options import Checked, Count, Range, Seed, check_option
 from lightning_modules.utils.terminal import counted
 from relprop.registry import Registry
 
@@ -101,7 +101,8 @@ class DataModule(Checked, lightning.LightningDataModule):
     data (number of classes, size of the input) before a Trainer exists.
 
     Attributes:
-        class_names: name of every class, in the order of the labels.
+        tasks: what the labels may mean, names in :data:`lightning_modules.tasks.TASKS`.
+        class_names: name of every class, label or number, in the order of the logits.
         input_config: how a picture or a text becomes an input, in plain types, for a checkpoint to
             keep.
         train_dataset: indexed by EpochSampler's (epoch, index), or by an index of epoch 0.
@@ -111,12 +112,14 @@ class DataModule(Checked, lightning.LightningDataModule):
     Args:
         batch_size: samples a batch, in every loader.
         num_workers: processes that prepare samples, each loader; 0: the main process.
+        task: what the labels mean, one of ``tasks``.
         seed: of everything random about the data.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
+    tasks: tuple[str, ...] = ("multiclass",)
     class_names: list[str]
     input_config: dict
     train_dataset: Dataset
@@ -128,11 +131,14 @@ class DataModule(Checked, lightning.LightningDataModule):
         self,
         batch_size: Count = 32,
         num_workers: Annotated[int, Range(0)] = 0,
+        task: str = "multiclass",
         seed: Seed = 0,
     ) -> None:
         super().__init__()
+        check_option("task", task, task in self.tasks, f"of these data {' or '.join(self.tasks)}")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.task = task
         self.seed = seed
 
     def take_inputs(self, input_config: dict) -> None:
@@ -189,8 +195,9 @@ class ImageDataModule(DataModule):
 
     Samples are dicts, batched by PyTorch's default collate:
         image: float32 [3, H, W], normalised
-        label: int, an index into `class_names`
-        mask: bool [H, W], True on the object; only where the data set has masks
+        label: as the task has it: an int, an index into `class_names`; or float32 [C]
+        mask: bool [H, W], True on the object; only where the data set has masks. Where several
+            labels may be there, [C, H, W], on the object of each
         has_mask: bool, only where some samples may have no mask; theirs is False everywhere
 
     Attributes:

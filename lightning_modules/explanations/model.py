@@ -50,11 +50,6 @@ def check_fit(module: Classifier, data: DataModule, named: bool) -> None:
     Where the model's classes are not ``named`` (weights of timm's or Hugging Face's without names),
     the data's names are taken in their order, which is told.
     """
-    if module.activation != "softmax":
-        raise InputError(
-            "the model gives labels that go together, or numbers, and the protocols score "
-            "decisions for one class; accepted: a classifier of classes that exclude each other"
-        )
     if module.readings.keys() != module.sources.keys():
         raise InputError(
             f"the model reads its input {len(module.readings)} times, with a map of each, and the "

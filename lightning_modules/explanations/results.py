@@ -12,16 +12,13 @@ import torch
 
 from lightning_modules.modalities.base import Part
 from lightning_modules.modalities.drawing import short, stack
+from lightning_modules.tasks import ACTIVATIONS
 from lightning_modules.utils.names import visible
 from lightning_modules.utils.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-ACTIVATIONS = {  # what makes probabilities [C] of logits [C]
-    "softmax": lambda logits: logits.softmax(dim=-1),  # of classes, one of which is right
-    "sigmoid": lambda logits: logits.sigmoid(),  # of labels, each of which may be
-}
 FIRST = {"softmax": "predicted", "sigmoid": "most probable"}  # what the likeliest class is called
 NAME = 60  # characters of an input's name in a heading
 SHOWN = 3  # numbers in a heading

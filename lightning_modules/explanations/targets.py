@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lightning_modules.tasks import Multilabel, Task
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import visible
 
-PREDICTED, ALL = "predicted", "all"
+PREDICTED, PRESENT, ALL = "predicted", "present", "all"
 TOP = re.compile(r"top([1-9]\d{0,5})")
 
 
@@ -19,26 +20,28 @@ class Targets:
     """The classes to explain of each sample.
 
     Args:
-        wanted: each ``predicted``, ``topK`` (``top3``), ``all``, a class name or its index.
-        class_names: all classes.
-        ranked: whether a higher logit is of a likelier class. Else the logits are the numbers of a
-            regression: all of them are predicted, in their own order, and there is no ``topK``.
+        wanted: each ``predicted``, ``present``, ``topK`` (``top3``), ``all``, a class name or its
+            index. The numbers of a regression are all predicted, in their own order, and there is
+            no ``topK``. Only of several labels that may be there are some ``present``: those that
+            the model finds, or the most probable where it finds none.
+        task: what the logits mean.
 
     Raises:
         InputError: there is no such class; the nearest names are told.
     """
 
-    def __init__(
-        self, wanted: Sequence[str], class_names: Sequence[str], ranked: bool = True
-    ) -> None:
-        self.classes = len(class_names)
-        self.ranked = ranked
-        self.wanted = [self._read(text, class_names) for text in wanted]
+    def __init__(self, wanted: Sequence[str], task: Task) -> None:
+        self.task = task
+        self.classes = len(task.class_names)
+        self.ranked = task.activation is not None  # a higher logit is of a likelier class
+        self.wanted = [self._read(text, task.class_names) for text in wanted]
 
-    def _read(self, text: str, class_names: Sequence[str]) -> int | range:
-        """A class, or a range of places in the order of the logits, highest first."""
+    def _read(self, text: str, class_names: Sequence[str]) -> int | range | str:
+        """A class, a range of places in the order of the logits, highest first, or PRESENT."""
         if (found := named_class(text, class_names, "--target")) is not None:
             return found
+        if text == PRESENT and isinstance(self.task, Multilabel):
+            return PRESENT
         if text == PREDICTED and self.ranked:
             return range(1)
         if text in (PREDICTED, ALL):
@@ -46,6 +49,7 @@ class Targets:
         if (top := TOP.fullmatch(text)) and self.ranked:
             return range(min(int(top[1]), self.classes))
         places = f", {PREDICTED}, top3, {ALL}" if self.ranked else f", {ALL}"
+        places += f", {PRESENT}" * isinstance(self.task, Multilabel)
         return numbered_class(text, class_names, "--target", places)
 
     def of(self, logits: Tensor) -> list[list[int]]:
@@ -55,10 +59,14 @@ class Targets:
         else:
             orders = [range(self.classes)] * len(logits)
         result = []
-        for order in orders:
+        for order, of_sample in zip(orders, logits, strict=True):
             chosen = []
             for wanted in self.wanted:
-                chosen += [wanted] if isinstance(wanted, int) else [order[i] for i in wanted]
+                if wanted == PRESENT:
+                    found = self.task.found(of_sample).tolist()
+                    chosen += [i for i in order if found[i]] or order[:1]
+                else:
+                    chosen += [wanted] if isinstance(wanted, int) else [order[i] for i in wanted]
             result.append(list(dict.fromkeys(chosen)))
         return result
 

@@ -26,6 +26,7 @@ from lightning_modules.modalities.drawing import (
 )
 from lightning_modules.modalities.explained import Explained
 from lightning_modules.modalities.maps import STEPS, table
+from lightning_modules.tasks import Caption
 from relprop.registry import Registry
 
 if TYPE_CHECKING:
@@ -122,29 +123,27 @@ class Modality(ABC):
         self,
         batch: Mapping[str, Any],
         explanations: Sequence[Explained],
-        titles: Sequence[str],
-        class_names: Sequence[str],
+        captions: Sequence[Sequence[Caption | None]],
         heading: str,
         signed: bool,
     ) -> np.ndarray:
-        """Watched samples, each with its map in each explanation: [H, W, 3], uint8."""
-        contents = [self.content(batch, i) for i in range(min(SHOWN, len(batch["label"])))]
+        """Watched samples, each with its map in each explanation: [H, W, 3], uint8.
+
+        ``captions``: what stands above the maps; a map without one is left out.
+        """
+        contents = [self.content(batch, i) for i in range(min(SHOWN, len(captions[0])))]
         drawn = [
             [self.draw(*pair, signed) for pair in zip(contents, x.arrays(), strict=False)]
             for x in explanations
         ]
         inputs = [self.draw(content, None, False) for content in contents]
-        labels = batch["label"]
-        return explanation_grid(
-            inputs, drawn, explanations, titles, class_names, heading, labels, signed
-        )
+        return explanation_grid(inputs, drawn, captions, heading, signed)
 
     def samples_text(
         self,
         batch: Mapping[str, Any],
         explanations: Sequence[Explained],
-        titles: Sequence[str],
-        class_names: Sequence[str],
+        captions: Sequence[Sequence[Caption | None]],
         signed: bool,
     ) -> str | None:
         """The same as Markdown; None where text says nothing."""

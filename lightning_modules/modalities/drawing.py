@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_modules.tasks import Caption
 from lightning_modules.utils.names import printable
-from relprop import Explanation
 
 SHOWN = 6  # samples in a picture
 # Both perceptually ordered, and readable when colour-blind.
@@ -146,11 +146,8 @@ def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def explanation_grid(
     inputs: Sequence[np.ndarray],
     drawn: Sequence[Sequence[np.ndarray]],
-    explanations: Sequence[Explanation],
-    titles: Sequence[str],
-    class_names: Sequence[str],
+    captions: Sequence[Sequence[Caption | None]],
     heading: str,
-    labels: Tensor | None = None,
     signed: bool = False,
 ) -> np.ndarray:
     """One row a sample: its input, and its map in each explanation: [H, W, 3], uint8.
@@ -158,21 +155,15 @@ def explanation_grid(
     Args:
         inputs: pictures of B samples, [h, w, 3], 0..1.
         drawn: for each explanation the pictures of its B maps.
-        explanations: what was drawn.
-        titles: one an explanation, with ``{}`` for the class.
-        class_names: the names of all classes.
+        captions: for each explanation what stands above its maps; a map without one is left out.
         heading: a line above all.
-        labels: the true classes, [B]; the title of a map for another class is red.
         signed: the maps are drawn in diverging colours.
     """
     rows = []
     for i in range(min(SHOWN, len(inputs))):
         row = [Panel(inputs[i], "input")]
-        for explanation, maps, title in zip(explanations, drawn, titles, strict=True):
-            target = explanation.target[i]
-            wrong = labels is not None and bool(target != labels[i])
-            name = title.format(short(class_names[target]))
-            text = f"{name}\np = {explanation.logits[i].softmax(dim=-1)[target]:.2f}"
-            row.append(Panel(maps[i], text, wrong))
+        for maps, of_maps in zip(drawn, captions, strict=True):
+            if (caption := of_maps[i]) is not None:
+                row.append(Panel(maps[i], f"{caption.asked}\n{caption.number}", caption.wrong))
         rows.append(row)
     return grid(rows, heading, scales=[signed])

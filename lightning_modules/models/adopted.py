@@ -32,6 +32,7 @@ from lightning_modules.models.found_out import (
 )
 from lightning_modules.models.own_forward import own_forward
 from lightning_modules.models.told import Told
+from lightning_modules.tasks import Multiclass, Task
 from lightning_modules.utils.errors import InputError, as_input_error
 
 
@@ -49,6 +50,10 @@ class Adopted(ExplainingModule):
         super().__init__()
         self.backbone, self.told = backbone, told
         self.class_names: list[str] = []
+
+    @property
+    def task(self) -> Task:
+        return Multiclass(self.class_names)
 
     @property
     def device(self) -> torch.device:

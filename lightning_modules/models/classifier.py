@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn, optim
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lightning_modules.models.explaining import ExplainingModule
+from lightning_modules.tasks import make_task
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.names import tag
 from lightning_modules.utils.options import NotNegative, Range, Seed
@@ -62,15 +61,15 @@ class Classifier(ExplainingModule):
         warmup: share of all steps in which it rises.
         weight_decay: none on biases, norms, class token and position embeddings.
         layer_decay: factor of the learning rate from each block to the one below; 1 is none.
-        label_smoothing: share of a label that is spread over all classes.
+        task: what the labels mean, a name in :data:`lightning_modules.tasks.TASKS`.
+        label_smoothing, threshold, regression_loss: of the task; see its class.
         seed: of all that is random in training: dropout, drop path, mixup.
     """
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
-    activation: str | None = "softmax"  # a key of results.ACTIVATIONS
-    fewest_classes = 2  # fewer: it was trained elsewhere, and is neither trained nor scored
+    is_trained_here = True  # False: its metrics are not needed
 
     def __init__(
         self,
@@ -83,26 +82,31 @@ class Classifier(ExplainingModule):
         warmup: Annotated[float, Range(0, 1)] = 0.1,
         weight_decay: NotNegative = 0.05,
         layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0,
+        task: str = "multiclass",
         label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
+        threshold: float | list[float] = 0.5,
+        regression_loss: Literal["mse", "l1"] = "mse",
         seed: Seed = 0,
     ) -> None:
         super().__init__()
         # Of all constructors on the way here; config.yaml has them for the logger.
         self.save_hyperparameters(ignore=self.not_kept, logger=False)
-        classes = len(class_names)
-        if classes < self.fewest_classes:
-            raise ValueError(f"class_names has {classes} entries; accepted: 2 classes or more")
-        if self.fewest_classes < 2:
+        self.task = make_task(
+            task,
+            class_names,
+            {
+                "label_smoothing": label_smoothing,
+                "threshold": threshold,
+                "regression_loss": regression_loss,
+            },
+        )
+        if not self.is_trained_here:
             return  # the metrics of a vocabulary would fill the memory
-        metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
-        if classes > 5:
-            metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
-        metrics = MetricCollection(metrics)
+        metrics = self.task.metrics()
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        self.val_confusion = MulticlassConfusionMatrix(classes)
-        self.test_confusion = MulticlassConfusionMatrix(classes)
+        self.val_counts, self.test_counts = self.task.counts(), self.task.counts()
 
     # ---------------------------------------------------------------- what a subclass fills in
 
@@ -186,8 +190,8 @@ class Classifier(ExplainingModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         logits, labels = self(batch), batch["label"]
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
-        self.train_metrics.update(logits, labels)
+        loss = self.task.loss(logits, labels, training=True)
+        self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
         return loss
@@ -198,36 +202,44 @@ class Classifier(ExplainingModule):
         self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_metrics, self.val_confusion)
+        self._evaluate(batch, "val", self.val_metrics, self.val_counts)
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics, self.test_confusion)
+        self._evaluate(batch, "test", self.test_metrics, self.test_counts)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_class_accuracy("val", self.val_confusion)
+        self._log_by_class("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        self._log_class_accuracy("test", self.test_confusion)
+        self._log_by_class("test", self.test_counts)
 
     def _evaluate(
-        self, batch: Mapping[str, Tensor], split: str, metrics: MetricCollection, confusion: Metric
+        self,
+        batch: Mapping[str, Tensor],
+        split: str,
+        metrics: MetricCollection,
+        counts: Metric | None,
     ) -> None:
         logits, labels = self(batch), batch["label"]
-        metrics.update(logits, labels)
-        confusion.update(logits, labels)
-        loss = F.cross_entropy(logits, labels)
+        decided = self.task.decided(logits)
+        metrics.update(decided, self.task.truth(labels))
+        if counts is not None:
+            counts.update(decided, self.task.truth(labels))
+        loss = self.task.loss(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
         self.log_dict(metrics, prog_bar=True)
 
-    def _log_class_accuracy(self, split: str, confusion: Metric) -> None:
-        """Accuracy of every class that the split has."""
-        counts = confusion.compute()  # [true, predicted]
-        for name, right, total in zip(
-            self.hparams.class_names, counts.diagonal(), counts.sum(dim=1), strict=True
+    def _log_by_class(self, split: str, counts: Metric | None) -> None:
+        """The task's figure of every class that the split has."""
+        if counts is None:
+            return
+        values = counts.compute()
+        for name, figure, samples in zip(
+            self.hparams.class_names, self.task.by_class(values), values[:, -1], strict=True
         ):
-            if total > 0:
-                self.log(f"{split}_class_accuracy/{tag(name)}", right / total)
-        confusion.reset()
+            if samples > 0:
+                self.log(f"{split}_class_{self.task.of_class}/{tag(name)}", figure)
+        counts.reset()
 
     # ------------------------------------------------------------------------- optimisation
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import relprop
 from lightning_modules.modalities import Explained, Modality
+from lightning_modules.tasks import Task
 
 
 class ExplainingModule(lightning.LightningModule):
@@ -18,7 +19,17 @@ class ExplainingModule(lightning.LightningModule):
 
     A subclass names the :attr:`sources` of a sample, and says what of a batch goes into the
     backbone (:meth:`inputs`).
+
+    Attributes:
+        task: what the logits and the labels mean.
     """
+
+    task: Task
+
+    @property
+    def activation(self) -> str | None:
+        """What makes probabilities of logits; see :class:`lightning_modules.tasks.Task`."""
+        return self.task.activation
 
     @property
     def sources(self) -> dict[str, Modality]:

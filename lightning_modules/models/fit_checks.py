@@ -26,6 +26,14 @@ def check_model_options(options: Mapping[str, Any] | None) -> None:
             )
 
 
+def check_one_task(config: Mapping[str, Any]) -> None:
+    """Raises an InputError where data and model of an experiment are of two tasks."""
+    tasks = {section: config[section]["task"] for section in ("data", "model")}
+    if set(tasks.values()) != {config["task"]}:
+        said = ", ".join(f"{section}.task is {task}" for section, task in tasks.items())
+        raise InputError(f"{said}; accepted: what task says, {config['task']}")
+
+
 def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path) -> None:
     """Whether a model, as its options make it, can go on from what is in a checkpoint.
 
@@ -67,6 +75,11 @@ def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: P
     """Whether the data bring the classes and the inputs that a checkpoint was trained on."""
     with as_input_error(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
         theirs, inputs = list(trained["class_names"]), dict(trained["input_config"])
+    was = trained.get("task", "multiclass")  # which a checkpoint of version 0.1 does not say
+    if model.hparams.task != was:
+        raise InputError(
+            f"task is {model.hparams.task}; accepted with --resume: that of {checkpoint}, {was}"
+        )
     ours = model.hparams.class_names
     if not class_names.are_same(ours, theirs):
         raise InputError(

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import timm
-import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup
 from timm.models import get_deprecated_models
@@ -44,7 +43,7 @@ class ViTClassifier(Classifier):
         mixup, cutmix: alpha of their Beta distributions; 0 is off.
         options: those of :class:`Classifier`.
 
-    Batches hold ``image`` [B, 3, H, W] and ``label`` [B].
+    Batches hold ``image`` [B, 3, H, W] and ``label``, as the task has it.
     """
 
     no_sources = {"pretrained": False, "weights": None}
@@ -79,6 +78,11 @@ class ViTClassifier(Classifier):
             self.backbone.compile()
         self.mix = None
         if mixup > 0 or cutmix > 0:
+            if self.hparams.task != "multiclass":
+                raise ValueError(
+                    f"mixup is {mixup} and cutmix {cutmix}, and the task is {self.hparams.task}; "
+                    "accepted: 0 and 0, or the task multiclass"
+                )
             smoothing = self.hparams.label_smoothing
             self.mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=len(class_names))
 
@@ -98,7 +102,7 @@ class ViTClassifier(Classifier):
                 "or cutmix: an even data.batch_size"
             )
         images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
-        loss = F.cross_entropy(self.backbone(images), labels)
+        loss = self.task.loss(self.backbone(images), labels, training=True)
         self.log_training(loss)
         return loss
 

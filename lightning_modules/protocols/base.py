@@ -63,11 +63,12 @@ class Protocol:
         source: the classifier's source whose relevance is scored.
 
     Raises:
-        InputError: the classifier has no source of the ``modality``.
+        InputError: the classifier has no source of the ``modality``, or another task.
     """
 
     name: str  # in PROTOCOLS
     modality: str | None = None  # of the source that it scores, in MODALITIES; None: of any
+    tasks: tuple[str, ...] = ("multiclass",)  # those that it has a meaning for, in TASKS
     title: str  # of the table
     columns: Sequence[Column]
     paper_data: str = ""  # the kind of data that the paper's figures are of
@@ -76,6 +77,11 @@ class Protocol:
 
     def __init__(self, module: Classifier, data: DataModule) -> None:
         self.module, self.data = module, data
+        if module.task.name not in self.tasks:
+            raise InputError(
+                f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "
+                f"{' or '.join(self.tasks)}"
+            )
         kind = Modality if self.modality is None else MODALITIES.find(self.modality)
         fitting = [name for name, x in module.sources.items() if isinstance(x, kind)]
         if not fitting:

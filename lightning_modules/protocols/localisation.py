@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch.utils.data import Dataset, Subset
 
 from lightning_modules.data.images.folder import with_mask
 from lightning_modules.metrics import ClassSpecificity, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
+from lightning_modules.modalities.images.modality import masks_of
 from lightning_modules.protocols.base import IN_PAPER, PROTOCOLS, Column, Protocol
 from lightning_modules.protocols.explainer import Explainer
 from lightning_modules.utils.errors import InputError
@@ -25,10 +27,12 @@ TABLE_2 = [
 class Segmentation(Protocol):
     """The predicted class's map of each test image with a mask, as a segmentation of its object.
 
-    The paper's table 2.
+    The paper's table 2. Of several labels it is the map of each that is there, against the mask of
+    its own object; of a regression the map of the first number.
     """
 
     modality = "image"
+    tasks = ("multiclass", "multilabel", "regression")
     title = "the map as a segmentation of the object"
     paper_data = "imagenet_segmentation"
     columns = [
@@ -51,8 +55,15 @@ class Segmentation(Protocol):
         return {"": SegmentationMetric(**options)}
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        masks = explain.batch["mask"]
-        metrics[""].update(explain(None).heatmap(masks.shape[-2:]), masks)
+        task, batch = self.module.task, explain.batch
+        asked = [None] if task.name == "multiclass" else [torch.zeros(len(batch["label"])).long()]
+        if task.name == "multilabel":
+            asked = [target for target, _ in task.present(batch["label"])]
+        for target in asked:
+            explained = explain(target)
+            masks, known = masks_of(batch, explained.target)
+            heatmaps = explained.heatmap(masks.shape[-2:])[known.to(explained.target.device)]
+            metrics[""].update(heatmaps, masks[known].to(heatmaps.device))
 
 
 @PROTOCOLS.register("specificity")
@@ -60,6 +71,7 @@ class Specificity(Protocol):
     """In scenes with two objects, the share of relevance on that of the class explained."""
 
     modality = "image"
+    tasks = ("multiclass", "multilabel")
     title = "class specificity: share of relevance on the object of the class explained"
     columns = [Column("specificity", "class_specificity")]
 

@@ -30,9 +30,13 @@ class Perturbation(Protocol):
 
     In order of the relevance for the predicted and for the true class (``target``); the most
     relevant first (``positive``: lower is better) or the least (``negative``: higher is better).
+    Of several labels it is the share that the model still finds: of the most probable labels, in
+    the order of their relevance, where they are there (``predicted``), and of all labels that are
+    there, each in the order of its own (``target``).
     """
 
     modality = "image"
+    tasks = ("multiclass", "multilabel")
     title = "area under accuracy while pixels are removed"
     paper_data = "imagenet"
     columns = [
@@ -58,6 +62,9 @@ class Perturbation(Protocol):
         }
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
+        if self.module.task.name == "multilabel":
+            self.update_labels(metrics, explain)
+            return
         images, labels = explain.batch[self.source], explain.batch["label"]
         predicted = explain(None)
         # Where the model is right, the predicted class is the target.
@@ -73,11 +80,33 @@ class Perturbation(Protocol):
                 )
             metrics[f"{order}_target"].update(guesses, labels)
 
-    @torch.no_grad()
+    def update_labels(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
+        """As :meth:`update`, where several labels may be there."""
+        images, labels = explain.batch[self.source], explain.batch["label"]
+        highest = explain(None)
+        is_there = labels.gather(1, highest.target[:, None])[:, 0] > 0.5
+        asked = [("predicted", highest, is_there, torch.ones_like(is_there))]
+        for target, there in self.module.task.present(labels):
+            if there.any():
+                asked.append(("target", explain(target), there, there))
+        for order in ("positive", "negative"):
+            for name, explained, there, of in asked:
+                maps = explained.heatmap(images.shape[-2:])[of]
+                logits = self.logits(images[of], maps, order == "positive")
+                target = explained.target[of][:, None, None].expand(-1, len(STEPS), 1)
+                found = self.module.task.found(logits).gather(2, target)[..., 0]
+                right = (found & there[of][:, None]).long()
+                metrics[f"{order}_{name}"].update(right, torch.ones_like(right[:, 0]))
+
     def classify(self, images: Tensor, heatmaps: Tensor, most_relevant: bool) -> Tensor:
         """The class that each image [B, 3, H, W] is given at every step, [B, steps]."""
+        return self.logits(images, heatmaps, most_relevant).argmax(dim=-1).clone()
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, heatmaps: Tensor, most_relevant: bool) -> Tensor:
+        """The logits of each image [B, 3, H, W] at every step, [B, steps, C]."""
         black = self.module.sources[self.source].blank(images)[:, 0, 0]
         removed = [perturb(images, heatmaps, share, most_relevant, black) for share in STEPS]
         parts = torch.cat(removed).split(IMAGES)
         logits = torch.cat([self.module({self.source: part}) for part in parts])
-        return logits.argmax(dim=-1).unflatten(0, (len(STEPS), -1)).T.clone()
+        return logits.unflatten(0, (len(STEPS), -1)).transpose(0, 1)

@@ -25,6 +25,7 @@ class Sanity(Protocol):
     and the deviation of each (Adebayo et al. 2018). A method that is blind to them scores near 1.
     """
 
+    tasks = ("multiclass", "multilabel", "regression")
     title = "rank correlation of the map with that of the model with random weights"
     columns = [
         Column("random head", "head/rank_correlation"),

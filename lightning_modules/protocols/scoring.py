@@ -130,10 +130,11 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
 
 
 def given(options: Any) -> Any:
-    """Options without those that are null: earlier versions may not have had them."""
+    """Options without those that are null or new: earlier versions may not have had them."""
     if not isinstance(options, dict):
         return options
-    return {name: value for name, value in options.items() if value is not None}
+    new = {"task": "multiclass"}
+    return {n: value for n, value in options.items() if value is not None and value != new.get(n)}
 
 
 def progress_bar(disable: bool = False) -> rich.progress.Progress:

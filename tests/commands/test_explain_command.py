@@ -25,6 +25,7 @@ from lightning_modules.explanations.targets import Targets
 from lightning_modules.modalities.images.draw import draw_alone, draw_over
 from lightning_modules.modalities.images.part import seen_region
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.tasks import Multiclass, Multilabel, Regression
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import slug
 from tests.helpers.results import of_text
@@ -389,30 +390,43 @@ def test_a_checkpoint_is_data(digits, pictures, tmp_path, capsys, content):
 def test_targets_by_name_index_and_rank():
     logits = torch.tensor([[0.1, 3.0, 2.0], [5.0, 1.0, 2.0]])
     names = ["cat", "dog", "0"]
-    assert Targets(["predicted"], names).of(logits) == [[1], [0]]
-    assert Targets(["top2"], names).of(logits) == [[1, 2], [0, 2]]
-    assert Targets(["top9"], names).of(logits) == [[1, 2, 0], [0, 2, 1]]
-    assert Targets(["cat", "predicted"], names).of(logits) == [[0, 1], [0]]
-    assert Targets(["0", "1"], names).of(logits) == [[2, 1], [2, 1]]  # a name before an index
+    assert Targets(["predicted"], Multiclass(names)).of(logits) == [[1], [0]]
+    assert Targets(["top2"], Multiclass(names)).of(logits) == [[1, 2], [0, 2]]
+    assert Targets(["top9"], Multiclass(names)).of(logits) == [[1, 2, 0], [0, 2, 1]]
+    assert Targets(["cat", "predicted"], Multiclass(names)).of(logits) == [[0, 1], [0]]
+    assert Targets(["0", "1"], Multiclass(names)).of(logits) == [
+        [2, 1],
+        [2, 1],
+    ]  # a name before an index
     with pytest.raises(InputError, match="accepted: dog"):
-        Targets(["dgo"], names)
+        Targets(["dgo"], Multiclass(names))
+
+
+def test_present_are_the_labels_that_the_model_finds():
+    logits = torch.tensor([[0.1, 3.0, 2.0], [-5.0, -1.0, 0.2], [-3.0, -2.0, -4.0]])
+    names = ["cat", "dog", "bird"]
+    assert Targets(["present"], Multilabel(names)).of(logits) == [[1, 2, 0], [2], [1]]
+    higher = Multilabel(names, threshold=[0.6, 0.5, 0.9])
+    assert Targets(["present", "bird"], higher).of(logits) == [[1, 2], [1, 2], [1, 2]]
+    with pytest.raises(InputError, match="present: no such class; accepted: cat, dog, bird"):
+        Targets(["present"], Multiclass(names))
 
 
 def test_targets_among_numbers_are_in_their_own_order():
     logits = torch.tensor([[0.1, 3.0, 2.0], [5.0, 1.0, 2.0]])
     names = ["joy", "anger", "love"]
     for wanted in ("predicted", "all"):
-        assert Targets([wanted], names, ranked=False).of(logits) == [[0, 1, 2]] * 2
-    assert Targets(["love", "0"], names, ranked=False).of(logits) == [[2, 0]] * 2
+        assert Targets([wanted], Regression(names)).of(logits) == [[0, 1, 2]] * 2
+    assert Targets(["love", "0"], Regression(names)).of(logits) == [[2, 0]] * 2
     with pytest.raises(InputError, match="top2: no such class; accepted: joy, anger, love, 0 to 2"):
-        Targets(["top2"], names, ranked=False)
+        Targets(["top2"], Regression(names))
 
 
 def test_a_name_of_several_classes_is_no_target():
     """As ImageNet's crane, the bird and the machine."""
     with pytest.raises(InputError, match="--target crane: 2 classes; accepted: 0, 2"):
-        Targets(["crane"], ["crane", "cat", "crane"])
-    assert Targets(["2"], ["crane", "cat", "crane"]).of(torch.zeros(1, 3)) == [[2]]
+        Targets(["crane"], Multiclass(["crane", "cat", "crane"]))
+    assert Targets(["2"], Multiclass(["crane", "cat", "crane"])).of(torch.zeros(1, 3)) == [[2]]
     item = Input("a.png", {"image": Path("crane") / "a.png"})
     assert label_of(item, ["crane", "cat"]) == 0
     assert label_of(item, ["crane", "cat", "crane"]) is None

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from lightning_modules import BertClassifier, ViTClassifier
-from lightning_modules.callbacks.watch import TITLES, Watch
+from lightning_modules.callbacks.watch import Watch
 from lightning_modules.data import DigitsDataModule, ReviewsDataModule
 from lightning_modules.modalities.drawing import HEADING, MARGIN, PANEL, SPACE, TITLE
 from lightning_modules.modalities.images.draw import draw_over
 from lightning_modules.modalities.texts.draw import sample_paragraphs
+from lightning_modules.tasks import captions_of
 
 SMALL = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 CONFIG = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2}
@@ -49,7 +50,8 @@ def test_words_against_the_class_are_shown_as_such():
     report = watch.samples([0, 1, 2])
     batch = watch.load(data.val_dataset, [0, 1, 2])
     both = module.explain_classes(module.record(batch), batch, [batch["label"], None], "lrp")
-    texts = sample_paragraphs(both, TITLES, data.class_names, batch["label"], signed=True)
+    captions = captions_of(both, ["true: {}", "predicted: {}"], module.task, batch["label"])
+    texts = sample_paragraphs(both, captions, signed=True)
     shares = [share for paragraphs in texts for p in paragraphs for _, share in p.words]
     assert min(shares) < -0.5
     strong = sum(abs(share) >= 0.25 and share < 0 for share in shares)

@@ -19,6 +19,7 @@ from lightning_modules.utils.options import Count
 
 SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
 TILES = 4  # digits and distractors in a scene
+CLASSES = 10
 MEAN = STD = 0.5
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
 
@@ -103,30 +104,74 @@ class DigitScenes(Dataset):
         self, key: int | tuple[int, int]
     ) -> tuple[torch.Tensor, np.ndarray, list[np.ndarray]]:
         """Image [3, 32, 32], and of every digit its class and its mask [32, 32]."""
-        epoch, index = epoch_and_index(key)
-        if not 0 <= index < self.size:
-            raise IndexError(f"{self.split} has scenes 0 to {self.size - 1}, not {index}")
-        number = epoch * self.size + index
-        rng = np.random.default_rng((self.seed, SPLIT_NUMBERS[self.split], number))
-
-        chosen, labels = self._choose_sources(rng)
+        rng = self._generator(key)
+        count = self._count(rng)
+        chosen, labels = self._choose_sources(rng, count)
         tiles = self.sources.ink[chosen]
-        distractors = tiles[self.num_digits :].reshape(-1, TILE * TILE)
+        distractors = tiles[count:].reshape(-1, TILE * TILE)
         rng.permuted(distractors, axis=1, out=distractors)
         corners = choose_corners(rng)
 
         grey = (paste(tiles, corners) - MEAN) / STD
         image = torch.from_numpy(np.repeat(grey[None], 3, axis=0))
-        masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(self.num_digits)]
+        masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(count)]
         return image, labels, masks
 
-    def _choose_sources(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _generator(self, key: int | tuple[int, int]) -> np.random.Generator:
+        """That of a scene."""
+        epoch, index = epoch_and_index(key)
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.split} has scenes 0 to {self.size - 1}, not {index}")
+        number = epoch * self.size + index
+        return np.random.default_rng((self.seed, SPLIT_NUMBERS[self.split], number))
+
+    def _count(self, rng: np.random.Generator) -> int:
+        """How many digits a scene has."""
+        return self.num_digits
+
+    def _choose_sources(
+        self, rng: np.random.Generator, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """TILES different sources, digits first, and the digits' classes, which all differ."""
         while True:
             chosen = rng.choice(len(self.sources.classes), TILES, replace=False)
-            labels = self.sources.classes[chosen[: self.num_digits]]
-            if len(set(labels.tolist())) == self.num_digits:
+            labels = self.sources.classes[chosen[:count]]
+            if len(set(labels.tolist())) == count:
                 return chosen, labels
+
+
+class SeveralDigits(DigitScenes):
+    """Scenes with one to three digits of different classes; the other tiles are distractors.
+
+    A sample is `{"image": [3, 32, 32], "label": float [10], "mask": bool [10, 32, 32]}`: 1 for each
+    digit that is there, and the ink of each.
+    """
+
+    most = 3
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        image, labels, masks = self._scene(key)
+        label = torch.zeros(CLASSES)
+        mask = torch.zeros(CLASSES, SCENE, SCENE, dtype=torch.bool)
+        label[labels], mask[labels] = 1, torch.from_numpy(np.stack(masks))
+        return {"image": image, "label": label, "mask": mask}
+
+    def _count(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(1, self.most + 1))
+
+
+class DigitInk(DigitScenes):
+    """Scenes with one digit, and how much ink it has.
+
+    A sample is `{"image": [3, 32, 32], "label": float [1], "mask": bool [32, 32]}`; the label is
+    the sum of the digit's ink, in rows of eight full pixels.
+    """
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        image, _, masks = self._scene(key)
+        grey = image[0].numpy() * STD + MEAN
+        label = torch.tensor([grey[masks[0]].sum() / TILE], dtype=torch.float32)
+        return {"image": image, "label": label, "mask": torch.from_numpy(masks[0])}
 
 
 class DigitPairs(DigitScenes):
@@ -147,9 +192,16 @@ class DigitPairs(DigitScenes):
         }
 
 
+# What the scenes of a task are.
+SCENES = {"multiclass": DigitScenes, "multilabel": SeveralDigits, "regression": DigitInk}
+
+
 @DATAMODULES.register("digits")
 class DigitsDataModule(ImageDataModule):
     """Scenes of handwritten digits; no handwritten digit is in two of train, val and test.
+
+    The task is to name the one digit, to name the one to three digits (``multilabel``), or to say
+    how much ink the one digit has (``regression``).
 
     Args:
         train_size: scenes an epoch of training; every epoch has fresh ones.
@@ -158,6 +210,8 @@ class DigitsDataModule(ImageDataModule):
         pairs_size: scenes with two digits, made of the digits of test.
         options: those of DataModule.
     """
+
+    tasks = ("multiclass", "multilabel", "regression")
 
     def __init__(
         self,
@@ -170,7 +224,8 @@ class DigitsDataModule(ImageDataModule):
         **options,
     ) -> None:
         super().__init__(batch_size=batch_size, **options)
-        self.class_names = [str(digit) for digit in range(10)]
+        names = [str(digit) for digit in range(CLASSES)]
+        self.class_names = ["ink"] if self.task == "regression" else names
         self.input_config = {
             "input_size": [3, SCENE, SCENE],
             "mean": [MEAN] * 3,
@@ -179,7 +234,9 @@ class DigitsDataModule(ImageDataModule):
             "crop_pct": 1.0,
         }
         seed, sources = self.seed, split_sources(self.seed)
-        self.train_dataset = DigitScenes(sources["train"], train_size, seed, "train")
-        self.val_dataset = DigitScenes(sources["val"], val_size, seed, "val")
-        self.test_dataset = DigitScenes(sources["test"], test_size, seed, "test")
-        self.pairs_dataset = DigitPairs(sources["test"], pairs_size, seed, "pairs")
+        scenes = SCENES[self.task]
+        self.train_dataset = scenes(sources["train"], train_size, seed, "train")
+        self.val_dataset = scenes(sources["val"], val_size, seed, "val")
+        self.test_dataset = scenes(sources["test"], test_size, seed, "test")
+        if self.task != "regression":
+            self.pairs_dataset = DigitPairs(sources["test"], pairs_size, seed, "pairs")

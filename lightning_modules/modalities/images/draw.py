@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.modalities.drawing import SHOWN, colors, explanation_grid, scale
+from lightning_modules.tasks import Caption
 from relprop import Explanation
 
 
@@ -33,10 +34,8 @@ def overlay(image: Tensor, heatmap: Tensor, signed: bool = False) -> np.ndarray:
 def explanation_picture(
     images: Tensor,
     explanations: Sequence[Explanation],
-    titles: Sequence[str],
-    class_names: Sequence[str],
+    captions: Sequence[Sequence[Caption | None]],
     heading: str,
-    labels: Tensor | None = None,
     signed: bool = False,
 ) -> np.ndarray:
     """One row a sample: the picture, and its map in each explanation: [H, W, 3], uint8.
@@ -50,9 +49,7 @@ def explanation_picture(
         for maps in heatmaps
     ]
     pictures = [image.permute(1, 2, 0).cpu().numpy() for image in images]
-    return explanation_grid(
-        pictures, drawn, explanations, titles, class_names, heading, labels, signed
-    )
+    return explanation_grid(pictures, drawn, captions, heading, signed)
 
 
 def draw_over(

@@ -19,6 +19,7 @@ from lightning_modules.modalities.base import MODALITIES, Modality
 from lightning_modules.modalities.images.draw import explanation_picture, unnormalize
 from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.modalities.images.part import ImagePart, seen_region
+from lightning_modules.tasks import Caption, captions_of
 
 if TYPE_CHECKING:
     from lightning_modules.callbacks.watch import Watch
@@ -76,35 +77,23 @@ class Images(Modality):
 
     def scores(self, batch: Mapping[str, Any], explained: ExplainedImages) -> dict[str, Tensor]:
         """The map as a segmentation of the object, of the samples that have a mask."""
-        if "mask" not in batch:
-            return {}
-        mask = batch["mask"].cpu()
-        has_mask = batch.get("has_mask", torch.ones(len(mask), dtype=torch.bool)).cpu()
-        if not has_mask.any():
+        masks, known = masks_of(batch, explained.target)
+        if not known.any():
             return {}
         segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
         heatmaps = explained.heatmap(batch[self.source].shape[-2:]).float().cpu()
-        segmentation.update(heatmaps[has_mask], mask[has_mask])
+        segmentation.update(heatmaps[known], masks[known])
         return segmentation.compute()
 
     def samples_picture(
         self,
         batch: Mapping[str, Any],
         explanations: Sequence[ExplainedImages],
-        titles: Sequence[str],
-        class_names: Sequence[str],
+        captions: Sequence[Sequence[Caption | None]],
         heading: str,
         signed: bool,
     ) -> np.ndarray:
-        return explanation_picture(
-            self.pictures(batch),
-            explanations,
-            titles,
-            class_names,
-            heading,
-            batch.get("label"),
-            signed,
-        )
+        return explanation_picture(self.pictures(batch), explanations, captions, heading, signed)
 
     def watch_more(self, watch: Watch, count: int) -> None:
         """Scenes of two objects, each explained for the class of each: class specificity."""
@@ -121,8 +110,23 @@ class Images(Modality):
         watch.report.pictures["pairs"] = self.samples_picture(
             batch,
             explanations,
-            ("why {}?", "why {}?"),
-            watch.data.class_names,
+            captions_of(explanations, ("why {}?", "why {}?"), watch.module.task),
             f"Two objects a scene: why each? Epoch {watch.epoch}",
             watch.signed,
         )
+
+
+def masks_of(batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask of each sample's class ``target`` [B], and where there is one, on the CPU.
+
+    Bool [B, H, W] and [B]. Where each class has a mask of its own, [B, C, H, W] in a batch, that of
+    a class that is not there is empty.
+    """
+    if "mask" not in batch:
+        return torch.empty(len(target), 0, 0, dtype=torch.bool), torch.zeros(len(target)).bool()
+    masks, every = batch["mask"].cpu(), torch.arange(len(target))
+    known = batch.get("has_mask", torch.ones(len(masks), dtype=torch.bool)).cpu()
+    if masks.ndim == 4:
+        masks = masks[every, target.cpu()]
+        known = known & masks.flatten(1).any(dim=1)
+    return masks, known

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from lightning_modules.modalities.drawing import SHOWN, WRONG, font, short
 from lightning_modules.modalities.texts.explained import ExplainedTexts
+from lightning_modules.tasks import Caption
 from lightning_modules.utils.names import printable
 
 COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
@@ -39,37 +39,23 @@ class Paragraph:
 
 def sample_paragraphs(
     explanations: Sequence[ExplainedTexts],
-    titles: Sequence[str],
-    class_names: Sequence[str],
-    labels: Tensor | None = None,
+    captions: Sequence[Sequence[Caption | None]],
     signed: bool = False,
 ) -> list[list[Paragraph]]:
-    """The first texts of a batch, each once for each explanation.
-
-    ``titles``, one an explanation, have ``{}`` for the class; where the class is not the one of
-    ``labels`` [B], the model is mistaken.
-    """
+    """The first texts of a batch, each once for each explanation that has a caption for it."""
     return [
         [
             Paragraph(
-                caption(explanation, i, title, class_names),
+                str(of_texts[i]),
                 shortened(shares(explanation.words_of(i), signed)),
-                labels is not None and bool(explanation.target[i] != labels[i]),
+                of_texts[i].wrong,
                 signed,
             )
-            for explanation, title in zip(explanations, titles, strict=True)
+            for explanation, of_texts in zip(explanations, captions, strict=True)
+            if of_texts[i] is not None
         ]
         for i in range(min(SHOWN, len(explanations[0].text)))
     ]
-
-
-def caption(
-    explanation: ExplainedTexts, sample: int, title: str, class_names: Sequence[str]
-) -> str:
-    """The class explained and its probability."""
-    target = explanation.target[sample]
-    probability = explanation.logits[sample].softmax(dim=-1)[target]
-    return f"{title.format(short(class_names[target]))}, p = {probability:.2f}"
 
 
 def shares(words: Sequence[tuple[str, float]], signed: bool = False) -> list[tuple[str, float]]:

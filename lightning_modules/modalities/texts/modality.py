@@ -20,6 +20,7 @@ from lightning_modules.modalities.base import MODALITIES, Modality
 from lightning_modules.modalities.texts.draw import markdown, sample_paragraphs, text_picture
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.modalities.texts.part import TextPart
+from lightning_modules.tasks import Caption
 from lightning_modules.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,27 +100,20 @@ class Texts(Modality):
         self,
         batch: Mapping[str, Any],
         explanations: Sequence[ExplainedTexts],
-        titles: Sequence[str],
-        class_names: Sequence[str],
+        captions: Sequence[Sequence[Caption | None]],
         heading: str,
         signed: bool,
     ) -> np.ndarray:
-        paragraphs = sample_paragraphs(
-            explanations, titles, class_names, batch.get("label"), signed
-        )
-        return text_picture(paragraphs, heading)
+        return text_picture(sample_paragraphs(explanations, captions, signed), heading)
 
     def samples_text(
         self,
         batch: Mapping[str, Any],
         explanations: Sequence[ExplainedTexts],
-        titles: Sequence[str],
-        class_names: Sequence[str],
+        captions: Sequence[Sequence[Caption | None]],
         signed: bool,
     ) -> str:
-        return markdown(
-            sample_paragraphs(explanations, titles, class_names, batch.get("label"), signed)
-        )
+        return markdown(sample_paragraphs(explanations, captions, signed))
 
     def watch_more(self, watch: Watch, count: int) -> None:
         """How often the one word that makes the difference carries the most relevance."""

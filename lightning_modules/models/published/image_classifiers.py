@@ -13,7 +13,7 @@ from transformers.models.auto import modeling_auto
 from typing_extensions import Self
 
 from lightning_modules.models.published.kinds import KINDS, Published
-from lightning_modules.models.published.labels import activation_of, class_names_in
+from lightning_modules.models.published.labels import class_names_in, task_of
 from lightning_modules.models.published.processors import ProcessedImages, own_processor
 
 
@@ -28,9 +28,9 @@ class PublishedImageClassifier(Published):
     @classmethod
     def read(cls, given: str, source: str, model: PreTrainedModel) -> Self:
         class_names = class_names_in(given, model.config)
-        activation = activation_of(given, model.config, len(class_names))
+        task = task_of(given, model.config, len(class_names))
         processor, input_config = own_processor(given, source, cls.accepted)
-        module = cls(class_names, input_config, model, activation)
+        module = cls(class_names, input_config, model, task)
         module.processor = processor
         return module
 

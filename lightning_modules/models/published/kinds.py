@@ -35,7 +35,7 @@ class Published(Classifier):
     Args:
         class_names, input_config: as of :class:`Classifier`.
         backbone: the model.
-        activation: a key of :data:`lightning_modules.explanations.results.ACTIVATIONS`, or None.
+        task: what its scores mean, a name in :data:`lightning_modules.tasks.TASKS`.
     """
 
     auto: ClassVar[Any]
@@ -43,19 +43,19 @@ class Published(Classifier):
     accepted: ClassVar[str]
     asked: ClassVar[Mapping[str, Any]] = {}
 
-    fewest_classes = 1
-    not_kept = ("backbone", "activation")
+    is_trained_here = False
+    not_kept = ("backbone",)
 
     def __init__(
         self,
         class_names: list[str],
         input_config: dict[str, Any],
         backbone: PreTrainedModel,
-        activation: str | None,
+        task: str,
     ) -> None:
-        Classifier.__init__(self, class_names, input_config)  # those between would make a backbone
+        # Those between would make a backbone.
+        Classifier.__init__(self, class_names, input_config, task=task)
         self.backbone = backbone
-        self.activation = activation
 
     @classmethod
     def read(cls, given: str, source: str, model: PreTrainedModel) -> Self:

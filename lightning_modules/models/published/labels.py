@@ -1,4 +1,4 @@
-"""The classes of a model, and what makes probabilities of its logits, by its configuration."""
+"""The classes of a model, and what its logits mean, by its configuration."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from transformers import PreTrainedConfig
 
 from lightning_modules.utils.errors import InputError
 
-ACTIVATIONS = {  # of Hugging Face's problem_type
-    "single_label_classification": "softmax",
-    "multi_label_classification": "sigmoid",
-    "regression": None,
+TASKS = {  # of Hugging Face's problem_type
+    "single_label_classification": "multiclass",
+    "multi_label_classification": "multilabel",
+    "regression": "regression",
 }
 
 
@@ -26,17 +26,17 @@ def class_names_in(given: str, config: PreTrainedConfig) -> list[str]:
     return [str(config.id2label[label]) for label in labels]
 
 
-def activation_of(given: str, config: PreTrainedConfig, classes: int) -> str | None:
-    """What makes probabilities of a model's logits: a key of ``results.ACTIVATIONS``, or None.
+def task_of(given: str, config: PreTrainedConfig, classes: int) -> str:
+    """What a model's logits mean: a name in :data:`lightning_modules.tasks.TASKS`.
 
     A model of one output that names no problem_type is a regression, as it is where transformers
     trains it.
     """
     problem = config.problem_type
     if problem is None:
-        return "softmax" if classes > 1 else None
-    if problem not in ACTIVATIONS:
+        return "multiclass" if classes > 1 else "regression"
+    if problem not in TASKS:
         raise InputError(
-            f"{given}: its problem_type is {problem!r}; accepted: null, {', '.join(ACTIVATIONS)}"
+            f"{given}: its problem_type is {problem!r}; accepted: null, {', '.join(TASKS)}"
         )
-    return ACTIVATIONS[problem]
+    return TASKS[problem]

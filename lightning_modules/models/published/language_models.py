@@ -47,7 +47,7 @@ class PublishedLanguageModel(Published):
         longest = longest_text(given, model, tokenizer)
         with as_input_error(f"{given}: it does not say the next token", cls.accepted):
             names = names_of_tokens(tokenizer, classes_of(model))
-        return cls(names, input_config_of(tokenizer, longest, None), model, "softmax")
+        return cls(names, input_config_of(tokenizer, longest, None), model, "multiclass")
 
     @cached_property
     def sources(self) -> dict[str, Texts]:

@@ -44,8 +44,8 @@ class PublishedPairs(Published):
     reader: ClassVar[str]
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
-        """The names of what is scored, and what makes probabilities of the scores."""
+    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
+        """The names of what is scored, and the task of the scores."""
         raise NotImplementedError
 
     @classmethod
@@ -60,8 +60,8 @@ class PublishedPairs(Published):
         of_texts = input_config_of(tokenizer, longest_text(given, reader, tokenizer), None)
         of_texts["padding"] = cls.padding(model)
         processor, of_pictures = own_processor(given, source, cls.accepted)
-        class_names, activation = cls.classes(model)
-        module = cls(class_names, {"image": of_pictures, "text": of_texts}, model, activation)
+        class_names, task = cls.classes(model)
+        module = cls(class_names, {"image": of_pictures, "text": of_texts}, model, task)
         module.processor = processor
         return module
 
@@ -112,9 +112,9 @@ class PublishedCaptions(PublishedPairs):
     reader = "text_model"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
+    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
         # Of a score with a bias a sigmoid was trained; CLIP's compares the texts of a picture.
-        return ["match"], "sigmoid" if hasattr(model, "logit_bias") else None
+        return ["match"], "multilabel" if hasattr(model, "logit_bias") else "regression"
 
     @classmethod
     def padding(cls, model: PreTrainedModel) -> bool | str:
@@ -136,5 +136,5 @@ class PublishedMatcher(PublishedPairs):
     reader = "text_encoder"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
-        return ["no match", "match"], "softmax"
+    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
+        return ["no match", "match"], "multiclass"

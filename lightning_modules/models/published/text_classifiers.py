@@ -18,7 +18,7 @@ from lightning_modules.modalities import Explained, Modality, Texts
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.published.kinds import KINDS, Published
-from lightning_modules.models.published.labels import activation_of, class_names_in
+from lightning_modules.models.published.labels import class_names_in, task_of
 from lightning_modules.models.published.tokens import longest_text, own_tokenizer
 
 
@@ -46,10 +46,10 @@ class PublishedBert(Published, BertClassifier):
     @classmethod
     def read(cls, given: str, source: str, model: PreTrainedModel) -> Self:
         class_names = class_names_in(given, model.config)
-        activation = activation_of(given, model.config, len(class_names))
+        task = task_of(given, model.config, len(class_names))
         tokenizer = own_tokenizer(given, source, model, cls.accepted)
         longest = longest_text(given, model, tokenizer)
-        return cls(class_names, input_config_of(tokenizer, longest, None), model, activation)
+        return cls(class_names, input_config_of(tokenizer, longest, None), model, task)
 
     @cached_property
     def readings(self) -> dict[str, Modality]:

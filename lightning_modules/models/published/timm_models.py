@@ -19,7 +19,7 @@ from lightning_modules.utils.errors import InputError, short_message
 class PublishedViT(ViTClassifier):
     """A model of timm's to explain; of one output, too, which is a number."""
 
-    fewest_classes = 1
+    is_trained_here = False
 
 
 def timm_classifier(name: str) -> ViTClassifier:
@@ -63,6 +63,8 @@ def timm_classifier(name: str) -> ViTClassifier:
             name=name,
             pretrained=not weights,
             weights=weights or None,
+            # Of one output: a regression, or a classifier of two classes. Nothing says which.
+            task="multiclass" if classes > 1 else "regression",
         ).eval()
     except InputError as error:
         reason = error.__cause__
@@ -72,8 +74,6 @@ def timm_classifier(name: str) -> ViTClassifier:
             f"--timm {name}: its weights cannot be had from the hub ({short_message(reason)}); "
             "accepted: NAME@FILE with a file of weights"
         ) from reason
-    if classes == 1:  # a regression, or a classifier of two classes: nothing says which
-        classifier.activation = None
     return classifier
 
 

@@ -1,0 +1,27 @@
+"""Tasks: what the labels of the data mean, and all that follows from it."""
+
+from lightning_modules.tasks.base import (
+    ACTIVATIONS,
+    TASKS,
+    Asked,
+    Caption,
+    Task,
+    captions_of,
+    make_task,
+)
+from lightning_modules.tasks.multiclass import Multiclass
+from lightning_modules.tasks.multilabel import Multilabel
+from lightning_modules.tasks.regression import Regression
+
+__all__ = [
+    "ACTIVATIONS",
+    "TASKS",
+    "Asked",
+    "Caption",
+    "Multiclass",
+    "Multilabel",
+    "Regression",
+    "Task",
+    "captions_of",
+    "make_task",
+]

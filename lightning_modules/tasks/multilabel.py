@@ -1,0 +1,119 @@
+"""Each of several labels may be there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MultilabelAccuracy,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+    MultilabelStatScores,
+)
+
+from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
+
+
+@TASKS.register("multilabel")
+class Multilabel(Task):
+    """Each of the labels may be there; a batch has them as 0 or 1, float [B, C].
+
+    Args:
+        class_names: see :class:`Task`.
+        label_smoothing: share of a label that is spread over there and not there, in training.
+        threshold: the probability from which on a label counts as found, 0 to 1, or one a label.
+    """
+
+    name = "multilabel"
+    activation = "sigmoid"
+    monitor = "average_precision"
+    fewest = 1
+    of_class = "f1"
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        label_smoothing: float = 0.0,
+        threshold: float | list[float] = 0.5,
+    ) -> None:
+        super().__init__(class_names)
+        self.label_smoothing = label_smoothing
+        classes = len(self.class_names)
+        several = [threshold] * classes if isinstance(threshold, (int, float)) else list(threshold)
+        if len(several) != classes or not all(0 < x < 1 for x in several):
+            raise ValueError(
+                f"threshold is {threshold!r}; accepted: a number above 0 and below 1, or "
+                f"{classes} of them, one a label"
+            )
+        self.thresholds = torch.tensor(several, dtype=torch.float64)
+
+    def loss(self, logits: Tensor, labels: Tensor, training: bool = False) -> Tensor:
+        """Binary cross-entropy, the mean over samples and labels."""
+        smoothing = self.label_smoothing if training else 0.0
+        labels = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, labels)
+
+    def metrics(self) -> MetricCollection:
+        """Of every decision about a label, and the means of the labels' F1 and precision."""
+        classes = len(self.class_names)
+        return MetricCollection(
+            {
+                "accuracy": MultilabelAccuracy(classes, average="micro"),
+                "f1": MultilabelF1Score(classes, average="macro"),
+                "average_precision": MultilabelAveragePrecision(classes, average="macro"),
+            }
+        )
+
+    def decided(self, logits: Tensor) -> Tensor:
+        """Probabilities moved along their logits, so that 0.5 is each label's threshold."""
+        return self.margin(logits).sigmoid()
+
+    def truth(self, labels: Tensor) -> Tensor:
+        return (labels > 0.5).long()
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Logits [..., C] above those of the thresholds: not negative where a label is found."""
+        return logits - self.thresholds.logit().to(logits)
+
+    def found(self, logits: Tensor) -> Tensor:
+        """True where a label is found, bool [..., C]."""
+        return self.margin(logits) >= 0
+
+    def counts(self) -> Metric:
+        return MultilabelStatScores(len(self.class_names), average=None)
+
+    def by_class(self, counts: Tensor) -> Tensor:
+        """F1 of each label."""
+        right, too_many, _, missed, _ = counts.T
+        return 2 * right / (2 * right + too_many + missed)
+
+    def asked(self, labels: Tensor | None, logits: Tensor) -> list[Asked]:
+        """Each label that is there, and the most probable that is not."""
+        if labels is None:
+            return [Asked("most probable: {}", None)]
+        questions = [Asked("there: {}", target, of, True) for target, of in self.present(labels)]
+        there = labels > 0.5
+        highest = logits.masked_fill(there.to(logits.device), -torch.inf).argmax(dim=-1)
+        return [*questions, Asked("not there: {}", highest, ~there.all(dim=-1))]
+
+    def present(self, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The first, second, ... label of each sample: which it is, and where there is one, [B].
+
+        Of a sample that has fewer it is one that is not there.
+        """
+        there = labels > 0.5
+        order = there.int().argsort(dim=-1, descending=True, stable=True)
+        most = max(1, int(there.sum(dim=-1).max()))
+        return [
+            (target, there.gather(-1, target[:, None])[:, 0]) for target in order.T[:most].unbind()
+        ]
+
+    def number(self, logits: Tensor, target: int, label: Tensor | None) -> str:
+        return f"p = {ACTIVATIONS[self.activation](logits)[target]:.2f}"
+
+    def is_wrong(self, logits: Tensor, target: int, label: Tensor | None) -> bool:
+        return label is not None and bool(self.found(logits)[target] != (label[target] > 0.5))
