@@ -113,7 +113,8 @@ class Watch:
     def heading(self, modality: Modality) -> str:
         """The line above the picture of the watched samples."""
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
-        return f"Why each class? {self.watched} {modality.called}s, epoch {self.epoch}{mark}"
+        watched = f"{self.watched} {modality.called}s, epoch {self.epoch}"
+        return f"{self.module.task.question} {watched}{mark}"
 
 
 def scores_of(

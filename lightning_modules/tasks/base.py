@@ -66,6 +66,7 @@ class Task(ABC):
         mode: ``max`` where a higher one is better, else ``min``.
         fewest: the least number of classes or of numbers.
         of_class: the figure that is logged of each class; None: none is.
+        question: what stands above pictures of watched samples.
 
     Args:
         class_names: the classes, labels or numbers, in the order of the logits.
@@ -77,6 +78,7 @@ class Task(ABC):
     mode: ClassVar[str] = "max"
     fewest: ClassVar[int] = 2
     of_class: ClassVar[str | None] = None
+    question: ClassVar[str] = "Why each class?"
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)

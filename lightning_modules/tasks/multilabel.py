@@ -33,6 +33,7 @@ class Multilabel(Task):
     monitor = "average_precision"
     fewest = 1
     of_class = "f1"
+    question = "Why each label?"
 
     def __init__(
         self,

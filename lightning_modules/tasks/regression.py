@@ -30,6 +30,7 @@ class Regression(Task):
     monitor = "rmse"
     mode = "min"
     fewest = 1
+    question = "What raises each number?"
 
     def __init__(
         self, class_names: Sequence[str], regression_loss: Literal["mse", "l1"] = "mse"

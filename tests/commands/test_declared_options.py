@@ -250,7 +250,7 @@ def test_a_strangers_data_set_has_its_bases_options_and_its_own(tmp_path):
         "data.waves: 0 is not accepted; accepted: int of at least 1",
         "data.batch_size: 0 is not accepted; accepted: int of at least 1",
         "data.wave: unknown key, did you mean waves?; accepted: kind, waves, batch_size, "
-        "num_workers, seed",
+        "num_workers, task, seed",
         "waves: 0 is not accepted; accepted: int of at least 1",
     ], run.stderr
 

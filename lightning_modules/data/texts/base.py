@@ -88,7 +88,7 @@ class TextDataModule(DataModule):
 
     Items are dicts of plain values, batched by a TextCollator:
         text: str
-        label: int, an index into `class_names`
+        label: as the task has it: an int, an index into `class_names`; or a list of C floats
         rationale: list of the (start, end) of the characters that decide the label; None where
             the data has none
 

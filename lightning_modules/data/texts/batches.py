@@ -25,7 +25,7 @@ class TextCollator:
         input_ids, attention_mask: long [R, N], padded on the right to the longest row; and
             whatever else the tokenizer makes for its models, as token_type_ids
         text_of_row: long [R], which text a row is of
-        label: long [B]
+        label: long [B], or float [B, C]
         special: bool [R, N], True on special tokens and padding
         word_ids: long [R, N], which word of its text a token is of; -1 on special tokens and
             padding, and on the white space that some tokenizers have tokens for

@@ -3,7 +3,8 @@
 A review is one opinion, among sentences that have none. An opinion is a word with a sentiment,
 which a negation turns into its opposite ("hardly a masterpiece") and an intensifier does not
 ("truly a masterpiece"). It may come with a concession of the opposite sentiment ("although the plot
-was dull, I was never bored by the cast"), which does not count: the main clause decides. Offline,
+was dull, I was never bored by the cast"), which does not count: the main clause decides. For the
+number of stars both count: an intensifier makes the opinion stronger, a concession weaker. Offline,
 and a review depends on (seed, split, index) alone.
 """
 
@@ -140,10 +141,10 @@ def make_opinion(rng: np.random.Generator, label: int) -> list[Word]:
     )
 
 
-def make_words(rng: np.random.Generator, label: int) -> list[Word]:
-    """A review of that label, as words."""
+def make_words(rng: np.random.Generator, label: int) -> tuple[list[Word], bool]:
+    """A review of that label, as words; and whether it makes a concession."""
     opinion = make_opinion(rng, label)
-    if rng.random() < CONCESSION_SHARE:
+    if conceded := rng.random() < CONCESSION_SHARE:
         concession = [Word(word.text) for word in make_opinion(rng, 1 - label)]
         opinion = fill(rng, choose(rng, CONCESSIONS), main=opinion, concession=concession)
     sentences = [opinion]
@@ -152,7 +153,13 @@ def make_words(rng: np.random.Generator, label: int) -> list[Word]:
     while sum(map(len, sentences)) < length:
         filler = fill(rng, choose(rng, FILLERS))
         sentences.insert(rng.integers(len(sentences) + 1), filler)
-    return [word for sentence in sentences for word in [*sentence, Word(".")]]
+    return [word for sentence in sentences for word in [*sentence, Word(".")]], conceded
+
+
+def stars_of(words: list[Word], label: int, conceded: bool) -> int:
+    """2 or 4; one further from 3 with an intensifier, and one nearer with a concession."""
+    strength = 1 + any(word.role == "intensifier" for word in words) - conceded
+    return 3 + strength if label else 3 - strength
 
 
 def flip(rng: np.random.Generator, words: list[Word]) -> tuple[list[Word], int]:
@@ -185,18 +192,22 @@ def make_item(words: list[Word], label: int, flipped: int | None = None) -> dict
     return item
 
 
-def make_review(seed: int, split: str, index: int) -> dict:
-    """The item of one review."""
+def make_review(seed: int, split: str, index: int, stars: bool = False) -> dict:
+    """The item of one review; with its ``stars`` for label it has no rationale."""
     rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
     label = int(rng.integers(2))
-    return make_item(make_words(rng, label), label)
+    words, conceded = make_words(rng, label)
+    item = make_item(words, label)
+    if stars:
+        item |= {"label": [float(stars_of(words, label, conceded))], "rationale": None}
+    return item
 
 
 def make_contrast(seed: int, index: int) -> list[dict]:
     """The items of two reviews that differ in one word, their `flipped`."""
     rng = np.random.default_rng((seed, SPLIT_NUMBERS["contrast"], index))
     label = int(rng.integers(2))
-    words = make_words(rng, label)
+    words, _ = make_words(rng, label)
     other, flipped = flip(rng, words)
     return [make_item(words, label, flipped), make_item(other, 1 - label, flipped)]
 
@@ -205,6 +216,9 @@ def make_contrast(seed: int, index: int) -> list[dict]:
 class ReviewsDataModule(TextDataModule):
     """Reviews from a grammar, negative or positive; the rationale is the word with the sentiment
     that decides and its negation, if any.
+
+    With the task ``regression`` their label is a number of stars, 1 to 5, without a rationale: the
+    map of a number shows what raises it, and low numbers have their reasons, too.
 
     Args:
         train_size: reviews in train, the same in every epoch.
@@ -216,6 +230,8 @@ class ReviewsDataModule(TextDataModule):
     Raises:
         ValueError: an argument is out of its range, or there is no such tokenizer.
     """
+
+    tasks = ("multiclass", "regression")
 
     def __init__(
         self,
@@ -232,12 +248,14 @@ class ReviewsDataModule(TextDataModule):
         super().__init__(
             batch_size=batch_size, vocab_size=vocab_size, max_length=max_length, **options
         )
-        self.class_names = CLASS_NAMES
+        stars = self.task == "regression"
+        self.class_names = ["stars"] if stars else CLASS_NAMES
         sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.train_dataset, self.val_dataset, self.test_dataset = (
-            TextItems([make_review(self.seed, split, index) for index in range(size)])
+            TextItems([make_review(self.seed, split, index, stars) for index in range(size)])
             for split, size in sizes.items()
         )
-        pairs = (make_contrast(self.seed, index) for index in range(contrast_size))
-        self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
+        if not stars:
+            pairs = (make_contrast(self.seed, index) for index in range(contrast_size))
+            self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
         self.make_inputs()
