@@ -89,7 +89,7 @@ def assert_identical(a, b, path="") -> None:
         assert a == b, path
 
 
-def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
+def assert_same_end(run_dir: Path, undisturbed: Path, monitor: str = "accuracy") -> None:
     """Weights, optimiser, schedule, table, pictures, curves and test metrics, to the bit."""
     for name in ("last", "best"):
         ours, theirs = load(run_dir, name), load(undisturbed, name)
@@ -99,7 +99,7 @@ def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
     for picture in (undisturbed / "explanations").iterdir():
         resumed = run_dir / "explanations" / picture.name
         assert resumed.read_bytes() == picture.read_bytes(), picture.name
-    for tag in ("val/accuracy", "relevance/drift", "train/loss"):
+    for tag in (f"val/{monitor}", "relevance/drift", "train/loss"):
         assert curve(run_dir, tag) == curve(undisturbed, tag), tag
     a, b = (json.loads((d / "metrics.json").read_text()) for d in (run_dir, undisturbed))
     assert a == b
