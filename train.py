@@ -106,7 +106,7 @@ def run(config: DictConfig, checkpoint: Path | None) -> None:
     try:
         with sigterm_as_ctrl_c():
             ended = experiment(config, checkpoint, Terminal(config))
-            endings.print_end(config, ended.data, ended.trainer, ended.tested)
+            endings.print_end(config, ended)
     except InputError as error:
         fail(error, config.imports)
     if ended.reason is not None:
@@ -141,7 +141,7 @@ def train(config: DictConfig | Mapping[str, Any], resume: bool = False) -> dict[
             raise InputError(message_of(error)) from error
         with run_folder.of_trial(config) as config:
             ended = experiment(config, checkpoint)
-        return {**(endings.best_epoch(ended.trainer) or {}), **ended.tested}
+        return {**(endings.best_epoch(ended.trainer, ended.model.task) or {}), **ended.tested}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from lightning_modules.callbacks import (
     endings,
     make_callbacks,
 )
+from lightning_modules.callbacks.class_table import write_classes
 from lightning_modules.callbacks.terminal import EpochBar
 from lightning_modules.data import DATAMODULES, DataModule
 from lightning_modules.loggers import Place, finish, make_loggers
@@ -34,7 +35,7 @@ from lightning_modules.models import CLASSIFIERS, fit_checks
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.models.classifier import Classifier
-from lightning_modules.tasks import TASKS
+from lightning_modules.tasks import TASKS, balanced_weights
 from lightning_modules.utils import run_folder
 from lightning_modules.utils.errors import InputError, as_input_error, message_of, short_message
 from lightning_modules.utils.files import replace_file
@@ -116,6 +117,8 @@ def build(config: DictConfig, checkpoint: Path | None):
         data.take_inputs(state["hyper_parameters"].get("input_config", {}))
     model_options |= state["without_sources"]
     fit_checks.check_one_task(config)
+    if model_options.get("class_weights") == "balanced":
+        model_options["class_weights"] = balanced_weights(data.train_labels())
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
@@ -192,7 +195,10 @@ def fit(
 
 
 def test(config: DictConfig, data: DataModule, model: Classifier, trainer: Trainer) -> dict:
-    """Metrics of the best checkpoint, also in ``metrics.json``; none where nothing is tested."""
+    """Metrics of the best checkpoint, also in ``metrics.json``; none where nothing is tested.
+
+    Those of each class are in ``classes.csv``.
+    """
     run_dir = Path(config.run_dir)
     best = run_dir / "checkpoints" / "best.ckpt"
     path = best if best.is_file() else None
@@ -201,4 +207,6 @@ def test(config: DictConfig, data: DataModule, model: Classifier, trainer: Train
     if trainer.is_global_zero and metrics:  # none with trainer.limit_test_batches=0
         text = json.dumps(metrics, indent=2) + "\n"
         replace_file(run_dir / "metrics.json", lambda file: file.write(text.encode()))
+        if model.tested is not None:
+            write_classes(model, run_dir / "classes.csv")
     return metrics

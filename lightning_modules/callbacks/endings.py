@@ -5,42 +5,39 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
-from rich.text import Text
 
+from lightning_modules.callbacks.class_table import class_table, classes_of
 from lightning_modules.callbacks.metrics_table import MetricsTable
 from lightning_modules.callbacks.terminal import say_fact
 from lightning_modules.data.base import DataModule
 from lightning_modules.models.classifier import Classifier, schedule
-from lightning_modules.tasks import TASKS, Multiclass, Task
+from lightning_modules.tasks import Task
 from lightning_modules.utils.cli import import_options
-from lightning_modules.utils.names import printable, tag
 from lightning_modules.utils.terminal import console, say, tell
 
-CLASSES = 10  # rows of the test table: of all classes, or of the lowest
+if TYPE_CHECKING:
+    from lightning_modules.experiment import Ended
 
 
 @rank_zero_only
-def print_end(
-    config: DictConfig, data: DataModule, trainer: Trainer, metrics: Mapping[str, float]
-) -> None:
-    """The best epoch, the test table, where everything lies, and how to explain with the run.
-
-    ``metrics``: of the test; empty where there was none.
-    """
+def print_end(config: DictConfig, ended: Ended) -> None:
+    """The best epoch, the test tables, where everything lies, and how to explain with the run."""
     run_dir, trial = Path(config.run_dir), config.trainer.get("fast_dev_run")
-    task = TASKS[config.task]
-    best = best_epoch(trainer, task)
+    task, data, metrics = ended.model.task, ended.data, ended.tested
+    best = best_epoch(ended.trainer, task)
     if best is not None and not trial:
         figure = f"val {task.monitor.replace('_', ' ')} {best[f'val/{task.monitor}']:.3f}"
         say_fact("best", f"epoch {best['epoch']}, {figure}")
     if metrics:
-        console().print(test_table(metrics, data, task))
+        console().print(test_table(metrics, data))
+        if ended.model.tested is not None:
+            console().print(class_table(classes_of(ended.model)))
     if trial:
         say_fact("trial", "ended, and nothing is kept")
         return
@@ -53,7 +50,7 @@ def print_end(
         say_fact("explain", explain_command(config, data))
 
 
-def best_epoch(trainer: Trainer, task: type[Task]) -> Mapping[str, float] | None:
+def best_epoch(trainer: Trainer, task: Task) -> Mapping[str, float] | None:
     """The metrics of the first of the best epochs; None where nothing is validated."""
     rows = [row for x in trainer.callbacks if isinstance(x, MetricsTable) for row in x.rows]
     monitor = f"val/{task.monitor}"
@@ -62,25 +59,15 @@ def best_epoch(trainer: Trainer, task: type[Task]) -> Mapping[str, float] | None
     return best(measured, key=lambda row: row[monitor], default=None)
 
 
-def test_table(
-    metrics: Mapping[str, float], data: DataModule, task: type[Task] = Multiclass
-) -> Table:
-    """Figures of the test in columns; the first row is of all samples, the others of classes."""
+def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
+    """Figures of the test in columns."""
     figures = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
     figures = {name.replace("_", " "): figures[name] for name in sorted(figures)}
-    by_tag = {f"test_class_{task.of_class}/{tag(name)}": name for name in data.class_names}
-    lowest = sorted((x, by_tag[n]) for n, x in metrics.items() if n in by_tag)
     table = Table(box=None, pad_edge=False)
     table.add_column("test", min_width=10)
     for name in figures:
         table.add_column(name, justify="right")
     table.add_row(f"all {len(data.test_dataset):,}", *(f"{x:.3f}" for x in figures.values()))
-    place = [figure.replace(" ", "_") for figure in figures].index(task.of_class) if lowest else 0
-    for figure, name in lowest[:CLASSES]:
-        cells = [*[""] * place, f"{figure:.3f}"]
-        table.add_row(Text(f"class {printable(name):.60}"), *cells)
-    if len(lowest) > CLASSES:
-        table.add_row(f"the lowest {CLASSES} of {len(lowest):,} classes")
     return table
 
 

@@ -1,13 +1,15 @@
 """What all data sets share: the order of the samples, and their loaders."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import lightning
 import torch
 import torch.distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, Range, Seed, check_option
 from lightning_modules.utils.terminal import counted
 from relprop.registry import Registry
@@ -39,13 +41,19 @@ class EpochSampler(DistributedSampler):
     Args:
         dataset: the training set; only its length is used.
         seed: of the order.
+        weights: draw samples with replacement, each as often as its weight says; None: each once.
         num_replicas: how many processes share the data set. Default: those of
             torch.distributed where it is initialised, else 1.
         rank: which of them this is. Default: as for `num_replicas`, else 0.
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, num_replicas: int | None = None, rank: int | None = None
+        self,
+        dataset: Dataset,
+        seed: int,
+        weights: Tensor | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
     ) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if num_replicas is None:
@@ -53,11 +61,16 @@ class EpochSampler(DistributedSampler):
         if rank is None:
             rank = torch.distributed.get_rank() if distributed else 0
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.weights = weights
         self.start = (0, 0)
 
     def order(self) -> list[int]:
         """Indices of this process's samples in the epoch, in their order."""
-        return list(super().__iter__())
+        if self.weights is None:
+            return list(super().__iter__())
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        drawn = torch.multinomial(self.weights, self.total_size, True, generator=generator)
+        return drawn[self.rank :: self.num_replicas].tolist()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch  # workers fetch ahead: a later set_epoch must not change pairs under way
@@ -113,6 +126,8 @@ class DataModule(Checked, lightning.LightningDataModule):
         batch_size: samples a batch, in every loader.
         num_workers: processes that prepare samples, each loader; 0: the main process.
         task: what the labels mean, one of ``tasks``.
+        sampler: ``balanced``: draw training samples with replacement, so that each class comes as
+            often; of several labels the rarest of a sample counts. null: each sample comes once.
         seed: of everything random about the data.
 
     Raises:
@@ -132,6 +147,7 @@ class DataModule(Checked, lightning.LightningDataModule):
         batch_size: Count = 32,
         num_workers: Annotated[int, Range(0)] = 0,
         task: str = "multiclass",
+        sampler: Literal["balanced"] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
@@ -139,6 +155,7 @@ class DataModule(Checked, lightning.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.task = task
+        self.sampler = sampler
         self.seed = seed
 
     def take_inputs(self, input_config: dict) -> None:
@@ -168,7 +185,35 @@ class DataModule(Checked, lightning.LightningDataModule):
 
     def train_sampler(self) -> EpochSampler:
         """The order of the training samples."""
-        return EpochSampler(self.train_dataset, self.seed)
+        return EpochSampler(self.train_dataset, self.seed, self.sample_weights())
+
+    def train_labels(self) -> Tensor:
+        """The labels of all training samples, as the task has them, [N] or [N, C].
+
+        Raises:
+            InputError: they are not known before the samples are made, or are numbers.
+        """
+        labels = getattr(self.train_dataset, "labels", None)
+        if labels is None or self.task == "regression":
+            why = "numbers" if self.task == "regression" else "not known before they are made"
+            raise InputError(
+                f"balanced: the labels of the training samples are {why}; accepted: classes of "
+                "data that are files, a table or a list, or class_weights as numbers"
+            )
+        return torch.as_tensor(labels)
+
+    def sample_weights(self) -> Tensor | None:
+        """How often each training sample is drawn; None: once."""
+        if self.sampler is None:
+            return None
+        labels = self.train_labels()
+        if labels.ndim == 1:
+            return 1 / labels.bincount().double()[labels]
+        there = labels > 0.5
+        counts = there.sum(dim=0).double()
+        rarest = torch.where(there, counts, torch.inf).amin(dim=1)
+        none = (~there.any(dim=1)).sum()
+        return 1 / torch.where(rarest.isinf(), none, rarest)
 
     def _loader(
         self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options

@@ -62,7 +62,8 @@ class Classifier(ExplainingModule):
         weight_decay: none on biases, norms, class token and position embeddings.
         layer_decay: factor of the learning rate from each block to the one below; 1 is none.
         task: what the labels mean, a name in :data:`lightning_modules.tasks.TASKS`.
-        label_smoothing, threshold, regression_loss: of the task; see its class.
+        label_smoothing, class_weights, focal, threshold, regression_loss: of the task; see its
+            class. ``class_weights`` in a config may be ``balanced``: by the training samples.
         seed: of all that is random in training: dropout, drop path, mixup.
     """
 
@@ -84,6 +85,8 @@ class Classifier(ExplainingModule):
         layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0,
         task: str = "multiclass",
         label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
+        class_weights: str | list[float] | None = None,
+        focal: NotNegative = 0.0,
         threshold: float | list[float] = 0.5,
         regression_loss: Literal["mse", "l1"] = "mse",
         seed: Seed = 0,
@@ -96,6 +99,8 @@ class Classifier(ExplainingModule):
             class_names,
             {
                 "label_smoothing": label_smoothing,
+                "class_weights": class_weights,
+                "focal": focal,
                 "threshold": threshold,
                 "regression_loss": regression_loss,
             },
@@ -107,6 +112,7 @@ class Classifier(ExplainingModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.val_counts, self.test_counts = self.task.counts(), self.task.counts()
+        self.tested: Tensor | None = None  # the value of test_counts at the end of a test
 
     # ---------------------------------------------------------------- what a subclass fills in
 
@@ -211,7 +217,7 @@ class Classifier(ExplainingModule):
         self._log_by_class("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        self._log_by_class("test", self.test_counts)
+        self.tested = self._log_by_class("test", self.test_counts)
 
     def _evaluate(
         self,
@@ -229,10 +235,10 @@ class Classifier(ExplainingModule):
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
         self.log_dict(metrics, prog_bar=True)
 
-    def _log_by_class(self, split: str, counts: Metric | None) -> None:
-        """The task's figure of every class that the split has."""
+    def _log_by_class(self, split: str, counts: Metric | None) -> Tensor | None:
+        """Log the task's figure of every class that the split has; the counts by class."""
         if counts is None:
-            return
+            return None
         values = counts.compute()
         for name, figure, samples in zip(
             self.hparams.class_names, self.task.by_class(values), values[:, -1], strict=True
@@ -240,6 +246,7 @@ class Classifier(ExplainingModule):
             if samples > 0:
                 self.log(f"{split}_class_{self.task.of_class}/{tag(name)}", figure)
         counts.reset()
+        return values.cpu()
 
     # ------------------------------------------------------------------------- optimisation
 

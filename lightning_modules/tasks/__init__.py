@@ -12,6 +12,7 @@ from lightning_modules.tasks.base import (
 from lightning_modules.tasks.multiclass import Multiclass
 from lightning_modules.tasks.multilabel import Multilabel
 from lightning_modules.tasks.regression import Regression
+from lightning_modules.tasks.weighting import balanced_weights
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "Multilabel",
     "Regression",
     "Task",
+    "balanced_weights",
     "captions_of",
     "make_task",
 ]

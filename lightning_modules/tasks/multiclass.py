@@ -10,6 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
+from lightning_modules.tasks.weighting import checked_weights, weighted_mean
 
 
 @TASKS.register("multiclass")
@@ -19,6 +20,9 @@ class Multiclass(Task):
     Args:
         class_names: see :class:`Task`.
         label_smoothing: share of a label that is spread over all classes, in training.
+        class_weights: how much the samples of each class count in training; null: the same.
+        focal: gamma of the focal loss (Lin et al. 2017): a sample of which the true class has the
+            probability p counts (1 - p)^gamma in training.
     """
 
     name = "multiclass"
@@ -26,14 +30,31 @@ class Multiclass(Task):
     monitor = "accuracy"
     of_class = "accuracy"
 
-    def __init__(self, class_names: Sequence[str], label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        label_smoothing: float = 0.0,
+        class_weights: str | list[float] | None = None,
+        focal: float = 0.0,
+    ) -> None:
         super().__init__(class_names)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.focal = label_smoothing, focal
+        self.weights = checked_weights(class_weights, len(self.class_names))
 
     def loss(self, logits: Tensor, labels: Tensor, training: bool = False) -> Tensor:
         """Cross-entropy. Labels may be shares of all classes, [B, C], as mixup makes them."""
-        smoothing = self.label_smoothing if training and labels.ndim == 1 else 0.0
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if not training:
+            return F.cross_entropy(logits, labels)
+        smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
+        if self.weights is None and not self.focal:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        shares = F.one_hot(labels, logits.shape[1]) if labels.ndim == 1 else labels
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        if self.focal:
+            losses = losses * (1 - (shares * logits.softmax(dim=-1)).sum(dim=-1)) ** self.focal
+        if self.weights is None:
+            return losses.mean()
+        return weighted_mean(losses, (shares * self.weights.to(logits)).sum(dim=-1))
 
     def metrics(self) -> MetricCollection:
         classes = len(self.class_names)

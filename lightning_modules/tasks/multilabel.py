@@ -16,6 +16,7 @@ from torchmetrics.classification import (
 )
 
 from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
+from lightning_modules.tasks.weighting import checked_weights
 
 
 @TASKS.register("multilabel")
@@ -25,6 +26,10 @@ class Multilabel(Task):
     Args:
         class_names: see :class:`Task`.
         label_smoothing: share of a label that is spread over there and not there, in training.
+        class_weights: how much the samples that have a label count for it in training, beside 1 of
+            those that do not; null: 1.
+        focal: gamma of the focal loss (Lin et al. 2017): a decision whose right answer has the
+            probability p counts (1 - p)^gamma in training.
         threshold: the probability from which on a label counts as found, 0 to 1, or one a label.
     """
 
@@ -39,10 +44,13 @@ class Multilabel(Task):
         self,
         class_names: Sequence[str],
         label_smoothing: float = 0.0,
+        class_weights: str | list[float] | None = None,
+        focal: float = 0.0,
         threshold: float | list[float] = 0.5,
     ) -> None:
         super().__init__(class_names)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.focal = label_smoothing, focal
+        self.weights = checked_weights(class_weights, len(self.class_names))
         classes = len(self.class_names)
         several = [threshold] * classes if isinstance(threshold, (int, float)) else list(threshold)
         if len(several) != classes or not all(0 < x < 1 for x in several):
@@ -54,9 +62,18 @@ class Multilabel(Task):
 
     def loss(self, logits: Tensor, labels: Tensor, training: bool = False) -> Tensor:
         """Binary cross-entropy, the mean over samples and labels."""
-        smoothing = self.label_smoothing if training else 0.0
-        labels = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        labels = labels.to(logits.dtype)
+        if not training:
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = None if self.weights is None else self.weights.to(logits)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, smooth, pos_weight=weights, reduction="none"
+        )
+        if self.focal:
+            right = torch.where(labels > 0.5, logits, -logits).sigmoid()
+            losses = losses * (1 - right) ** self.focal
+        return losses.mean()
 
     def metrics(self) -> MetricCollection:
         """Of every decision about a label, and the means of the labels' F1 and precision."""

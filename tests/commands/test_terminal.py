@@ -1,5 +1,6 @@
 """What train.py says: plain lines in a pipe, a bar in a terminal, and nothing of libraries."""
 
+import csv
 import io
 import json
 import logging
@@ -18,7 +19,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from lightning_modules.callbacks.endings import test_table as table_of_test
+from lightning_modules.callbacks import class_table
 from lightning_modules.callbacks.terminal import (
     Terminal,
     classes_of,
@@ -28,7 +29,6 @@ from lightning_modules.callbacks.terminal import (
 )
 from lightning_modules.data import DATAMODULES
 from lightning_modules.utils import terminal
-from lightning_modules.utils.names import tag
 from tests.data.test_image_folder import folder, root  # noqa: F401
 from tests.helpers.runs import DIGITS, rows, run
 
@@ -159,6 +159,7 @@ def test_a_run_ends_with_the_best_epoch_the_test_and_the_ways_on(stopped):
     end = lines[next(i for i, line in enumerate(lines) if line.startswith("best")) :]
     assert end[0].split(None, 1)[1].startswith("epoch 0, val accuracy ")
     assert end[1].split() == ["test", "accuracy", "accuracy", "top5", "loss"]
+    assert end[3].split() == ["class", "precision", "recall", "f1", "samples"]
     assert end[2].split()[:3] == ["all", "40", f"{stopped.metrics['test/accuracy']:.3f}"]
     assert f"checkpoint  {stopped.run_dir}/checkpoints/best.ckpt" in end
     assert f"pictures    {stopped.run_dir}/explanations" in end
@@ -258,16 +259,23 @@ def test_figures_that_were_not_measured_are_left_out():
     )
 
 
-def test_the_lowest_of_many_classes_are_in_the_table(capsys):
-    names = [f"kind\n{number}" for number in range(12)]
-    data = SimpleNamespace(class_names=names, test_dataset=range(12))
-    metrics = {"test/accuracy": 0.5}
-    for number, name in enumerate(names):
-        metrics[f"test_class_accuracy/{tag(name)}"] = 1 - number / 100
-    terminal.console().print(table_of_test(metrics, data))
+def test_the_lowest_of_many_classes_are_in_the_table_and_all_in_the_file(capsys, tmp_path):
+    names = [f"kind\n{number}" for number in range(13)]
+    counts = [[60, number, 0, 40 + number, 100 + number] for number in range(12)]
+    counts += [[0, 0, 9, 0, 0]]  # of which the test has none
+    model = SimpleNamespace(tested=torch.tensor(counts), hparams=SimpleNamespace(class_names=names))
+    terminal.console().print(class_table.class_table(class_table.classes_of(model)))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[2].split() == ["class", "kind", "11", "0.890"]
-    assert len(lines) == 13 and lines[-1].startswith("the lowest 10 of 12 classes")
+    f1 = 2 * 60 / (2 * 60 + 11 + 51)
+    row = f"{60 / 71:.3f} {60 / 111:.3f} {f1:.3f} 111"
+    assert lines[1].split() == ["kind", "11", *row.split()]
+    assert len(lines) == 12 and lines[-1].startswith("the lowest 10 of 12 classes")
+    class_table.write_classes(model, tmp_path / "classes.csv")
+    with open(tmp_path / "classes.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["name"] for row in written] == names
+    assert float(written[11]["f1"]) == pytest.approx(f1)
+    assert written[12] == dict(name=names[12], samples="0", precision="", recall="", f1="")
 
 
 def test_quiet_leaves_everything_as_it_was():

@@ -41,6 +41,10 @@ class TrainImages(Dataset):
         self.transform = transform
         self.seed = seed
 
+    @property
+    def labels(self) -> list[int]:
+        return [label for _, label in self.samples]
+
     def __len__(self) -> int:
         return len(self.samples)
 

@@ -4,6 +4,7 @@ import itertools
 import textwrap
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index
@@ -31,6 +32,10 @@ class TextItems(Dataset):
     def __init__(self, items: list[dict]) -> None:
         self.items = items
 
+    @property
+    def labels(self) -> list:
+        return [item["label"] for item in self.items]
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -51,7 +56,7 @@ class LengthSampler(EpochSampler):
         dataset: the training set.
         seed: of the order.
         batch_size: the loader's.
-        num_replicas, rank: see EpochSampler.
+        weights, num_replicas, rank: see EpochSampler.
     """
 
     def __init__(
@@ -59,10 +64,11 @@ class LengthSampler(EpochSampler):
         dataset: TextItems,
         seed: int,
         batch_size: int,
+        weights: Tensor | None = None,
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
-        super().__init__(dataset, seed, num_replicas, rank)
+        super().__init__(dataset, seed, weights, num_replicas, rank)
         self.batch_size = batch_size
         self.lengths = [len(item["text"].split()) for item in dataset.items]
 
@@ -174,4 +180,5 @@ class TextDataModule(DataModule):
 
     def train_sampler(self) -> LengthSampler:
         """The order of the training texts: in batches of similar length."""
-        return LengthSampler(self.train_dataset, self.seed, self.batch_size)
+        weights = self.sample_weights()
+        return LengthSampler(self.train_dataset, self.seed, self.batch_size, weights)
