@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
+from configs.libraries import values_of_lightning
 from configs.signatures import named, registered
 from configs.yaml_text import ConfigError
 from lightning_modules.utils.options import Range, arguments, show
@@ -33,12 +34,6 @@ OF_PYTHON = (  # what only a caller from Python can give
     "tracker.normalisation",
     "tracker.tokenizer",
 )
-TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
-    "accumulate_grad_batches": Range(1),
-    "check_val_every_n_epoch": Range(1),
-    "gradient_clip_val": Range(0),
-    "val_check_interval": Range(above=0),
-}
 NAMED = ("loggers", "callbacks")  # sections of several things, by their names
 OF_NAMED = (
     "options by name, such as {tensorboard: {}, csv: {}} or {EarlyStopping: {monitor: val/loss}}"
@@ -61,7 +56,7 @@ def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
         ),
         **data_schema(written),
         "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
-        "trainer": make_schema("trainer", named("lightning", "Trainer"), ranges=TRAINER_RANGES),
+        "trainer": make_schema("trainer", named("lightning", "Trainer")),
         **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
     }
 
@@ -70,9 +65,7 @@ def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
     """The schemas of the things that a section names."""
     if not written:
         return {}
-    registry = registered("lightning_modules.loggers", "LOGGERS")
-    if section == "callbacks":  # Lightning's, whose names alone are not in their sources
-        from lightning_modules.callbacks import CALLBACKS as registry
+    registry = registered(f"lightning_modules.{section}", section.upper())
     for name in written:
         if name not in registry:
             hint = similar(str(name), registry)
@@ -103,18 +96,15 @@ def make_schema(
     section: str,
     cls: type,
     options: Sequence[tuple] = (),
-    ranges: Mapping[str, Range] | None = None,
 ) -> type:
-    """A dataclass: `options`, and the arguments of a class's constructor that a config may set.
-
-    `ranges` are those of arguments whose annotations have none.
-    """
-    options, ranges = list(options), ranges or {}
+    """A dataclass: `options`, and the arguments of a class's constructor that a config may set."""
+    options, of_lightning = list(options), values_of_lightning()
     for name, argument in arguments(cls).items():
         if f"{section}.{name}" in (*SUPPLIED_BY_TRAIN, *OF_PYTHON):
             continue
         type_ = Any if argument.annotation is argument.empty else argument.annotation
-        type_ = Annotated[type_, ranges[name]] if name in ranges else type_
+        known = of_lightning.get(f"{section}.{name}", type_)
+        type_ = Annotated[type_, known] if isinstance(known, Range) else known
         default = MISSING if argument.default is argument.empty else argument.default
         default = "${seed}" if name == "seed" else default
         options.append((name, type_, field(default_factory=lambda default=default: default)))

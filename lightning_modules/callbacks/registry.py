@@ -9,18 +9,19 @@ import lightning.pytorch.callbacks as of_lightning
 from lightning import Callback
 from lightning.pytorch.callbacks import WeightAveraging as Averaging
 
-from lightning_modules.callbacks.averaging import EMAWeightAveraging, WeightAveraging
 from lightning_modules.utils.errors import InputError, as_input_error
 from relprop.registry import Registry
 
 CALLBACKS: Registry[type[Callback]] = Registry("callback")
 
-OURS = {"EMAWeightAveraging": EMAWeightAveraging, "WeightAveraging": WeightAveraging}
-# They do nothing by themselves, or take functions.
-BASES = "BaseFinetuning BasePredictionWriter Callback Checkpoint LambdaCallback ProgressBar".split()
+# They do nothing by themselves, or take functions; of averaging.py are those that average.
+LEFT_OUT = (
+    *("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"),
+    *("LambdaCallback", "ThroughputMonitor", "EMAWeightAveraging", "WeightAveraging"),
+)
 
-for name in sorted({*of_lightning.__all__} - {*BASES}):
-    cls = OURS.get(name, getattr(of_lightning, name))
+for name in sorted({*of_lightning.__all__} - {*LEFT_OUT}):
+    cls = getattr(of_lightning, name)
     CALLBACKS.add(name, cls, cls)
 
 
