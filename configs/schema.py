@@ -20,6 +20,7 @@ from configs.sections import (
     OF_NAMED,
     SUPPLIED_BY_TRAIN,
     check_names,
+    check_once,
     check_required,
     data_schema,
     experiment_schemas,
@@ -131,6 +132,7 @@ def make_config(
     check_sections(values, schemas, ranged)  # now interpolations have types, too
     if "tracker" in ranged:
         check_names(values)
+        check_once(values)
     values["run_dir"] = os.path.expanduser(values["run_dir"])
     return OmegaConf.create(values)  # without the schemas, which other processes cannot be sent
 

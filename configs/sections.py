@@ -16,31 +16,28 @@ from configs.yaml_text import ConfigError
 from lightning_modules.utils.options import Range, arguments, show
 from relprop.errors import UnknownName
 
+TRACKERS = ("tracker", "callbacks.RelevanceTracker")
 # Constructor arguments that train.py fills in, and which a config therefore must not set.
 SUPPLIED_BY_TRAIN = (
     "model.class_names",
     "model.input_config",
-    "tracker.run_dir",
+    *(f"{tracker}.run_dir" for tracker in TRACKERS),
     "trainer.logger",
     "trainer.callbacks",
     "trainer.default_root_dir",
 )
-OF_PYTHON = (  # what only a caller from Python can give
-    "tracker.source",
-    "tracker.model",
-    "tracker.inputs",
-    "tracker.labels",
-    "tracker.class_names",
-    "tracker.normalisation",
-    "tracker.tokenizer",
+OF_PYTHON = tuple(  # what only a caller from Python can give
+    f"{tracker}.{name}"
+    for tracker in TRACKERS
+    for name in "source model inputs labels class_names normalisation tokenizer".split()
 )
 NAMED = ("loggers", "callbacks")  # sections of several things, by their names
 OF_NAMED = (
     "options by name, such as {tensorboard: {}, csv: {}} or {EarlyStopping: {monitor: val/loss}}"
 )
 NAMES = {  # options that name what is registered: the registry
-    "tracker.method": ("relprop.methods", "METHODS", "method"),
-    "tracker.protocols": ("lightning_modules.protocols", "PROTOCOLS"),
+    **{f"{x}.method": ("relprop.methods", "METHODS", "method") for x in TRACKERS},
+    **{f"{x}.protocols": ("lightning_modules.protocols", "PROTOCOLS") for x in TRACKERS},
 }
 
 
@@ -107,6 +104,8 @@ def make_schema(
         type_ = Annotated[type_, known] if isinstance(known, Range) else known
         default = MISSING if argument.default is argument.empty else argument.default
         default = "${seed}" if name == "seed" else default
+        if name == "run_dir" and section.startswith("callbacks."):
+            default = "${run_dir}"
         options.append((name, type_, field(default_factory=lambda default=default: default)))
     return make_dataclass(section, options)
 
@@ -124,14 +123,39 @@ def check_required(section: str, written: Mapping[str, Any], schemas: Mapping[st
 def check_names(config: Mapping[str, Any]) -> None:
     """What the options in ``NAMES`` name must be registered."""
     for key, registry in NAMES.items():
-        section, option = key.split(".")
-        given = (config.get(section) or {}).get(option)
+        section, option = key.rsplit(".", 1)
+        given = (section_of(config, section) or {}).get(option)
         accepted = registered(*registry) if given else ()
         for name in [given] if isinstance(given, str) else given or ():
             if name not in accepted:
                 verb = "is" if isinstance(given, str) else "has"
                 hint = similar(name, accepted)
                 raise UnknownKind(f"{key} {verb} {name!r}{hint}; accepted: {', '.join(accepted)}")
+
+
+def check_once(config: Mapping[str, Any]) -> None:
+    """What a key of its own asks for must not be asked for among the callbacks, too."""
+    callbacks = config["callbacks"]
+    if config["patience"] is not None and "Patience" in callbacks:
+        raise ConfigError("patience and callbacks.Patience are the same; accepted: one of them")
+    if config["tracker"] is None or "RelevanceTracker" not in callbacks:
+        return
+    tracker = named("lightning_modules.callbacks", "RelevanceTracker")
+    default = arguments(tracker)["method"].default
+    methods = [(section_of(config, x) or {}).get("method", default) for x in TRACKERS]
+    if methods[0] == methods[1]:
+        raise ConfigError(
+            f"callbacks.RelevanceTracker.method is {methods[1]!r}, which the tracker explains by "
+            "already; accepted: another method, to watch both; or tracker=null"
+        )
+
+
+def section_of(config: Mapping[str, Any], dotted: str) -> Mapping[str, Any] | None:
+    """A section, or a part of one, of a config; None where it is not there."""
+    found: Any = config
+    for name in dotted.split("."):
+        found = (found or {}).get(name)
+    return found
 
 
 def similar(name: str, accepted: Collection[str]) -> str:

@@ -68,7 +68,7 @@ def experiment(config: DictConfig, checkpoint: Path | None, *watching: Callback)
         raise InputError(message_of(error)) from error
     trainer.callbacks += watching  # after all that measures
     try:
-        reason = fit(data, model, trainer, checkpoint)
+        reason = fit(config, data, model, trainer, checkpoint)
         return Ended(data, model, trainer, test(config, data, model, trainer), reason)
     except SystemExit:  # Lightning's, at Ctrl-C
         raise KeyboardInterrupt from None
@@ -135,7 +135,8 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
     chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch()]
     # What averages weights has done so when a stop writes its checkpoint, and puts them in place
     # for the tracker, which comes before it.
-    chosen += [*make_callbacks(config.callbacks), stops]
+    named = make_callbacks(config.callbacks, run_dir=config.run_dir, seed=config.seed)
+    chosen += [*named, stops]
     own_bar = any(isinstance(x, ProgressBar) for x in chosen)
     bar = options.pop("enable_progress_bar", True) is not False and sys.stdout.isatty()
     chosen += [EpochBar()] if bar and not own_bar else []
@@ -169,7 +170,11 @@ def callbacks(config: DictConfig) -> list[Callback]:
 
 
 def fit(
-    data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
+    config: DictConfig,
+    data: DataModule,
+    model: Classifier,
+    trainer: Trainer,
+    checkpoint: Path | None,
 ) -> str | None:
     """Train; the option that has ended training before its schedule did, if one has."""
     reason = None
@@ -183,9 +188,7 @@ def fit(
         raise InputError(f"trainer.val_check_interval: {short_message(error)}") from error
     if reason == "signal":
         raise KeyboardInterrupt
-    patience = trainer.early_stopping_callback
-    if patience is not None and patience.wait_count >= patience.patience:
-        reason = reason or "patience"
+    reason = reason or endings.early_stop(config, trainer)
     return reason if model.progress() < 1 else None
 
 

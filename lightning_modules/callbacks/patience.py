@@ -5,9 +5,12 @@ from __future__ import annotations
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Count
 
 
+@CALLBACKS.register("Patience")
 class Patience(EarlyStopping):
     """Stops training when validation accuracy has not risen for ``epochs`` epochs.
 
@@ -15,7 +18,7 @@ class Patience(EarlyStopping):
     more epoch. An epoch without validation does not count.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: Count) -> None:
         if epochs < 1:
             raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
         super().__init__("val/accuracy", mode="max", patience=epochs, check_on_train_epoch_end=True)
