@@ -166,8 +166,6 @@ def check_explain(arguments: argparse.Namespace) -> None:
     cli.check_folder(Path(arguments.output), "--output")
     known = get_type_hints(options_of_methods())  # others may be inputs of the model's
     read_options([text for text in arguments.overrides if text.partition("=")[0] in known])
-    for pattern in arguments.input:
-        cli.check_something_there(pattern, "--input")
     check_model(arguments)
 
 

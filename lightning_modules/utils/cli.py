@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import importlib
 import importlib.util
 import os
@@ -145,15 +144,6 @@ def chosen(
         if name not in accepted:
             raise error(f"{option} {name}; accepted: all, {', '.join(accepted)}")
     return list(dict.fromkeys(names))
-
-
-def check_something_there(pattern: str, option: str) -> None:
-    """An InputError where a path, or a source=path, leads to nothing, and matches nothing."""
-    for path in (pattern, pattern.partition("=")[2]):
-        if glob.glob(os.path.expanduser(path), recursive=True) or os.path.exists(path):
-            return
-    accepted = "a file, a folder, or a glob pattern"
-    raise InputError(f"{option} {pattern}: nothing is there; accepted: {accepted}")
 
 
 def check_folder(path: Path, option: str) -> None:

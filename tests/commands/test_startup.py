@@ -53,7 +53,6 @@ CALLS = {
     "explain.py --timm resnet50 --input README.md start_layer=first": 2,
     "explain.py --checkpoint nowhere --input README.md": 2,
     "explain.py --timm deit --input README.md": 2,
-    "explain.py --timm resnet50 --input nowhere.png": 2,
     "explain.py evaluate --timm resnet50 --protocol sanity data.kind=digits data.seed=-1": 2,
     "explain.py evaluate --timm x --protocol nonsense": 2,
     "explain.py evaluate --timm x --protocol sanity --method nonsense": 2,
