@@ -25,6 +25,7 @@ from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import visible
 from lightning_modules.utils.terminal import console, quiet, say
+from lightning_modules.utils.timm_names import check_published_name
 
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -165,8 +166,7 @@ def check_explain(arguments: argparse.Namespace) -> None:
     cli.check_folder(Path(arguments.output), "--output")
     known = get_type_hints(options_of_methods())  # others may be inputs of the model's
     read_options([text for text in arguments.overrides if text.partition("=")[0] in known])
-    if arguments.checkpoint is not None:
-        find_checkpoint(arguments.checkpoint)
+    check_model(arguments)
 
 
 def check_evaluate(arguments: argparse.Namespace) -> None:
@@ -177,9 +177,18 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
         cli.check_folder(Path(arguments.output), "--output")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
+    check_model(arguments)
+    of_data, of_methods = parted(arguments.overrides)
+    read_options(of_methods)
+    load_data_config(config_of_run(arguments), of_data)
+
+
+def check_model(arguments: argparse.Namespace) -> None:
+    """A checkpoint must be there, and a name of timm's be one."""
     if arguments.checkpoint is not None:
         find_checkpoint(arguments.checkpoint)
-    read_options([text for text in arguments.overrides if not text.startswith("data.")])
+    if arguments.timm is not None:
+        check_published_name(arguments.timm.partition("@")[0])
 
 
 # ------------------------------------------------------------------------------------ explain
@@ -255,10 +264,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from lightning_modules.protocols.scoring import fingerprint, score
 
     module = chosen_model(arguments)
-    run_dir = run_of(find_checkpoint(arguments.checkpoint)) if arguments.checkpoint else None
-    of_data = [text for text in arguments.overrides if text.startswith("data.")]
-    options = read_options([text for text in arguments.overrides if text not in of_data])
-    data_options = load_data_config(run_dir and run_dir / "config.yaml", of_data)
+    of_data, of_methods = parted(arguments.overrides)
+    options, config = read_options(of_methods), config_of_run(arguments)
+    data_options = load_data_config(config, of_data)
     data = DATAMODULES[data_options["kind"]](
         **{name: value for name, value in data_options.items() if name != "kind"}
     )
@@ -275,12 +283,25 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "options": options,
         "limit": arguments.limit,
     }
-    folder = Path(arguments.output or (run_dir or Path()) / "scores" / protocol.name)
+    run_dir = Path() if config is None else config.parent
+    folder = Path(arguments.output or run_dir / "scores" / protocol.name)
     with torchrun_shard() as shard:
         scores = score(protocol, about, folder, arguments.resume, shard)
     if scores is not None:
         console().print(scores)
         say(f"{folder}: scores.csv, scores.json, scores.png")
+
+
+def config_of_run(arguments: argparse.Namespace) -> Path | None:
+    """The config of the run that the checkpoint is of, if there is one."""
+    run_dir = run_of(find_checkpoint(arguments.checkpoint)) if arguments.checkpoint else None
+    return None if run_dir is None else run_dir / "config.yaml"
+
+
+def parted(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides of the data, and those that are options of methods."""
+    of_data = [text for text in overrides if text.startswith("data.")]
+    return of_data, [text for text in overrides if text not in of_data]
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:

@@ -18,9 +18,13 @@ CALLS = (
     ("train.py", "--help"),
     ("train.py", "--print-config"),
     ("train.py", "model.lrr=1"),
+    ("train.py", "callbacks.EarlyStopping.monitorr=a"),
+    ("train.py", "trainer.strategy=dpp"),
+    ("train.py", "model.name=vit_tiny"),
     ("explain.py", "--help"),
     ("explain.py", "evaluate", "--help"),
     ("explain.py", "--timm", "x", "--input", "a.png", "--method", "nonsense"),
+    ("explain.py", "--timm", "deit", "--input", "README.md"),
     ("-c", "import lightning"),
 )
 

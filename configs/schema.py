@@ -20,13 +20,15 @@ from configs.sections import (
     OF_NAMED,
     SUPPLIED_BY_TRAIN,
     check_names,
+    check_once,
     check_required,
     data_schema,
     experiment_schemas,
     similar,
 )
 from configs.yaml_text import INTERPOLATION, ConfigError, read_file, read_override
-from lightning_modules.utils.options import Seed, accepts, describe, refusal, show
+from lightning_modules.utils.options import Seed, accepts, describe, is_open, refusal, show
+from lightning_modules.utils.timm_names import TimmName, check_backbone_name
 
 TOP_LEVEL = dict(
     seed=Seed,
@@ -138,6 +140,7 @@ def make_config(
     check_sections(values, schemas, ranged)  # now interpolations have types, too
     if "tracker" in ranged:
         check_names(values)
+        check_once(values)
     values["run_dir"] = os.path.expanduser(values["run_dir"])
     return OmegaConf.create(values)  # without the schemas, which other processes cannot be sent
 
@@ -187,10 +190,11 @@ def check_sections(
         of_section = values.get(section) or {}
         parts = {section: (schema, of_section)}
         if isinstance(schema, dict):
-            check_required(section, of_section, schema)
             parts = {f"{section}.{n}": (x, of_section.get(n) or {}) for n, x in schema.items()}
         for part, (of_part, options) in parts.items():
             check_options(part, options, get_type_hints(of_part, include_extras=section in ranged))
+        if isinstance(schema, dict):
+            check_required(section, of_section, schema)
 
 
 def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]) -> None:
@@ -206,6 +210,8 @@ def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]
         if not accepts(types[name], value):
             accepted = OF_NAMED if key in NAMED else describe(types[name])
             raise ConfigError(refusal(key, show(value), accepted))
+        if types[name] == TimmName and not is_open(value):
+            check_backbone_name(key, value)
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

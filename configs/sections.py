@@ -10,35 +10,27 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
+from configs.libraries import values_of_lightning
 from configs.signatures import named, registered
 from configs.yaml_text import ConfigError
 from lightning_modules.utils.options import Range, arguments, show
 from relprop.errors import UnknownName
 
+TRACKERS = ("tracker", "callbacks.RelevanceTracker")
 # Constructor arguments that train.py fills in, and which a config therefore must not set.
 SUPPLIED_BY_TRAIN = (
     "model.class_names",
     "model.input_config",
-    "tracker.run_dir",
+    *(f"{tracker}.run_dir" for tracker in TRACKERS),
     "trainer.logger",
     "trainer.callbacks",
     "trainer.default_root_dir",
 )
-OF_PYTHON = (  # what only a caller from Python can give
-    "tracker.source",
-    "tracker.model",
-    "tracker.inputs",
-    "tracker.labels",
-    "tracker.class_names",
-    "tracker.normalisation",
-    "tracker.tokenizer",
+OF_PYTHON = tuple(  # what only a caller from Python can give
+    f"{tracker}.{name}"
+    for tracker in TRACKERS
+    for name in "source model inputs labels class_names normalisation tokenizer".split()
 )
-TRAINER_RANGES = {  # what Lightning takes as it is, and ends in an arithmetic error
-    "accumulate_grad_batches": Range(1),
-    "check_val_every_n_epoch": Range(1),
-    "gradient_clip_val": Range(0),
-    "val_check_interval": Range(above=0),
-}
 OF_ALL = ("seed", "task")  # options that a section has from the top level unless it says otherwise
 NAMED = ("loggers", "callbacks")  # sections of several things, by their names
 OF_NAMED = (
@@ -46,8 +38,8 @@ OF_NAMED = (
 )
 NAMES = {  # options that name what is registered: the registry
     "task": ("lightning_modules.tasks", "TASKS"),
-    "tracker.method": ("relprop.methods", "METHODS", "method"),
-    "tracker.protocols": ("lightning_modules.protocols", "PROTOCOLS"),
+    **{f"{x}.method": ("relprop.methods", "METHODS", "method") for x in TRACKERS},
+    **{f"{x}.protocols": ("lightning_modules.protocols", "PROTOCOLS") for x in TRACKERS},
 }
 
 
@@ -63,7 +55,7 @@ def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
         ),
         **data_schema(written),
         "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
-        "trainer": make_schema("trainer", named("lightning", "Trainer"), ranges=TRAINER_RANGES),
+        "trainer": make_schema("trainer", named("lightning", "Trainer")),
         **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
     }
 
@@ -72,9 +64,7 @@ def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
     """The schemas of the things that a section names."""
     if not written:
         return {}
-    registry = registered("lightning_modules.loggers", "LOGGERS")
-    if section == "callbacks":  # Lightning's, whose names alone are not in their sources
-        from lightning_modules.callbacks import CALLBACKS as registry
+    registry = registered(f"lightning_modules.{section}", section.upper())
     for name in written:
         if name not in registry:
             hint = similar(str(name), registry)
@@ -105,20 +95,19 @@ def make_schema(
     section: str,
     cls: type,
     options: Sequence[tuple] = (),
-    ranges: Mapping[str, Range] | None = None,
 ) -> type:
-    """A dataclass: `options`, and the arguments of a class's constructor that a config may set.
-
-    `ranges` are those of arguments whose annotations have none.
-    """
-    options, ranges = list(options), ranges or {}
+    """A dataclass: `options`, and the arguments of a class's constructor that a config may set."""
+    options, of_lightning = list(options), values_of_lightning()
     for name, argument in arguments(cls).items():
         if f"{section}.{name}" in (*SUPPLIED_BY_TRAIN, *OF_PYTHON):
             continue
         type_ = Any if argument.annotation is argument.empty else argument.annotation
-        type_ = Annotated[type_, ranges[name]] if name in ranges else type_
+        known = of_lightning.get(f"{section}.{name}", type_)
+        type_ = Annotated[type_, known] if isinstance(known, Range) else known
         default = MISSING if argument.default is argument.empty else argument.default
         default = f"${{{name}}}" if name in OF_ALL else default
+        if name == "run_dir" and section.startswith("callbacks."):
+            default = "${run_dir}"
         options.append((name, type_, field(default_factory=lambda default=default: default)))
     return make_dataclass(section, options)
 
@@ -136,8 +125,8 @@ def check_required(section: str, written: Mapping[str, Any], schemas: Mapping[st
 def check_names(config: Mapping[str, Any]) -> None:
     """What the options in ``NAMES`` name must be registered."""
     for key, registry in NAMES.items():
-        *section, option = key.split(".")
-        of_section = config.get(section[0]) if section else config
+        *section, option = key.rsplit(".", 1)
+        of_section = section_of(config, section[0]) if section else config
         given = (of_section or {}).get(option)
         accepted = registered(*registry) if given else ()
         for name in [given] if isinstance(given, str) else given or ():
@@ -145,6 +134,31 @@ def check_names(config: Mapping[str, Any]) -> None:
                 verb = "is" if isinstance(given, str) else "has"
                 hint = similar(name, accepted)
                 raise UnknownKind(f"{key} {verb} {name!r}{hint}; accepted: {', '.join(accepted)}")
+
+
+def check_once(config: Mapping[str, Any]) -> None:
+    """What a key of its own asks for must not be asked for among the callbacks, too."""
+    callbacks = config["callbacks"]
+    if config["patience"] is not None and "Patience" in callbacks:
+        raise ConfigError("patience and callbacks.Patience are the same; accepted: one of them")
+    if config["tracker"] is None or "RelevanceTracker" not in callbacks:
+        return
+    tracker = named("lightning_modules.callbacks", "RelevanceTracker")
+    default = arguments(tracker)["method"].default
+    methods = [(section_of(config, x) or {}).get("method", default) for x in TRACKERS]
+    if methods[0] == methods[1]:
+        raise ConfigError(
+            f"callbacks.RelevanceTracker.method is {methods[1]!r}, which the tracker explains by "
+            "already; accepted: another method, to watch both; or tracker=null"
+        )
+
+
+def section_of(config: Mapping[str, Any], dotted: str) -> Mapping[str, Any] | None:
+    """A section, or a part of one, of a config; None where it is not there."""
+    found: Any = config
+    for name in dotted.split("."):
+        found = (found or {}).get(name)
+    return found
 
 
 def similar(name: str, accepted: Collection[str]) -> str:

@@ -34,6 +34,15 @@ def named(module: str, name: str) -> Any:
     return known(module, name, lambda: Source.of(module).stand_in(name))
 
 
+# Registries that have another package's classes, too: the package, what names those it leaves out.
+ADOPTED = {
+    "lightning_modules.callbacks": (
+        "lightning.pytorch.callbacks",
+        ("lightning_modules.callbacks.registry", "LEFT_OUT"),
+    )
+}
+
+
 def registered(module: str, name: str, decorator: str | None = None) -> Registry[Any]:
     """A registry, or one of what stands for its classes as long as the module is not imported.
 
@@ -63,6 +72,10 @@ class Declared(Registry[Any]):
 
     def __init__(self, module: str, decorator: str) -> None:
         super().__init__(decorator)
+        if module in ADOPTED:
+            package, left_out = ADOPTED[module]
+            for name in sorted({*Source.of(package)["__all__"]} - {*named(*left_out)}):
+                self[name] = (package, name)
         path = path_of(module)
         files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
         for file in files:
@@ -91,6 +104,9 @@ class Unknown(type):
     def __getitem__(cls, arguments: Any) -> Any:
         return cls
 
+    def __call__(cls, *arguments: Any, **options: Any) -> Any:
+        return cls
+
 
 class Source(dict[str, Any]):
     """The values of a module's names, each found when it is first looked up.
@@ -100,12 +116,14 @@ class Source(dict[str, Any]):
 
     Attributes:
         nodes: the statements that bind the names.
+        classes: what stands for the module's classes, as far as it has been asked for.
     """
 
     def __init__(self, module: str) -> None:
         super().__init__()
         tree = ast.parse(path_of(module).read_bytes())
         self.nodes = {name: node for node in tree.body for name in names_bound(node)}
+        self.classes: dict[str, type] = {}
 
     @staticmethod
     @cache
@@ -139,23 +157,28 @@ class Source(dict[str, Any]):
     def stand_in(self, name: str) -> Any:
         """See :func:`named`."""
         source, original = self.definition(name)
-        node = source.nodes[original]
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(source.nodes[original], ast.ClassDef):
             return source[original]
+        if original not in source.classes:  # one class, or an order of bases would not be theirs
+            source.classes[original] = source.class_like(source.nodes[original])
+        return source.classes[original]
+
+    def class_like(self, node: ast.ClassDef) -> type:
+        """A class whose constructors have the same signatures."""
         members: dict[str, Any] = {}
         if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
             fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
             members["__annotations__"] = {
-                ast.unparse(part.target): source.value(part.annotation) for part in fields
+                ast.unparse(part.target): self.value(part.annotation) for part in fields
             }
         functions = (part for part in node.body if isinstance(part, ast.FunctionDef))
         constructor = next((part for part in functions if part.name == "__init__"), None)
         if constructor is not None:
-            members["__init__"] = source.without_body(constructor)
+            members["__init__"] = self.without_body(constructor)
         if constructor is not None and constructor.args.kwarg is None:
-            return type(original, (), members)  # it hands nothing on to its bases
+            return type(node.name, (), members)  # it hands nothing on to its bases
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        return type(original, tuple(source.stand_in(x) for x in bases if source.has(x)), members)
+        return type(node.name, tuple(self.stand_in(x) for x in bases if self.has(x)), members)
 
     def has(self, name: str) -> bool:
         """Whether a name is a class whose source can be read."""

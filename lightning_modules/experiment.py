@@ -70,7 +70,7 @@ def experiment(config: DictConfig, checkpoint: Path | None, *watching: Callback)
         raise InputError(message_of(error)) from error
     trainer.callbacks += watching  # after all that measures
     try:
-        reason = fit(data, model, trainer, checkpoint)
+        reason = fit(config, data, model, trainer, checkpoint)
         return Ended(data, model, trainer, test(config, data, model, trainer), reason)
     except SystemExit:  # Lightning's, at Ctrl-C
         raise KeyboardInterrupt from None
@@ -140,7 +140,10 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
     chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch()]
     # What averages weights has done so when a stop writes its checkpoint, and puts them in place
     # for the tracker, which comes before it.
-    chosen += [*make_callbacks(config.callbacks), stops]
+    named = make_callbacks(
+        config.callbacks, run_dir=config.run_dir, seed=config.seed, task=config.task
+    )
+    chosen += [*named, stops]
     own_bar = any(isinstance(x, ProgressBar) for x in chosen)
     bar = options.pop("enable_progress_bar", True) is not False and sys.stdout.isatty()
     chosen += [EpochBar()] if bar and not own_bar else []
@@ -167,14 +170,18 @@ def callbacks(config: DictConfig) -> list[Callback]:
         EpochCheckpoint(folder, "last"),  # after it, so that it knows the best one
     ]
     if config.patience is not None:
-        chosen.append(Patience(config.patience, f"val/{task.monitor}", task.mode))
+        chosen.append(Patience(config.patience, config.task))
     if config.tracker is not None:
         chosen.insert(0, RelevanceTracker(run_dir=config.run_dir, **config.tracker))
     return chosen
 
 
 def fit(
-    data: DataModule, model: Classifier, trainer: Trainer, checkpoint: Path | None
+    config: DictConfig,
+    data: DataModule,
+    model: Classifier,
+    trainer: Trainer,
+    checkpoint: Path | None,
 ) -> str | None:
     """Train; the option that has ended training before its schedule did, if one has."""
     reason = None
@@ -188,9 +195,7 @@ def fit(
         raise InputError(f"trainer.val_check_interval: {short_message(error)}") from error
     if reason == "signal":
         raise KeyboardInterrupt
-    patience = trainer.early_stopping_callback
-    if patience is not None and patience.wait_count >= patience.patience:
-        reason = reason or "patience"
+    reason = reason or endings.early_stop(config, trainer)
     return reason if model.progress() < 1 else None
 
 

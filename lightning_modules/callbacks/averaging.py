@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch import callbacks
+from lightning.pytorch.callbacks import EMAWeightAveraging as EMA
+from lightning.pytorch.callbacks import WeightAveraging as Averaging
+
+from lightning_modules.callbacks.registry import CALLBACKS
 
 
-class Resumable(callbacks.WeightAveraging):
+class Resumable(Averaging):
     """Lightning's averaging, with three differences.
 
     - A test after training is of the weights that the checkpoint has, which are the averaged ones.
@@ -49,9 +52,11 @@ class Resumable(callbacks.WeightAveraging):
         self._latest_update_epoch = state_dict.get("latest_update_epoch", -1)
 
 
+@CALLBACKS.register("WeightAveraging")
 class WeightAveraging(Resumable):
     """The mean of the weights after each step."""
 
 
-class EMAWeightAveraging(Resumable, callbacks.EMAWeightAveraging):
+@CALLBACKS.register("EMAWeightAveraging")
+class EMAWeightAveraging(Resumable, EMA):
     """The exponential moving average of the weights."""

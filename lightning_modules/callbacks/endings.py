@@ -14,6 +14,8 @@ from rich.table import Table
 
 from lightning_modules.callbacks.class_table import class_table, classes_of
 from lightning_modules.callbacks.metrics_table import MetricsTable
+from lightning_modules.callbacks.patience import Patience
+from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.callbacks.terminal import say_fact
 from lightning_modules.data.base import DataModule
 from lightning_modules.models.classifier import Classifier, schedule
@@ -92,14 +94,25 @@ def stopped(config: DictConfig) -> NoReturn:
     raise SystemExit(130) from None
 
 
+def early_stop(config: DictConfig, trainer: Trainer) -> str | None:
+    """The option that has stopped training since nothing improved, if one has."""
+    for callback in trainer.early_stopping_callbacks:
+        if callback.wait_count >= callback.patience:
+            names = [name for name in config.callbacks if type(callback) is CALLBACKS[name]]
+            option = "epochs" if isinstance(callback, Patience) else "patience"
+            return f"callbacks.{names[0]}.{option}" if names else "patience"
+    return None
+
+
 @rank_zero_only
 def print_early_end(config: DictConfig, model: Classifier, reason: str) -> None:
     """The last line of a run whose learning rate has not fallen to its end."""
-    option = f"{reason}={OmegaConf.select(config, reason)}"
-    more = {"trainer.max_steps": " trainer.max_steps=MORE", "patience": " patience=MORE"}
+    value = OmegaConf.select(config, reason)
+    option = reason if value is None else f"{reason}={value}"
+    more = f" {reason}=MORE" if reason != "trainer.max_time" else ""
     progress = model.progress()
     say(
         f"{option} ended the run at {progress:.0%} of its training, with the learning rate at "
         f"{schedule(progress, model.hparams.warmup):.0%} of its peak"
-        f"{how_to_carry_on(config)}{more.get(reason, '')}"
+        f"{how_to_carry_on(config)}{more}"
     )

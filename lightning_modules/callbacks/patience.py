@@ -5,25 +5,34 @@ from __future__ import annotations
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from lightning_modules.callbacks.registry import CALLBACKS
+from lightning_modules.tasks import TASKS
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Count
 
 
+@CALLBACKS.register("Patience")
 class Patience(EarlyStopping):
-    """Stops training when a metric has not become better for ``epochs`` epochs.
+    """Stops training when the task's metric has not become better for ``epochs`` epochs.
 
     A run that has been stopped so and is resumed stays stopped: Lightning's own would train one
     more epoch. An epoch without validation does not count.
 
     Args:
         epochs: how many.
-        monitor: the metric.
-        mode: ``max`` where a higher one is better, else ``min``.
+        task: a name in :data:`lightning_modules.tasks.TASKS`, whose ``monitor`` is watched.
     """
 
-    def __init__(self, epochs: int, monitor: str = "val/accuracy", mode: str = "max") -> None:
+    def __init__(self, epochs: Count, task: str = "multiclass") -> None:
         if epochs < 1:
             raise ValueError(f"patience is {epochs}; accepted: 1 or more epochs, or null")
-        super().__init__(monitor, mode=mode, patience=epochs, check_on_train_epoch_end=True)
+        watched = TASKS.find(task)
+        super().__init__(
+            f"val/{watched.monitor}",
+            mode=watched.mode,
+            patience=epochs,
+            check_on_train_epoch_end=True,
+        )
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.limit_val_batches == 0:

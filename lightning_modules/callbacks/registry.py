@@ -1,4 +1,4 @@
-"""Callbacks by name: Lightning's, and those that a module of a user's registers."""
+"""Callbacks by name: ours, Lightning's, and those that a module of a user's registers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import lightning.pytorch.callbacks as of_lightning
 from lightning import Callback
 from lightning.pytorch.callbacks import WeightAveraging as Averaging
 
-from lightning_modules.callbacks.averaging import EMAWeightAveraging, WeightAveraging
 from lightning_modules.utils.errors import InputError, as_input_error
+from lightning_modules.utils.options import arguments
 from relprop.registry import Registry
 
 CALLBACKS: Registry[type[Callback]] = Registry("callback")
 
-OURS = {"EMAWeightAveraging": EMAWeightAveraging, "WeightAveraging": WeightAveraging}
-# They do nothing by themselves, or take functions.
-BASES = "BaseFinetuning BasePredictionWriter Callback Checkpoint LambdaCallback ProgressBar".split()
+# They do nothing by themselves, or take functions; of averaging.py are those that average.
+LEFT_OUT = (
+    *("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"),
+    *("LambdaCallback", "ThroughputMonitor", "EMAWeightAveraging", "WeightAveraging"),
+)
 
-for name in sorted({*of_lightning.__all__} - {*BASES}):
-    cls = OURS.get(name, getattr(of_lightning, name))
+for name in sorted({*of_lightning.__all__} - {*LEFT_OUT}):
+    cls = getattr(of_lightning, name)
     CALLBACKS.add(name, cls, cls)
 
 
-def make_callbacks(sections: Mapping[str, Mapping[str, Any] | None]) -> list[Callback]:
+def make_callbacks(
+    sections: Mapping[str, Mapping[str, Any] | None], **of_run: Any
+) -> list[Callback]:
     """The callbacks of a config's section ``callbacks``: options by name.
+
+    Those that take ``run_dir`` or ``seed``, and are not told, have the run's, which ``of_run`` is.
 
     Those that average weights come last: all others then see the averaged weights in validation,
     in whatever order they are named.
@@ -37,7 +43,8 @@ def make_callbacks(sections: Mapping[str, Mapping[str, Any] | None]) -> list[Cal
     for name, options in sections.items():
         callback = CALLBACKS.find(name, f"callbacks has {name!r}")
         with as_input_error(f"callbacks.{name}", "options of the callback that go together"):
-            made.append(callback(**(options or {})))
+            given = {key: of_run[key] for key in of_run.keys() & arguments(callback).keys()}
+            made.append(callback(**given | dict(options or {})))
     averaging = [name for name, x in zip(sections, made, strict=True) if isinstance(x, Averaging)]
     if len(averaging) > 1:
         raise InputError(

@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 import relprop
 from lightning_modules.callbacks.every import Every
 from lightning_modules.callbacks.foreign import Foreign, refused
+from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.callbacks.shown import pictures_are_shown, publish
 from lightning_modules.callbacks.sources import check_source
 from lightning_modules.callbacks.watch import Report, Watch
@@ -34,6 +35,7 @@ from lightning_modules.utils.options import Checked, Count, Seed, check_option
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
+@CALLBACKS.register("RelevanceTracker")
 class RelevanceTracker(Checked, Callback):
     """Logs relevance maps of watched samples, in pictures and in numbers, each epoch.
 
@@ -56,7 +58,9 @@ class RelevanceTracker(Checked, Callback):
     - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
     A classifier with several sources has the figures of each as ``relevance/<source>/<figure>``.
-    Several trackers in one trainer are told apart by ``model``: ``relevance/<model>/drift``.
+    Several trackers in one trainer are told apart by ``model``, ``relevance/<model>/drift``, and
+    those of one model by ``method``: the first has the plain names, ``relevance/attnlrp/drift`` is
+    of another.
     Training is untouched: no random numbers are drawn, no state is changed. Masks, pairs,
     rationales and protocols are those of a classifier and data of ``lightning_modules``.
 
@@ -124,20 +128,22 @@ class RelevanceTracker(Checked, Callback):
         self.told = Told(model, inputs, labels, class_names, normalisation, tokenizer)
         self.foreign = Foreign(source, samples, seed, self.told, self.options)
         self.tracker = ""  # the name of this one in tags and files, where there are several
+        self.known_by = {"model": model, "method": method}  # in a checkpoint; less, once in use
+        self.plain_is_others = False  # the key of a tracker alone is that of another one
         self.is_foreign = False  # known when training begins
         self.indices: list[int] = []
         self.last_maps: Tensor | None = None  # [samples, tokens], on the CPU
 
     @property
     def state_key(self) -> str:
-        """Trackers of different models are kept apart in a checkpoint."""
-        model = self.told.model
-        return super().state_key if model is None else self._generate_state_key(model=model)
+        """Trackers of different models or methods are kept apart in a checkpoint."""
+        known_by = {name: value for name, value in self.known_by.items() if value is not None}
+        return self._generate_state_key(**known_by) if known_by else super().state_key
 
     @property
     def _legacy_state_key(self) -> str:
         """Lightning looks there second: a tracker had this key whatever its model was."""
-        return super().state_key
+        return self.state_key if self.plain_is_others else super().state_key
 
     def state_dict(self) -> dict:
         return {
@@ -158,8 +164,18 @@ class RelevanceTracker(Checked, Callback):
             self.last_maps = state["last_maps"]
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Come before what averages weights, which has the averages in place until its turn."""
+        """Find a name among other trackers.
+
+        Come before what averages weights, which has the averages in place until its turn.
+        """
         callbacks = trainer.callbacks
+        trackers = [x for x in callbacks if isinstance(x, RelevanceTracker)]
+        alike = [x for x in trackers if x.told.model == self.told.model]
+        model, method = self.told.model, self.options["method"]
+        self.known_by = {"model": model, "method": None if alike[0] is self else method}
+        self.plain_is_others = any(x is not self and x.told.model is None for x in trackers)
+        names = [model if len(trackers) > 1 else None, self.known_by["method"]]
+        self.tracker = "-".join(filter(None, names))
         place = next((i for i, x in enumerate(callbacks) if isinstance(x, WeightAveraging)), None)
         if place is not None and place < callbacks.index(self):
             others = [x for x in callbacks if x is not self]
@@ -171,8 +187,6 @@ class RelevanceTracker(Checked, Callback):
                 f"tracker: with {type(trainer.strategy).__name__} no process has the whole model "
                 "to explain; accepted: trainer.strategy=ddp, or tracker=null"
             )
-        several = sum(isinstance(x, RelevanceTracker) for x in trainer.callbacks) > 1
-        self.tracker = (self.told.model or "") if several else ""
         shown = (
             self.folder is not None or pictures_are_shown(trainer.loggers) or trainer.fast_dev_run
         )
@@ -255,10 +269,13 @@ class RelevanceTracker(Checked, Callback):
             if self.protocols and self.scorings.comes(trainer.current_epoch):
                 self._log_protocols(trainer, module)
             report.scalars["seconds"] = time.perf_counter() - started
-            place = f"relevance/{self.tracker}/" if self.tracker else "relevance/"
             for name, value in report.scalars.items():
-                module.log(f"{place}{name}", float(value), rank_zero_only=True)
+                self._log(module, "relevance", name, float(value))
         trainer.strategy.barrier("relevance tracker")
+
+    def _log(self, module: LightningModule, kind: str, name: str, value: float) -> None:
+        tag = "/".join(filter(None, [kind, self.tracker, name]))
+        module.log(tag, value, rank_zero_only=True)
 
     def _protocols(self, trainer: Trainer, module: ExplainingModule) -> list[Protocol]:
         """Those asked for, with the watched samples for test set."""
@@ -279,10 +296,10 @@ class RelevanceTracker(Checked, Callback):
             for column in protocol.columns:
                 place = "" if column.x is None else f"@{column.x:g}"
                 value = values[column.name, column.x]
-                tag = f"protocols/{protocol.name}/{column.name.replace('/', '_')}{place}"
-                module.log(tag, value, rank_zero_only=True)
+                score = f"{column.name.replace('/', '_')}{place}"
+                self._log(module, "protocols", f"{protocol.name}/{score}", value)
         seconds = time.perf_counter() - started
-        module.log("protocols/seconds", seconds, rank_zero_only=True)
+        self._log(module, "protocols", "seconds", seconds)
 
     def _watch(self, trainer: Trainer, module: ExplainingModule) -> Watch:
         return Watch(module, trainer.datamodule, self.options, trainer.current_epoch)

@@ -147,7 +147,7 @@ def figures_of(metrics: Mapping[str, float], monitor: str = "accuracy") -> str:
     tracked = [
         f"{name.removeprefix(TRACKED).replace('_', ' ')} {value:.3f}"
         for name, value in sorted(metrics.items())
-        if name.startswith(TRACKED) and name != f"{TRACKED}seconds"
+        if name.startswith(TRACKED) and not name.endswith("/seconds")
     ]
     parts = [", ".join(training), "relevance: " * bool(tracked) + ", ".join(tracked)]
     return "; ".join(filter(None, parts)) or "nothing was measured"

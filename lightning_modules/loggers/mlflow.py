@@ -89,6 +89,34 @@ def artifacts_are_at(location: str, base: Path) -> None:
         )
 
 
+@rank_zero_only
+def forget_from(step: int, run: str, folder: Path) -> None:
+    """Take out of the run's own data base and pictures what is logged again.
+
+    MLflow has no call that does so, and keeps both.
+    """
+    if not (folder / "mlflow.db").is_file():
+        return
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
+        of_run = {"run": run, "step": step}
+        for table in ("metrics", "latest_metrics"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE run_uuid = :run AND step >= :step", of_run
+            )
+        connection.execute(
+            "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid)"
+            " SELECT key, value, max(timestamp), step, is_nan, run_uuid FROM metrics AS kept"
+            " WHERE run_uuid = :run AND step ="
+            " (SELECT max(step) FROM metrics WHERE run_uuid = :run AND key = kept.key)"
+            " AND key NOT IN (SELECT key FROM latest_metrics WHERE run_uuid = :run) GROUP BY key",
+            of_run,
+        )
+    for picture in (folder / "mlflow" / run / "artifacts" / "images").glob("*"):
+        found = re.search(r"[+%]step[+%](\d+)[+%]", picture.name)
+        if found and int(found[1]) >= step:
+            picture.unlink()
+
+
 @LOGGERS.register("mlflow")
 class MLflow(Destination):
     """A run of MLflow, which a resumed run goes on with.
@@ -119,6 +147,8 @@ class MLflow(Destination):
         local["artifact_location"] = (folder / "mlflow").as_uri()
         if self.uri is None:
             artifacts_are_at(local["artifact_location"], folder / "mlflow.db")
+            if "mlflow" in place.known:
+                forget_from(place.step, place.known["mlflow"], folder)
         where = local if self.uri is None else {"tracking_uri": self.uri}
         return Run(place, **self.options, **where)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import NotNegative
+from lightning_modules.utils.timm_names import TimmName, check_backbone_name
 
 
 @CLASSIFIERS.register("vit")
@@ -52,7 +52,7 @@ class ViTClassifier(Classifier):
         self,
         class_names: list[str],
         input_config: dict[str, Any],
-        name: str = "deit_small_patch16_224",
+        name: TimmName = "deit_small_patch16_224",
         pretrained: bool = False,
         weights: str | None = None,
         model_options: dict[str, Any] | None = None,
@@ -172,12 +172,7 @@ def create_backbone(
     Raises:
         InputError: there is none, and says the nearest names; or the options do not go together.
     """
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(["vit_*", "deit*"]), n=4)
-        raise InputError(
-            f"model.name is {name!r}; accepted: a timm model"
-            + (f", e.g. {', '.join(nearest)}" if nearest else " (timm.list_models('vit*'))")
-        )
+    check_backbone_name("model.name", name)
     head = {} if classes is None else {"num_classes": classes}
     accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
     if pretrained:

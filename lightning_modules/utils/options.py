@@ -64,6 +64,27 @@ class Range:
         return " and ".join(words)
 
 
+@dataclass(frozen=True)
+class Words:
+    """The words that an option accepts, in small letters or in capitals.
+
+    >>> note = Words("norm", "value")
+    >>> "NORM" in note, str(note)
+    (True, '"norm" or "value"')
+    """
+
+    words: tuple[str, ...]
+
+    def __init__(self, *words: str) -> None:
+        object.__setattr__(self, "words", words)
+
+    def __contains__(self, value: str) -> bool:
+        return value.lower() in self.words
+
+    def __str__(self) -> str:
+        return " or ".join(map(show, self.words))
+
+
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
 NotNegative = Annotated[float, Range(0, below=math.inf)]
@@ -136,8 +157,9 @@ def accepts(
     """
     origin, args = get_origin(type_) or type_, get_args(type_)
     if origin is Annotated:
-        ranges = [note for note in args[1:] if isinstance(note, Range)]
-        inside = not isinstance(value, Real) or all(value in range_ for range_ in ranges)
+        about = Words if isinstance(value, str) else Range if isinstance(value, Real) else ()
+        notes = [note for note in args[1:] if isinstance(note, about)]
+        inside = is_open(value) or all(value in note for note in notes)
         return inside and accepts(args[0], value, is_one)
     if origin in (Union, UnionType):
         return any(accepts(arg, value, is_one) for arg in args)
@@ -172,6 +194,8 @@ def describe(type_: Any, range_: str = "") -> str:
     """A type and its range in the words of who writes YAML; "" if YAML cannot express it."""
     origin, args = get_origin(type_) or type_, get_args(type_)
     if origin is Annotated:
+        for words in (note for note in args[1:] if isinstance(note, Words)):
+            return str(words)
         notes = [str(note) for note in args[1:] if isinstance(note, Range)]
         return describe(args[0], " and ".join(filter(None, [range_, *notes])))
     if origin in (Union, UnionType):

@@ -45,6 +45,7 @@ def noted() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
         "variables": {name: os.environ.get(name) for name in VARIABLES},
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -60,6 +61,8 @@ def put_back(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state_all(state["cuda"])
+    if state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
     for name, value in state["variables"].items():
         os.environ.pop(name, None)
         if value is not None:

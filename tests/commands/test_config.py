@@ -225,7 +225,7 @@ def test_a_saved_config_loads_to_itself(load, text):
         ("data.shuffle=2", "data.shuffle: 2 is not accepted; accepted: bool"),
         ("data.scale=1", "data.scale: 1 is not accepted; accepted: list of float"),
         ("data.scale=[1, [2]]", "data.scale: [1, [2]] is not accepted; accepted: list of float"),
-        ("trainer.max_epochs=x", 'trainer.max_epochs: "x" is not accepted; accepted: int or null'),
+        ("trainer.max_epochs=x", 'trainer.max_epochs: "x" is not accepted; accepted: int of'),
         ("trainer.precision=16.0", "trainer.precision: 16.0 is not accepted; accepted: 64 or 32"),
         ("trainer.max_time={days: x}", 'trainer.max_time: {"days": "x"} is not accepted; accepted'),
         ("model.lr=é", 'model.lr: "é" is not accepted; accepted: float'),

@@ -165,7 +165,7 @@ def test_the_config_of_a_run_names_what_was_imported(folder, capsys):
     path = folder / "a.yaml"
     path.write_text(CONFIG.replace("mine}", "vit}"))
     options = ["--config", str(path), "--import", "mine_c", "--import", "mine_d", "--print-config"]
-    train.main([*options, "--import", "mine_c", "model.name=a"])
+    train.main([*options, "--import", "mine_c", "model.name=test_vit"])
     assert OmegaConf.create(capsys.readouterr().out).imports == [
         *("mine_a", "mine_b"),  # which the file says
         *("mine_c", "mine_d"),

@@ -2,18 +2,28 @@
 
 import subprocess
 import sys
+from enum import Enum
 
 import pytest
+import timm
 from lightning import Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.trainer.setup import _determine_batch_limits
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from timm.models import get_deprecated_models
 
-from configs.sections import TRAINER_RANGES, make_schema
-from configs.signatures import Declared, Source
+from configs import libraries
+from configs.sections import make_schema
+from configs.signatures import Declared, Source, Unknown
 from lightning_modules import CLASSIFIERS
-from lightning_modules.callbacks import RelevanceTracker
+from lightning_modules.callbacks import CALLBACKS, RelevanceTracker
 from lightning_modules.data import DATAMODULES
 from lightning_modules.loggers import LOGGERS
 from lightning_modules.protocols import BASELINES, PROTOCOLS
-from lightning_modules.utils.options import accepts, arguments, describe
+from lightning_modules.utils import timm_names
+from lightning_modules.utils.options import Range, accepts, arguments, describe, show
 from relprop import METHODS
 from tests.helpers.processes import ROOT
 
@@ -28,13 +38,22 @@ CALLS = {
     "train.py trainer.max_epochs=many": 2,
     "train.py loggers.wandbb.project=p": 2,
     "train.py --nonsense": 2,
+    "train.py --print-config callbacks.EMAWeightAveraging.decay=0.9": 0,
+    "train.py callbacks.EarlyStoping.monitor=a": 2,
+    "train.py callbacks.EarlyStopping.monitorr=a": 2,
+    "train.py callbacks.LearningRateMonitor.logging_interval=day": 2,
+    "train.py trainer.strategy=dpp": 2,
+    "train.py trainer.limit_val_batches=1.5": 2,
+    "train.py model.name=vit_tiny": 2,
     "explain.py --help": 0,
     "explain.py evaluate --help": 0,
     "explain.py --input a.png": 2,
     "explain.py --timm x --input a.png --method nonsense": 2,
     "explain.py --timm x --input a.png --format gif": 2,
-    "explain.py --timm x --input a.png start_layer=first": 2,
-    "explain.py --checkpoint nowhere --input a.png": 2,
+    "explain.py --timm resnet50 --input README.md start_layer=first": 2,
+    "explain.py --checkpoint nowhere --input README.md": 2,
+    "explain.py --timm deit --input README.md": 2,
+    "explain.py evaluate --timm resnet50 --protocol sanity data.kind=digits data.seed=-1": 2,
     "explain.py evaluate --timm x --protocol nonsense": 2,
     "explain.py evaluate --timm x --protocol sanity --method nonsense": 2,
 }
@@ -51,6 +70,7 @@ REGISTRIES = {
     ("lightning_modules.models", "CLASSIFIERS.register"): CLASSIFIERS,
     ("lightning_modules.data", "DATAMODULES.register"): DATAMODULES,
     ("lightning_modules.loggers", "LOGGERS.register"): LOGGERS,
+    ("lightning_modules.callbacks", "CALLBACKS.register"): CALLBACKS,
     ("lightning_modules.protocols", "PROTOCOLS.register"): PROTOCOLS,
     ("lightning_modules.protocols", "baseline"): BASELINES,
     ("relprop.methods", "method"): METHODS,
@@ -73,10 +93,11 @@ def test_nothing_heavy_is_imported(call):
 
 @pytest.mark.parametrize(("module", "decorator"), REGISTRIES)
 def test_names_that_are_read_are_those_that_are_registered(module, decorator):
+    packages = (module, "lightning.") if module == "lightning_modules.callbacks" else (module,)
     own = [
         name
         for name, thing in REGISTRIES[module, decorator].items()
-        if getattr(thing, "function", thing).__module__.startswith(module)
+        if getattr(thing, "function", thing).__module__.startswith(packages)
     ]
     assert list(Declared(module, decorator)) == own
 
@@ -86,7 +107,8 @@ def same_options(read: type, real: type, section: str) -> None:
     read, real = arguments(read), arguments(real)
     assert list(read) == list(real)
     for name, argument in real.items():
-        assert read[name].default == argument.default, name
+        unknown = isinstance(read[name].default, Unknown)  # which no config can give
+        assert unknown or read[name].default == argument.default, name
         assert read[name].kind == argument.kind, name
         if argument.annotation is argument.empty:
             assert read[name].annotation is argument.empty
@@ -99,7 +121,7 @@ def same_options(read: type, real: type, section: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "decorator", "name"),
-    [(*key, name) for key in list(REGISTRIES)[:3] for name in REGISTRIES[key]],
+    [(*key, name) for key in list(REGISTRIES)[:4] for name in REGISTRIES[key]],
 )
 def test_signatures_that_are_read_are_those_of_the_classes(module, decorator, name):
     same_options(Declared(module, decorator)[name], REGISTRIES[module, decorator][name], name)
@@ -111,5 +133,40 @@ def test_signatures_that_are_read_are_those_of_the_classes(module, decorator, na
 )
 def test_signatures_of_the_trainer_and_the_tracker(module, real):
     same_options(Source.of(module).stand_in(real.__name__), real, module)
-    ranges = TRAINER_RANGES if real is Trainer else None
-    make_schema("trainer", Source.of(module).stand_in(real.__name__), ranges=ranges)
+    make_schema("trainer", Source.of(module).stand_in(real.__name__))
+
+
+def test_values_are_those_that_lightning_accepts():
+    assert {*libraries.ACCELERATORS} - {"auto", "gpu"} == set(AcceleratorRegistry)
+    assert {*libraries.STRATEGIES} - {"auto"} == set(StrategyRegistry)
+    types = libraries.values_of_lightning()
+    for key, type_ in types.items():
+        section, name = key.rsplit(".", 1)
+        real = Trainer if section == "trainer" else CALLBACKS[section.partition(".")[2]]
+        default = arguments(real)[name].default
+        if not isinstance(type_, Range) and not isinstance(default, Enum):
+            assert accepts(type_, default), key
+    for algorithm in GradClipAlgorithmType:
+        assert accepts(types["trainer.gradient_clip_algorithm"], algorithm.value.upper())
+    for name in ("BatchSizeFinder", "LearningRateFinder"):
+        words = types[f"callbacks.{name}.mode"]
+        assert describe(words) == " or ".join(map(show, CALLBACKS[name].SUPPORTED_MODES))
+
+
+@pytest.mark.parametrize("value", [0, 1, 3, 0.0, 0.5, 1.0, 2.0, -1, -0.5, 1.5])
+def test_numbers_of_batches_are_those_that_lightning_accepts(value):
+    lightning_accepts = True
+    try:
+        _determine_batch_limits(value, "limit_val_batches")
+    except MisconfigurationException:
+        lightning_accepts = False
+    assert accepts(libraries.BATCHES, value) == lightning_accepts
+
+
+def test_names_of_timm_that_are_read_are_those_that_are_registered(monkeypatch):
+    names, deprecated = timm_names.read_names()
+    assert set(names) == set(timm.list_models()) and set(deprecated) == set(get_deprecated_models())
+    monkeypatch.delitem(sys.modules, "timm")
+    given = [names[0], f"{names[-1]}.tag_in1k", deprecated[0], "vit_tiny", "", "hf-hub:a/b", "a.b"]
+    found = [timm_names.is_timm_name(name) for name in given]
+    assert found == [timm.is_model(name) for name in given]

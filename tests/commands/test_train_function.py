@@ -16,6 +16,7 @@ import torch
 import train
 from configs.schema import load_config
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.process_state import as_before
 from tests.helpers.runs import DIGITS, run
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,17 @@ def test_the_process_is_as_before(tmp_path):
     before = state()
     train.train(config(tmp_path / "run", "trainer.deterministic=true"))
     assert state() == before
+
+
+def test_the_generator_of_apples_gpus_is_put_back(monkeypatch):
+    """Where there is one; here something else stands for it."""
+    states = [torch.zeros(3, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+    with as_before():
+        states.append(torch.ones(3, dtype=torch.uint8))  # as a training leaves it
+    assert torch.equal(states[-1], states[0])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback, Trainer
 
 import train
+from configs.schema import ConfigError, load_config
 from configs.sections import make_schema
 from lightning_modules.callbacks import CALLBACKS, make_callbacks
 from lightning_modules.data import DATAMODULES
@@ -107,8 +108,9 @@ def test_a_checkpoint_within_validation_has_nothing_swapped(tmp_path, monkeypatc
 
 
 def test_every_callback_of_lightning_has_a_schema():
-    bases = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "LambdaCallback"}
-    assert set(lightning.pytorch.callbacks.__all__) - bases - {"ProgressBar"} <= set(CALLBACKS)
+    bases = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"}
+    of_functions = {"LambdaCallback", "ThroughputMonitor"}
+    assert set(lightning.pytorch.callbacks.__all__) - bases - of_functions <= set(CALLBACKS)
     for name, callback in CALLBACKS.items():
         make_schema(f"callbacks.{name}", callback)
 
@@ -118,8 +120,98 @@ def test_options_that_a_callback_refuses_are_told(tmp_path, capsys):
         run(tmp_path / "run", "callbacks={EarlyStopping: {monitor: val/loss, mode: up}}")
     assert stop.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("train.py: callbacks.EarlyStopping: ")
+    assert message.startswith("train.py: callbacks.EarlyStopping.mode: ")
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------------------ ours
+
+BESIDE = ("callbacks={RelevanceTracker: {method: attnlrp, samples: 4}, Patience: {epochs: 5}}",)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory) -> Path:
+    """Two trackers in one run."""
+    return run(tmp_path_factory.mktemp("beside"), *BESIDE)
+
+
+def test_a_tracker_among_the_callbacks_watches_another_method_beside_ours(beside, trained):
+    found, plain = rows(beside), rows(trained())
+    assert found[-1]["relevance/attnlrp/drift"] and not found[0]["relevance/attnlrp/drift"]
+    assert [{name: row[name] for name in plain[0]} for row in found] == plain
+    names = {path.name for path in (beside / "explanations").iterdir()}
+    assert {"epoch=001.png", "attnlrp-epoch=001.png"} <= names
+    states = load(beside)["callbacks"]
+    named = {key: len(x["samples"]) for key, x in states.items() if "RelevanceTracker" in key}
+    assert named == {"RelevanceTracker": 6, "RelevanceTracker{'method': 'attnlrp'}": 4}
+
+
+def test_two_trackers_are_resumed_to_the_same_end(beside, tmp_path):
+    run_dir = run(tmp_path / "run", *BESIDE, "trainer.max_steps=4")
+    train.main(["--resume", str(run_dir), "trainer.max_steps=-1"])
+    assert_same_end(run_dir, beside)
+
+
+def test_a_tracker_alone_among_the_callbacks_is_that_of_the_section(beside, tmp_path):
+    """Its names, its seed and its key are the same; a second one that is new takes no state."""
+    options = ("trainer.max_epochs=1", "callbacks={RelevanceTracker: {samples: 6}}", "tracker=null")
+    run_dir = run(tmp_path / "run", *options)
+    expected = load(beside)["callbacks"]["RelevanceTracker"]["samples"]
+    assert load(run_dir)["callbacks"]["RelevanceTracker"]["samples"] == expected
+    more = "callbacks={RelevanceTracker: {samples: 4, method: attnlrp}}"
+    again = ["trainer.max_epochs=2", "tracker={samples: 6}", more]
+    train.main(["--resume", str(run_dir), *again])
+    (_, row) = rows(run_dir)
+    assert row["relevance/drift"] and "relevance/attnlrp/drift" not in row
+    assert row["relevance/attnlrp/concentration"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["callbacks.RelevanceTracker.samples=4"], "callbacks.RelevanceTracker.method is 'transf"),
+        (["patience=3", "callbacks.Patience.epochs=3"], "patience and callbacks.Patience are the"),
+        (["callbacks.Patience.epochs=0"], "callbacks.Patience.epochs: 0 is not accepted; accepted"),
+        (["callbacks={Patience: {}}"], "callbacks.Patience.epochs: missing"),
+        (["callbacks.RelevanceTracker.run_dir=a"], "callbacks.RelevanceTracker.run_dir: train.py"),
+        (["callbacks.RelevanceTracker.source=a"], "callbacks.RelevanceTracker.source: unknown key"),
+        (["callbacks.RelevanceTracker.method=a"], "callbacks.RelevanceTracker.method is 'a'"),
+    ],
+)
+def test_what_our_callbacks_do_not_accept_is_told(given, message):
+    with pytest.raises(ConfigError) as error:
+        load_config("configs/vit_digits.yaml", given)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("callbacks.Patience.epochs=1", "callbacks.Patience.epochs=1"),
+        (
+            "callbacks={EarlyStopping: {monitor: train/loss, mode: max, patience: 1}}",
+            "callbacks.EarlyStopping.patience=1",
+        ),
+    ],
+)
+def test_the_option_that_stops_early_is_named(given, reason, tmp_path, capsys):
+    worse = ("model.lr=0", "tracker=null", "trainer.max_epochs=5")
+    run(tmp_path, given, *worse)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{reason} ended the run") and last.endswith(f"{reason[:-2]}=MORE")
+
+
+def test_a_callback_that_takes_the_folder_and_the_seed_has_the_runs(monkeypatch):
+    class Mine(Callback):
+        def __init__(self, run_dir: str, seed: int = 7, step: int = 1) -> None:
+            self.given = run_dir, seed, step
+
+    monkeypatch.setitem(CALLBACKS, "Mine", Mine)
+    config = load_config("configs/vit_digits.yaml", ["callbacks={Mine: {step: 2}}", "seed=3"])
+    (made,) = make_callbacks(config.callbacks, run_dir=config.run_dir, seed=config.seed)
+    assert made.given == ("runs/vit_digits", 3, 2)
+    (made,) = make_callbacks({"Mine": {"seed": 5}}, run_dir="a", seed=3)
+    assert made.given == ("a", 5, 1)
 
 
 def test_a_progress_bar_takes_the_place_of_ours(tmp_path):

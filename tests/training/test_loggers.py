@@ -165,6 +165,21 @@ def test_a_moved_run_finds_its_pictures_in_mlflow(undisturbed, tmp_path):
     assert client.list_artifacts(found.info.run_id)
 
 
+def test_what_came_after_the_checkpoint_is_not_in_mlflow_twice(undisturbed, tmp_path):
+    """As where a run was killed: all of it is there, and it goes on from a step before its end."""
+    moved, step = tmp_path / "moved", 5
+    shutil.copytree(undisturbed, moved)
+    known = json.loads((moved / "loggers.json").read_text())["mlflow"]
+    every = "select key, step, value from metrics order by key, step"
+    MLflow().make(Place(moved, step))
+    before = asked(undisturbed, every)
+    assert asked(moved, every) == [row for row in before if row[1] < step] != before
+    latest = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}").get_run(known).data.metrics
+    assert latest == {name: value for name, at, value in before if at < step}
+    shown = [x.name for x in (moved / "mlflow" / known / "artifacts" / "images").glob("*.png")]
+    assert len(shown) == 2 and all("step+2+" in name for name in shown)
+
+
 def test_a_run_that_mlflow_does_not_know_is_named(tmp_path):
     place = Place(tmp_path)
     place.keep("mlflow", "0" * 32)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
 from lightning_modules.utils.errors import InputError, short_message
+from lightning_modules.utils.timm_names import check_published_name
 
 
 class PublishedViT(ViTClassifier):
@@ -32,12 +31,7 @@ def timm_classifier(name: str) -> ViTClassifier:
         ValueError, OSError: there is no such model or file, or they do not fit each other.
     """
     name, _, weights = name.partition("@")
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=4) or ["resnet50"]
-        raise InputError(
-            f"--timm {name}: timm has no such model; accepted: any of timm's that classifies "
-            f"pictures, e.g. {', '.join(nearest)}"
-        )
+    check_published_name(name)
     model = create_backbone(name, None, pretrained=False, options={})
     config = resolve_model_data_config(model)
     classes, size = model.num_classes, config["input_size"][-1]
