@@ -44,8 +44,11 @@ class PublishedPairs(Published):
     reader: ClassVar[str]
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
-        """The names of what is scored, and what makes probabilities of the scores."""
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str | None]:
+        """The names of what is scored, and what makes probabilities of the scores.
+
+        ``given`` for errors.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -60,7 +63,7 @@ class PublishedPairs(Published):
         of_texts = input_config_of(tokenizer, longest_text(given, reader, tokenizer), None)
         of_texts["padding"] = cls.padding(model)
         processor, of_pictures = own_processor(given, source, cls.accepted)
-        class_names, activation = cls.classes(model)
+        class_names, activation = cls.classes(given, model)
         module = cls(class_names, {"image": of_pictures, "text": of_texts}, model, activation)
         module.processor = processor
         return module
@@ -112,7 +115,7 @@ class PublishedCaptions(PublishedPairs):
     reader = "text_model"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str | None]:
         # Of a score with a bias a sigmoid was trained; CLIP's compares the texts of a picture.
         return ["match"], "sigmoid" if hasattr(model, "logit_bias") else None
 
@@ -136,5 +139,5 @@ class PublishedMatcher(PublishedPairs):
     reader = "text_encoder"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str | None]:
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str | None]:
         return ["no match", "match"], "softmax"
