@@ -123,7 +123,7 @@ class Passes:
         Of a text it is of word and position embedding together. By name where there are several
         sources. ``last`` as in :meth:`gradient`.
         """
-        return self._of_sources(self._ends.given, target, rules, eps, last)
+        return self.by_source(self._of_sources(self._ends.given, target, rules, eps, last))
 
     def input_relevance(
         self,
@@ -134,7 +134,7 @@ class Passes:
         last: bool = False,
     ) -> Found:
         """As :meth:`source_relevance`, but of the word embeddings of a text alone."""
-        return self._of_sources(self._ends.words, target, rules, eps, last)
+        return self.by_source(self._of_sources(self._ends.words, target, rules, eps, last))
 
     def token_relevance(
         self,
@@ -149,7 +149,7 @@ class Passes:
         Of all tokens, those of the model's own among them. For BERT it is the sum before its
         layer norm. By name where there are several sources.
         """
-        found = self._of_embedded(target, rules, eps, last)
+        found = self._of_sources(self._ends.embedded, target, rules, eps, last)
         return self.by_source({name: self._ends.by_tokens(name, r) for name, r in found.items()})
 
     def not_finite(
@@ -204,15 +204,9 @@ class Passes:
         walk = self._backward.ruled(rules, eps)
         return self._backward.read(self._top(target), tensors, walk, self._frees(last))
 
-    def _of_sources(self, place: Callable[[str], Tensor], target, rules, eps, last) -> Found:
+    def _of_sources(self, place: Callable[[str], Tensor], target, rules, eps, last) -> BySource:
         """Relevance of the sources, each at its place."""
         found = self._read([place(name) for name in self.sources], target, rules, eps, last)
-        return self.by_source(dict(zip(self.sources, found, strict=True)))
-
-    def _of_embedded(self, target, rules, eps, last) -> BySource:
-        """Relevance of the sources' token and position embeddings."""
-        tensors = [self._ends.embedded(name) for name in self.sources]
-        found = self._read(tensors, target, rules, eps, last)
         return dict(zip(self.sources, found, strict=True))
 
     def _frees(self, last: bool) -> bool:

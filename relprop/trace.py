@@ -144,7 +144,8 @@ class Trace(Passes):
 
     def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
         """:meth:`token_relevance` of the input's tokens alone, [B, count]."""
-        ends, found = self._ends, self._of_embedded(target, rules, eps, last=True)
+        ends = self._ends
+        found = self._of_sources(ends.embedded, target, rules, eps, last=True)
         plain = {n: ends.of_source(n, r) for n, r in found.items() if ends.is_embedded_as_given(n)}
         names = [name for name in found if name not in plain]
         if names:  # what is freed lies above them
