@@ -54,6 +54,7 @@ PICTURES = {  # the family: its class, its configuration, what makes it small
     "DINOv2": ("Dinov2ForImageClassification", "Dinov2Config", VIT),
     "Swin": ("SwinForImageClassification", "SwinConfig", SWIN),
     "ConvNeXt": ("ConvNextForImageClassification", "ConvNextConfig", CONVNEXT),
+    "ConvNeXtV2": ("ConvNextV2ForImageClassification", "ConvNextV2Config", CONVNEXT),
     "SigLIP (classification)": (
         "SiglipForImageClassification", "SiglipConfig",
         {"vision_config": VIT, "text_config": SIZES, "num_labels": LABELS},

@@ -48,6 +48,8 @@ def explain_inputs(
     Raises:
         InputError: all methods refuse the model; or one does in a later batch alone.
     """
+    if not all(modality.of_one_size for modality in module.sources.values()):
+        batch_size = 1
     remaining, first = iter(inputs), True
     while batch := list(islice(remaining, batch_size)):
         read = []

@@ -49,6 +49,7 @@ class Modality(ABC):
         endings: of its files, in lower case.
         axes: the names of the axes of a map in files.
         typed: a person may give it on the command line, by ``--text``.
+        of_one_size: any of its contents can be in one batch.
 
     Args:
         source: its name in a batch and in the classifier's ``sources``.
@@ -59,6 +60,7 @@ class Modality(ABC):
     endings: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]] = ("part",)
     typed: ClassVar[bool] = False
+    of_one_size: bool = True
 
     def __init__(self, source: str, input_config: Mapping[str, Any]) -> None:
         self.source, self.input_config = source, input_config

@@ -87,6 +87,15 @@ def _of_itself(operation: Operation, streams: list[Tensor], args: Args) -> Readi
     return ops.CENTRED, (streams[of_x],), {}
 
 
+def _by_its_norm(operation: Operation, streams: list[Tensor], args: Args) -> Reading | None:
+    """x * s or x / s, s being made of norms of x over tokens alone: a global response norm."""
+    divides = operation.name == "div"
+    for x, s in (streams, streams[::-1]):
+        if tag(s).norm_of == tag(x).number and (not divides or x is args[0]):
+            return ops.NORMALISED, (x, s, divides), {}
+    return None
+
+
 def _unchanged(operation: Operation, args: Args, kwargs: Kwargs) -> Reading | None:
     """A call that passes relevance to its first tensor, where that is not the only stream.
 
@@ -124,6 +133,8 @@ def _product(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
         return ops.SCALED, (streams[0],), {}
     if (itself := _of_itself(operation, streams, args)) is not None:
         return itself
+    if (normalised := _by_its_norm(operation, streams, args)) is not None:
+        return normalised
     activated = [not tag(x).multiple for x in streams]
     if activated == [True, False]:
         return ops.GATE, (streams[1], streams[0]), {}
@@ -139,8 +150,12 @@ def _quotient(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
         return (ops.SCALED if on_path(args[0]) else ops.ACTIVATION), (streams[0],), {}
     if _is_softmax(streams, args):
         return ops.SOFTMAX, tuple(streams), {}
-    itself = _of_itself(operation, streams, args)
-    return itself if itself is not None else (None, args, kwargs)
+    for found in (_of_itself, _by_its_norm):
+        if (reading := found(operation, streams, args)) is not None:
+            return reading
+    if tag(streams[0]).norm_of == tag(streams[1]).norm_of >= 0:  # norms by their mean
+        return ops.STATISTIC, tuple(streams), {}
+    return None, args, kwargs
 
 
 def _is_softmax(streams: list[Tensor], args: Args) -> bool:

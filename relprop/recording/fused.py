@@ -1,4 +1,4 @@
-"""Fused attention written out in simpler operations, so that the attention map is seen."""
+"""Fused functions written out in simpler operations, so that the attention map is seen."""
 
 from __future__ import annotations
 
@@ -123,7 +123,13 @@ def multi_head_attention_forward(
     return F.linear(attended.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias), None
 
 
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (tensor1 * tensor2)
+
+
 COMPOSED: dict[Callable, Callable] = {
+    torch.addcmul: addcmul,
+    Tensor.addcmul: addcmul,
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     F.multi_head_attention_forward: multi_head_attention_forward,
 }

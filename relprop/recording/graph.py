@@ -152,7 +152,8 @@ class Relevance:
         if rule is nothing:
             return ()
         if getattr(rule, "per_sample", False) and not call.of_scores:
-            check_batch_first(call.output, self.batch)
+            accepted = ", as relevance is shared out in each sample"
+            check_batch_first("a sum of two streams", call.output, self.batch, accepted)
         output, args, kwargs = arguments(node, call)
         found = _of_tensors(call, rule(arriving, output, *args, eps=self.eps, **kwargs))
         if self.culprits is not None and arriving.isfinite().all():

@@ -56,6 +56,9 @@ def meaning_of(
     if operation is ops.CONV and first.role == SCORES:
         changes |= {"role": SCORES, "query": first.query, "key": first.key}
     is_last = output.shape == (*streams[0].shape[:-1], 1)
+    if operation in (ops.MEAN, ops.SUM, ops.STATISTIC):
+        is_norm = operation is ops.STATISTIC and first.norm_of < 0 and not is_last
+        changes["norm_of"] = first.number if is_norm else first.norm_of
     if operation in (ops.MEAN, ops.SUM, ops.STATISTIC) and is_last:
         changes |= {"origin": first.origin, "multiple": False, "statistic": True}
         if operation is ops.SUM and first.role == EXPONENTIAL:
@@ -161,7 +164,7 @@ def _of_unchanged(operation: Operation, first: Tag) -> dict:
         changes["role"] = SCORES
     if operation.elementwise:
         changes |= {"origin": first.origin, "multiple": first.multiple and operation.scales}
-        changes |= {"statistic": first.statistic, "stack": first.stack}
+        changes |= {"statistic": first.statistic, "stack": first.stack, "norm_of": first.norm_of}
     return changes
 
 

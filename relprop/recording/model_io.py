@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import UnsupportedModel, described
-from relprop.recording.refusals import check_first
+from relprop.recording.refusals import check_batch_first
 from relprop.recording.tags import IDS, PICTURE, PIXELS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def leaves(inputs: dict[str, Tensor], recorder: Recorder) -> dict[str, Tensor]:
         recorder.mark(tensors[name], IDS, name)
     for name in numbers:
         x = tensors[name]
-        check_first(name, x.shape, recorder.recording.batch_size)
+        check_batch_first(f"inputs {name!r}", x.shape, recorder.recording.batch_size)
         recorder.add_source(name, x, PICTURE if x.ndim == 4 else PIXELS)
     texts = [name for name in ids if name.endswith("input_ids")]
     recorder.texts = frozenset(texts if texts or numbers else ids[:1])

@@ -11,7 +11,7 @@ from torch.autograd.graph import get_gradient_edge
 from relprop.recording import operations as ops
 from relprop.recording.graph import Call
 from relprop.recording.record import Embedding, Recording, Stream
-from relprop.recording.refusals import check_patches
+from relprop.recording.refusals import check_batch_first
 from relprop.recording.tags import SCORES, set_tag, tag
 
 
@@ -63,7 +63,9 @@ def _note_embedding(recording: Recording, operation, args, kwargs, output: Tenso
     if len(names) > 1 or not (operation is ops.PATCH_EMBEDDING or is_first):
         return
     if operation is ops.PATCH_EMBEDDING:
-        check_patches(args[0], recording.batch_size)
+        accepted = ", [batch, patches, values] or [batch, channels, height, width]"
+        what = "a patch embedding of a tensor"
+        check_batch_first(what, args[0].shape, recording.batch_size, accepted)
     convolved = args[1].ndim > 2
     options = dict(zip(("stride", "padding", "dilation"), args[3:6], strict=False)) | kwargs
     kernel = tuple(args[1].shape[2:]) if convolved else None

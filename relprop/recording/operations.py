@@ -97,6 +97,8 @@ SCALED = Operation(  # 1/sqrt(d), LayerScale
 SHIFTED = Operation("shifted", unchanged=True, elementwise=True, keeps="nothing")  # a bias, a mask
 # x of x * rsqrt(mean(x^2)): relevance of all that is made of x passes to the x itself.
 STANDARDISED = Operation("standardised", unchanged=True, elementwise=True, scales=True)
+# The same where the norm is over tokens: they are mixed, but by a factor alone.
+NORMALISED = Operation("normalised", unchanged=True, known_as="standardised")
 CENTRED = Operation("centred", unchanged=True, elementwise=True, scales=True, keeps="nothing")
 STATISTIC = Operation("statistic", "var std norm", _FIRST, rule=statistic)
 PATCH_EMBEDDING = Operation("patch_embedding", tensors=_LAYER)

@@ -43,7 +43,12 @@ from relprop.recording.operations import (
     writes_in_place,
 )
 from relprop.recording.record import Recording, Source
-from relprop.recording.refusals import check_recorded, check_softmax, run_unknown
+from relprop.recording.refusals import (
+    check_batch_first,
+    check_recorded,
+    check_softmax,
+    run_unknown,
+)
 from relprop.recording.stacks import is_sum_of_streams, sum_of_streams
 from relprop.recording.tags import (
     IDS,
@@ -171,11 +176,8 @@ class Recorder(TorchFunctionMode):
             if (same := next((s for s in tables if s.ids == where), None)) is not None:
                 return same.tensor
             name = next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in known)
-        if output.shape[0] != self.recording.batch_size:
-            raise UnsupportedModel(
-                f"ids are embedded as {list(output.shape)} for a batch of "
-                f"{self.recording.batch_size}; accepted: batch first, [batch, tokens, channels]"
-            )
+        batch, accepted = self.recording.batch_size, ", [batch, tokens, channels]"
+        check_batch_first("ids are embedded as a tensor", output.shape, batch, accepted)
         return self.add_source(name, output, is_text=True, ids=where, weight=table)
 
     # --------------------------------------------------------------------------------- calls

@@ -13,31 +13,11 @@ from relprop.recording.operations import OPERATIONS
 from relprop.recording.tags import IDS, known_tag, on_path, role, tag, tensors_in
 
 
-def check_batch_first(output: torch.Size, batch: int) -> None:
-    """Of a sum of two streams: relevance is shared out per sample."""
-    if output[0] != batch:
-        raise UnsupportedModel(
-            f"two streams of shape {list(output)} are added, but the batch of "
-            f"{batch} is not their first dimension; accepted: batch first, as relevance is shared "
-            "out in each sample"
-        )
-
-
-def check_first(name: str, shape: torch.Size, batch: int) -> None:
-    """Of numbers that relevance flows back to."""
+def check_batch_first(what: str, shape: torch.Size, batch: int, accepted: str = "") -> None:
+    """Of what is shared out, read or begins in each sample; ``accepted``: more of what is."""
     if shape[0] != batch:
         raise UnsupportedModel(
-            f"inputs {name!r} have shape {list(shape)} for a batch of {batch}; accepted: batch "
-            "first"
-        )
-
-
-def check_patches(patches: Tensor, batch: int) -> None:
-    """Of pixels that a patch embedding takes: what it makes of them depends on the picture."""
-    if patches.shape[0] != batch:
-        raise UnsupportedModel(
-            f"a patch embedding of a tensor of shape {list(patches.shape)} for a batch of {batch}; "
-            "accepted: batch first, [batch, patches, values] or [batch, channels, height, width]"
+            f"{what} of shape {list(shape)} for a batch of {batch}; accepted: batch first{accepted}"
         )
 
 

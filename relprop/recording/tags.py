@@ -75,6 +75,7 @@ class Tag:
         origin: number of the tensor that this is an elementwise function of.
         multiple: it is a multiple of its origin.
         statistic: it is a mean, a norm, ... of its origin over the last dimension.
+        norm_of: number of the tensor of whose norm, over other dimensions, it is made alone.
         state: newest tokens that this is a function of.
         pending: attention maps that it depends on and that no sum has taken up yet.
         after: attention maps that were pending in what those maps were made of.
@@ -95,6 +96,7 @@ class Tag:
     origin: int = -1
     multiple: bool = True
     statistic: bool = False
+    norm_of: int = -1
     state: State | None = None
     pending: frozenset[int] = frozenset()
     after: frozenset[int] = frozenset()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
+from relprop.recording.refusals import check_batch_first
 from relprop.rules.weights import Weights, to_values
 from relprop.walks.backward import Backward
 from relprop.walks.products import Product
@@ -28,11 +29,7 @@ def check_maps(backward: Backward, starts: Starts) -> None:
         x.check(batch)
     unclear = [x.tensor for x in maps[-1:] if x.tensor.ndim == 3 and len(x.tensor) > batch]
     for read in starts.tensors:
-        if read.shape[0] != batch:
-            raise UnsupportedModel(
-                f"the head reads tokens of shape {list(read.shape)} for a batch of {batch}; "
-                "accepted: batch first, [batch, tokens, channels]"
-            )
+        check_batch_first("the head reads tokens", read.shape, batch, ", [batch, tokens, channels]")
     unclear += [read for read in starts.tensors if read.shape[0] == read.shape[1]]
     if batch > 1 and unclear:
         check_samples_apart(backward, unclear)

@@ -198,3 +198,17 @@ def save_pair_model(folder: Path, kind: str = "clip") -> PreTrainedModel:
     made.save_pretrained(folder)
     transformers.ViTImageProcessor(**SQUASHED).save_pretrained(folder)
     return model
+
+
+def save_vilt(folder: Path, kind: str = "ViltForQuestionAnswering", **config) -> PreTrainedModel:
+    """Into ``folder``: a ViLT, its tokenizer and its image processor."""
+    torch.manual_seed(0)
+    made = tokenizer_of(16)
+    sizes = READER | VIT | {"vocab_size": len(made), "pad_token_id": made.pad_token_id}
+    built = transformers.ViltConfig(**sizes | config)
+    model = scattered(getattr(transformers, kind)(built))
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
+    processor = transformers.ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=8)
+    processor.save_pretrained(folder)
+    return model

@@ -27,10 +27,11 @@ def of_picture(
     """``region``: that the model saw, in 64 x 64 pixels; None: all."""
     size = picture.size
     part = ImagePart(
-        Images("image", {"input_size": [3, 64, 64]}),
+        Images("image", {}),
         picture,
         relevance,
         region=region or (0, 0, *size),
         size=size,
+        given=(64, 64),
     )
     return Result(parts={"image": part}, **about)

@@ -82,7 +82,7 @@ def test_mean_and_std_are_those_that_come_out_of_the_processor(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "is not understood"),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "it gives no scores"),
         ({"size": {"height": 40, "width": 40}, "do_resize": False}, "is not understood"),
         ({"image_processor_type": "NoSuchProcessor"}, "no image processor can be read"),
     ],

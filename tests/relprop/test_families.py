@@ -35,7 +35,8 @@ def test_each_family_is_explained_rightly_or_refused_in_words(name):
     products = checks.products(example)
     assert products.outcome != "failed", products
     gradient = checks.gradient(example)
-    assert gradient.outcome == explained.outcome, gradient
+    # A method may ask for more, such as the places of patches.
+    assert gradient.outcome == "ok" or gradient.outcome == explained.outcome == "refused", gradient
     if ENTRIES[name].must:
         assert explained.outcome == "ok", explained
     if ENTRIES[name].refused:

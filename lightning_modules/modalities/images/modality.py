@@ -71,7 +71,8 @@ class Images(Modality):
         relevance: dict[str, np.ndarray],
     ) -> ImagePart:
         region = seen_region(content.size, self.input_config)
-        return ImagePart(self, content, relevance, region=region, size=content.size)
+        given = tuple(batch[self.source].shape[-2:])
+        return ImagePart(self, content, relevance, region=region, size=content.size, given=given)
 
     # -------------------------------------------------------------------------- while training
 

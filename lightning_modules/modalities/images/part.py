@@ -36,10 +36,12 @@ class ImagePart(Part):
         region: the part of it that the model saw and the maps cover: left, top, right, bottom in
             pixels of ``content``.
         size: width and height of the original, of which ``content`` may be a smaller copy.
+        given: height and width of what the model was given.
     """
 
     region: tuple[float, float, float, float]
     size: tuple[int, int]
+    given: tuple[int, int]
 
     shown: ClassVar[str] = "picture"
     kind: ClassVar[str] = "picture"
@@ -88,7 +90,7 @@ class ImagePart(Part):
 
     def is_of_pixels(self, maps: np.ndarray) -> bool:
         """True if maps [T, rows, columns] have a number for each pixel that the model saw."""
-        return maps.shape[1:] == tuple(self.modality.input_config["input_size"][-2:])
+        return maps.shape[1:] == self.given
 
     def page(self) -> dict[str, Any]:
         width, height = self.content.size

@@ -18,6 +18,7 @@ from lightning_modules.utils.hub import locate
 from relprop.registry import Registry
 
 KINDS: Registry[type[Published]] = Registry("kind")
+OF_FEATURES = ("lxmert", "visual_bert")  # model_types that read what a detector found in pictures
 
 
 class Published(Classifier):
@@ -110,6 +111,12 @@ def kind_of(given: str, config: PreTrainedConfig) -> type[Published]:
             if config.model_type in kind.families:
                 return kind
     called = saved[0] if saved else f"model of model_type {config.model_type!r}"
+    if config.model_type in OF_FEATURES:
+        raise InputError(
+            f"{given}: it is a {called}, which reads the features of a detector and no pictures; "
+            "accepted: relprop.explain in Python, given them by name (docs/engine.md, Features of "
+            f"a detector), or {accepted_kinds()}"
+        )
     raise InputError(f"{given}: it is a {called}; accepted: {accepted_kinds()}")
 
 

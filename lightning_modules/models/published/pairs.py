@@ -44,8 +44,11 @@ class PublishedPairs(Published):
     reader: ClassVar[str]
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
-        """The names of what is scored, and the task of the scores."""
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str]:
+        """The names of what is scored, and the task of the scores.
+
+        ``given`` for errors.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -60,7 +63,7 @@ class PublishedPairs(Published):
         of_texts = input_config_of(tokenizer, longest_text(given, reader, tokenizer), None)
         of_texts["padding"] = cls.padding(model)
         processor, of_pictures = own_processor(given, source, cls.accepted)
-        class_names, task = cls.classes(model)
+        class_names, task = cls.classes(given, model)
         module = cls(class_names, {"image": of_pictures, "text": of_texts}, model, task)
         module.processor = processor
         return module
@@ -112,7 +115,7 @@ class PublishedCaptions(PublishedPairs):
     reader = "text_model"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str]:
         # Of a score with a bias a sigmoid was trained; CLIP's compares the texts of a picture.
         return ["match"], "multilabel" if hasattr(model, "logit_bias") else "regression"
 
@@ -136,5 +139,5 @@ class PublishedMatcher(PublishedPairs):
     reader = "text_encoder"
 
     @classmethod
-    def classes(cls, model: PreTrainedModel) -> tuple[list[str], str]:
+    def classes(cls, given: str, model: PreTrainedModel) -> tuple[list[str], str]:
         return ["no match", "match"], "multiclass"

@@ -7,6 +7,7 @@ they are taken for is compared with what it does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from lightning_modules.utils.errors import as_input_error
 TRIED = (360, 270)  # width and height of the pictures that a processor is tried with
 CLOSE = 0.02  # of the range of a pixel, in which two ways to resize agree
 NO_CROP_FROM = 384  # pixels: ConvNeXt's processor squashes pictures to such a size or more
-PREPARED = "one that resizes pictures, crops their centre and normalises them"
+PREPARED = "one that resizes pictures, crops their centre or nothing, and normalises them"
 
 
 class ProcessedImages(Images):
@@ -33,6 +34,12 @@ class ProcessedImages(Images):
     ) -> None:
         super().__init__(source, input_config)
         self.processor = processor
+
+    @cached_property
+    def of_one_size(self) -> bool:  # type: ignore[override]
+        """Whether upright and lying pictures become inputs of one shape."""
+        lying, upright = (Image.new("RGB", size) for size in (TRIED, TRIED[::-1]))
+        return pixels(self.processor, [lying]).shape == pixels(self.processor, [upright]).shape
 
     def batch(self, contents: Sequence[Image.Image]) -> dict[str, Tensor]:
         return {self.source: pixels(self.processor, contents)}
@@ -100,4 +107,6 @@ def crop_of(processor: BaseImageProcessor, height: int, width: int) -> tuple[flo
     crop_pct = getattr(processor, "crop_pct", None)
     if crop_pct is not None:  # ConvNeXt's
         return (1.0, "squash") if shortest >= NO_CROP_FROM else (crop_pct, "center")
+    if not getattr(processor, "do_center_crop", False):  # ViLT's: whole, in shapes of their own
+        return 1.0, "squash"
     return height / shortest, "center"
