@@ -141,7 +141,7 @@ class _Parts:
 
 
 def _checked(x, logits: Tensor, called: str):
-    """Classes [B]; None and a number stay, since a tensor is checked again, for which a GPU waits."""
+    """Classes [B]; None and a number stay: a tensor is checked again, for which a GPU waits."""
     found = None if x is None else resolve_target(x, logits, called)
     return x if isinstance(x, Integral) else found
 
