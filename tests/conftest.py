@@ -29,6 +29,19 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
+def few_draws(monkeypatch):
+    """Intervals of scores have 50 draws instead of 1,000, which take seconds for all methods."""
+    from lightning_modules.metrics.sampled import SampledMetric
+
+    of_draws = SampledMetric.intervals
+    monkeypatch.setattr(
+        SampledMetric,
+        "intervals",
+        lambda self, *, draws=50, **more: of_draws(self, draws=draws, **more),
+    )
+
+
+@pytest.fixture
 def tiny_vit():
     """Makes timm ViTs of 16 patches and 3 blocks, in float64, whose every parameter counts."""
 

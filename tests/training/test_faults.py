@@ -162,6 +162,7 @@ def test_a_read_only_run_folder(trained, resumed, capsys):
             path.chmod(0o755)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_what_is_read_stays_as_it_is(trained, tmp_path):
     """The run, and the pictures: explained and scored."""
     run_dir = shutil.copytree(trained("trainer.max_epochs=1"), tmp_path / "run")
