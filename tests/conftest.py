@@ -7,8 +7,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 pytest.register_assert_rewrite("tests.helpers.plain", "tests.helpers.runs")
 torch.set_num_threads(1)
-# The same cases in every run; others with pytest --hypothesis-profile=default.
+# The same 100 cases in every run; 500 with pytest --hypothesis-profile=thorough, and others with
+# --hypothesis-profile=default.
 settings.register_profile("reproducible", derandomize=True)
+settings.register_profile("thorough", derandomize=True, max_examples=500)
 settings.load_profile("reproducible")
 
 
