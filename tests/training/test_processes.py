@@ -86,8 +86,7 @@ def test_two_processes_train_and_track_as_one(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WATCHED)
     arguments = [*DIGITS, *EXACT, *TWO, "data.batch_size=16", PROTOCOLS, f"run_dir={two}"]
-    ended = finish(script, str(tmp_path), *arguments)
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert_ended(finish_two(script, str(tmp_path), *arguments))
     assert len(rows(two)) == EPOCHS
     for row, expected in zip(rows(two), rows(one), strict=True):
         assert row.keys() == expected.keys()
