@@ -42,7 +42,7 @@ def check_one_row(printed: str) -> None:
         in found
     )
     taken, ratio, memory, _ = found["rollout"]
-    assert float(taken) > 0
+    assert float(taken.replace(",", "")) > 0
     assert re.fullmatch(r"\d+\.\d\d", ratio)
     assert re.fullmatch(r"\d+ \(\d+\.\d\d\)", memory)
 
