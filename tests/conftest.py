@@ -7,8 +7,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 pytest.register_assert_rewrite("tests.helpers.plain", "tests.helpers.runs")
 torch.set_num_threads(1)
-# The same cases in every run; others with pytest --hypothesis-profile=default.
+# The same 100 cases in every run; 500 with pytest --hypothesis-profile=thorough, and others with
+# --hypothesis-profile=default.
 settings.register_profile("reproducible", derandomize=True)
+settings.register_profile("thorough", derandomize=True, max_examples=500)
 settings.load_profile("reproducible")
 
 
@@ -26,6 +28,19 @@ def trained(tmp_path_factory):
         return made[experiment, options]
 
     return trained
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Intervals of scores have 50 draws instead of 1,000, which take seconds for all methods."""
+    from lightning_modules.metrics.sampled import SampledMetric
+
+    of_draws = SampledMetric.intervals
+    monkeypatch.setattr(
+        SampledMetric,
+        "intervals",
+        lambda self, *, draws=50, **more: of_draws(self, draws=draws, **more),
+    )
 
 
 @pytest.fixture
@@ -54,9 +69,14 @@ SLOW = ("training/", "commands/test_own", "commands/test_import", "commands/test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what starts processes or a browser, so that pytest -m "not slow" is quick."""
+    """Marks what starts processes or a browser, so that pytest -m "not slow" is quick.
+
+    What is marked comes first, so that no process is left with a long file in the end.
+    """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
         if any(f"tests/{place}" in item.path.as_posix() for place in SLOW):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

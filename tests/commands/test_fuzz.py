@@ -40,8 +40,7 @@ from lightning_modules.utils.run_folder import last_checkpoint
 from relprop.errors import UnknownName
 from tests.helpers.runs import run
 
-CASES = settings(
-    max_examples=500,
+CASES = settings(  # as many as the profile says: tests/conftest.py
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

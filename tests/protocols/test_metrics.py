@@ -1,17 +1,16 @@
 """The metrics against the published evaluation's figures, and against their definitions."""
 
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
 from lightning_modules.metrics import ClassSpecificity, PerturbationAccuracy, Segmentation, perturb
+from tests.helpers.processes import finish_two
 
 FOLDER = Path(__file__).parents[1] / "reference"
 FIGURES = json.loads((FOLDER / "metrics.json").read_text())
@@ -80,14 +79,6 @@ def test_specificity_by_hand():
     assert metric.compute()["class_specificity"].item() == pytest.approx((0.75 + 0.5) / 2)
 
 
-def rank_scores(rank: int, port: int, results) -> None:
-    """One of two processes: every second sample."""
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    metric = filled(range(rank, 10, 2))
-    results[rank] = numbers(metric)
-    dist.destroy_process_group()
-
-
 def numbers(metric: Segmentation) -> dict[str, list[float]]:
     """The scores, and the ends of their intervals."""
     scores, ends = metric.compute(), metric.intervals(draws=20)
@@ -103,11 +94,21 @@ def filled(samples) -> Segmentation:
     return metric
 
 
-def test_two_processes_find_what_one_finds():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(rank_scores, (port, results), nprocs=2)
-        assert results[0] == results[1] == numbers(filled(range(10)))
+ONE_OF_TWO = """
+import json
+import torch.distributed as dist
+from tests.protocols.test_metrics import filled, numbers
+
+dist.init_process_group("gloo")
+print(json.dumps(numbers(filled(range(dist.get_rank(), 10, 2)))))  # every second sample
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ONE_OF_TWO)
+    ended = finish_two(script)
+    assert [process.returncode for process in ended] == [0, 0], ended
+    first, second = (json.loads(process.stdout.splitlines()[-1]) for process in ended)
+    assert first == second == numbers(filled(range(10)))

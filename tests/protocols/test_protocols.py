@@ -28,6 +28,8 @@ from lightning_modules.protocols.report import table
 from lightning_modules.utils.checkpoint_files import find_checkpoint
 from tests.helpers.runs import ONE_EPOCH
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 SMALL = {"train_size": 60, "val_size": 20, "test_size": 20}
 
 

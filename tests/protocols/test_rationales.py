@@ -125,6 +125,7 @@ def evaluate(run_dir: Path, *arguments: str) -> None:
     explain.main(["evaluate", "--checkpoint", str(run_dir), "--protocol", "rationales", *arguments])
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_every_method_is_scored(run_dir, tmp_path, capsys):
     evaluate(run_dir, "--limit", "10", "--output", str(tmp_path))
     printed = capsys.readouterr().out
@@ -141,6 +142,7 @@ def test_every_method_is_scored(run_dir, tmp_path, capsys):
     assert (tmp_path / "scores.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_scores_do_not_depend_on_the_batch(run_dir, tmp_path):
     """Nor does the throw of the die: it is of the sample."""
     for size in ("3", "20"):

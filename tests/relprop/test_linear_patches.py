@@ -1,5 +1,7 @@
 """Patches that are cut by reshaping and embedded by a linear layer are those of a convolution."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -75,11 +77,16 @@ def linear(name: str, by_hand: bool = False, before=lambda x: x) -> Plain:
     return Plain(tokens=tokens)
 
 
+@functools.lru_cache(maxsize=1)  # which all methods are asked of
+def recorded(name: str) -> tuple[relprop.Trace, relprop.Trace]:
+    """A model with a linear layer, and the one with the convolution."""
+    return relprop.record(linear(name), pixels()), relprop.record(Plain(), pixels())
+
+
 @METHODS
 @pytest.mark.parametrize("name", CUTS)
 def test_maps_are_those_of_the_convolution(name, method):
-    found = relprop.explain(linear(name), pixels(), TARGET, method)
-    expected = relprop.explain(Plain(), pixels(), TARGET, method)
+    found, expected = (relprop.explain_trace(trace, TARGET, method) for trace in recorded(name))
     assert found.grid == expected.grid == ((12, 12) if method == "lrp" else (3, 3))
     torch.testing.assert_close(found.relevance, expected.relevance)
     torch.testing.assert_close(found.heatmap(20), expected.heatmap(20))
@@ -208,10 +215,9 @@ def test_a_patch_far_from_the_others_is_found_where_it_is():
     assert odd.abs().argmax() == 1 * 4 + 3 and (odd.abs() > 1e-9).sum() == 1
 
 
-@METHODS
-@pytest.mark.parametrize("size, grid", [((32, 32), (4, 4)), ((36, 20), (5, 3))])
-def test_naflexvit_of_a_picture(method, size, grid):
-    """timm's; with its weights in a convolution, as it may have them as well."""
+@functools.lru_cache(maxsize=1)
+def naflexvits(size: tuple[int, int]) -> list[relprop.Trace]:
+    """With a linear layer, and with its weights in a convolution."""
     sizes = dict(patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5)
     models = []
     for kind in ("linear", "conv"):
@@ -226,10 +232,14 @@ def test_naflexvit_of_a_picture(method, size, grid):
         else:
             twin = parameter.data
         models[1].get_parameter(name).data = twin.clone()
-    x = picture(3, *size)
-    found, expected = (
-        relprop.explain(model.double().eval(), x, TARGET, method) for model in models
-    )
+    return [relprop.record(model.double().eval(), picture(3, *size)) for model in models]
+
+
+@METHODS
+@pytest.mark.parametrize("size, grid", [((32, 32), (4, 4)), ((36, 20), (5, 3))])
+def test_naflexvit_of_a_picture(method, size, grid):
+    """timm's; with its weights in a convolution, as it may have them as well."""
+    found, expected = (relprop.explain_trace(t, TARGET, method) for t in naflexvits(size))
     assert found.grid == expected.grid == (size if method == "lrp" else grid)
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.relevance, expected.relevance)

@@ -1,5 +1,7 @@
 """Pictures that the model itself normalises: a shift and a scale change no map."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,15 +74,22 @@ NORMALISED = {
 }
 
 
+@functools.lru_cache(maxsize=1)  # which all methods are asked of
+def recorded(name: str, patches: str) -> tuple[relprop.Trace, relprop.Trace]:
+    """A model that normalises, and the model on normalised pictures."""
+    model = Plain() if patches == "convolution" else linear("reshape")
+    normalise, x = NORMALISED[name](), pixels()
+    wrapped = nn.Sequential(normalise, model).eval()
+    return relprop.record(wrapped, x), relprop.record(model, normalise(x))
+
+
 @METHODS
 @pytest.mark.parametrize("name", NORMALISED)
 @pytest.mark.parametrize("patches", ["convolution", "linear layer"])
 def test_maps_are_those_of_the_model_on_normalised_pictures(name, method, patches):
-    model = Plain() if patches == "convolution" else linear("reshape")
-    normalise, x = NORMALISED[name](), pixels()
-    wrapped = nn.Sequential(normalise, model).eval()
-    found = relprop.explain(wrapped, x, TARGET, method)
-    expected = relprop.explain(model, normalise(x), TARGET, method)
+    found, expected = (
+        relprop.explain_trace(trace, TARGET, method) for trace in recorded(name, patches)
+    )
     assert found.grid == expected.grid and found.sides is None
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-12)
     assert expected.relevance.std() > 0 or method == "gradcam"

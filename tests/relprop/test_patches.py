@@ -1,5 +1,7 @@
 """Where patches lie in the picture that a model is given, and what heatmaps of them cover."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -120,13 +122,22 @@ PADDED = {  # what a model does to a picture of 10 x 9, and where in 12 x 12 tha
 }
 
 
+@functools.lru_cache(maxsize=1)  # which all methods are asked of
+def padded_by_the_model(name: str) -> tuple[relprop.Trace, relprop.Trace]:
+    """A model that pads, and one that is given the padded picture."""
+    pad, x = PADDED[name][0], picture(3, 10, 9)
+    models = (cut_by(before=pad, stride=4), x), (cut_by(stride=4), pad(x))
+    return tuple(relprop.record(model, x) for model, x in models)
+
+
 @METHODS
 @pytest.mark.parametrize("name", PADDED)
 def test_the_map_of_a_picture_that_the_model_pads_is_cut_from_that_of_the_padded_one(name, method):
     pad, top, left = PADDED[name]
     x = picture(3, 10, 9)
-    found = relprop.explain(cut_by(before=pad, stride=4), x, TARGET, method)
-    padded = relprop.explain(cut_by(stride=4), pad(x), TARGET, method)
+    found, padded = (
+        relprop.explain_trace(trace, TARGET, method) for trace in padded_by_the_model(name)
+    )
     if method == "lrp":  # a pixel gets what arrives at all its copies
         pixels = x.mean(1).requires_grad_()
         copies = pad(pixels[:, None].expand(-1, 3, -1, -1))[:, 0]
@@ -210,13 +221,24 @@ REARRANGED = {  # the picture, what a model makes of it, and the same of a map [
 }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=1)
+def rearranged_by_the_model(name: str) -> tuple[relprop.Trace, relprop.Trace]:
+    """A model that rearranges, and one that is given the rearranged picture."""
+    shape, rearrange, _ = REARRANGED[name]
+    models = (
+        (cut_by(before=rearrange, stride=4), picture(*shape)),
+        (cut_by(stride=4), rearrange(picture(*shape))),
+    )
+    return tuple(relprop.record(model, x) for model, x in models)
+
+
 @METHODS
 @pytest.mark.parametrize("name", REARRANGED)
 def test_patches_lie_where_they_lie_in_the_callers_picture(name, method):
-    shape, rearrange, of_map = REARRANGED[name]
-    x = picture(*shape)
-    found = relprop.explain(cut_by(before=rearrange, stride=4), x, TARGET, method)
-    expected = relprop.explain(cut_by(stride=4), rearrange(x), TARGET, method)
+    shape, _, of_map = REARRANGED[name]
+    found, expected = (
+        relprop.explain_trace(trace, TARGET, method) for trace in rearranged_by_the_model(name)
+    )
     sides = [n for n in shape if n > 3]
     torch.testing.assert_close(of_map(found.heatmap(sides)), expected.heatmap((12, 12)))
     if name == "cropped":

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback
 
 import relprop
+from lightning_modules import experiment as running
 from tests.helpers.runs import run
 
 EXPLANATIONS, EPOCHS = 2000, 50
@@ -61,8 +62,8 @@ def test_memory_stays_flat_over_tracked_epochs(tmp_path, monkeypatch, experiment
         def on_train_epoch_end(self, trainer, module):
             memory.append(resident())
 
-    chosen = experiment.callbacks
-    monkeypatch.setattr(experiment, "callbacks", lambda config: [*chosen(config), Watch()])
+    chosen = running.callbacks
+    monkeypatch.setattr(running, "callbacks", lambda config: [*chosen(config), Watch()])
     run(tmp_path, f"trainer.max_epochs={EPOCHS}", experiment=experiment)
     growth = growth_of_second_half(memory)
     print(f"{EPOCHS} tracked epochs, {experiment}: {growth:+.3%} over the second half")

@@ -59,7 +59,7 @@ def test_a_gradient_that_is_no_number_stops_training(tmp_path, poison, capsys):
 def test_or_is_skipped(tmp_path, poison):
     poison(epoch=1, batch=2)
     with pytest.warns(UserWarning, match=r"step 5 \(epoch 1, batch 2\).*skipped"):
-        run(tmp_path / "run", "on_nonfinite=skip")
+        run(tmp_path / "run", "on_nonfinite=skip", "tracker=null")
     assert len(rows(tmp_path / "run")) == EPOCHS
     weights = load(tmp_path / "run")["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
@@ -162,6 +162,7 @@ def test_a_read_only_run_folder(trained, resumed, capsys):
             path.chmod(0o755)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_what_is_read_stays_as_it_is(trained, tmp_path):
     """The run, and the pictures: explained and scored."""
     run_dir = shutil.copytree(trained("trainer.max_epochs=1"), tmp_path / "run")

@@ -82,6 +82,7 @@ def test_checkpoints_of_lightnings_own_callback_are_resumed(tmp_path):
     assert len(names) == 2 and all(name.startswith("ModelCheckpoint{") for name in names)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_an_evaluation_goes_on_after_the_run_has_moved(trained, tmp_path, monkeypatch):
     run_dir = shutil.copytree(trained(*ONE_EPOCH), tmp_path / "run")
     command = ["--protocol", "segmentation", "--method", "rollout", "--limit", "12"]
