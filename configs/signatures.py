@@ -106,6 +106,7 @@ class Source(dict[str, Any]):
         super().__init__()
         tree = ast.parse(path_of(module).read_bytes())
         self.nodes = {name: node for node in tree.body for name in names_bound(node)}
+        self.stand_ins: dict[str, Any] = {}
 
     @staticmethod
     @cache
@@ -139,23 +140,29 @@ class Source(dict[str, Any]):
     def stand_in(self, name: str) -> Any:
         """See :func:`named`."""
         source, original = self.definition(name)
-        node = source.nodes[original]
+        if original not in source.stand_ins:  # one for each class: two bases may share a third
+            source.stand_ins[original] = source.make_stand_in(original)
+        return source.stand_ins[original]
+
+    def make_stand_in(self, original: str) -> Any:
+        """What stands for a name that is defined here."""
+        node = self.nodes[original]
         if not isinstance(node, ast.ClassDef):
-            return source[original]
+            return self[original]
         members: dict[str, Any] = {}
         if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
             fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
             members["__annotations__"] = {
-                ast.unparse(part.target): source.value(part.annotation) for part in fields
+                ast.unparse(part.target): self.value(part.annotation) for part in fields
             }
         functions = (part for part in node.body if isinstance(part, ast.FunctionDef))
         constructor = next((part for part in functions if part.name == "__init__"), None)
         if constructor is not None:
-            members["__init__"] = source.without_body(constructor)
+            members["__init__"] = self.without_body(constructor)
         if constructor is not None and constructor.args.kwarg is None:
             return type(original, (), members)  # it hands nothing on to its bases
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        return type(original, tuple(source.stand_in(x) for x in bases if source.has(x)), members)
+        return type(original, tuple(self.stand_in(x) for x in bases if self.has(x)), members)
 
     def has(self, name: str) -> bool:
         """Whether a name is a class whose source can be read."""

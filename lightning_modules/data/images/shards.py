@@ -140,7 +140,7 @@ def _members(shard: str) -> Iterator[tuple[Member, bytes | None]]:
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
-                    if info.isdir() or any(map(hidden, Path(info.name).parts)):
+                    if info.isdir() or any(hidden(x) for x in info.name.split("/") if x != "."):
                         continue
                     if not info.isreg() or info.issparse():
                         problem = f"{shard}, {info.name}: a link or a device"
@@ -153,7 +153,7 @@ def _members(shard: str) -> Iterator[tuple[Member, bytes | None]]:
             file.seek(end)
             while chunk := file.read(CHUNK):
                 if any(chunk):
-                    raise tarfile.ReadError(f"no header of a file at byte {end}")
+                    raise tarfile.ReadError(f"what follows byte {end} is no file")
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(

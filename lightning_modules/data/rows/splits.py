@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 import sys
@@ -48,13 +49,13 @@ def load_splits(path: str, name: str | None) -> dict[str, Dataset]:
     datasets = extra("datasets", "hf", "data.kind=hf")
     place = Path(path).expanduser()
     is_hub_id = HUB_ID.fullmatch(path) and not path.endswith(".parquet")
-    is_pattern = any(sign in path for sign in "*?[")
-    if not (place.exists() or is_pattern or is_hub_id):
+    matches = not place.exists() and glob.glob(str(place), recursive=True)
+    if not (place.exists() or matches or is_hub_id):
         raise FileNotFoundError(f"data.path {path}: no such file or folder; accepted: {ACCEPTED}")
     with as_input_error(f"data.path {path}", ACCEPTED), _quiet(datasets):
         if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(str(place))
-        elif place.is_file() or is_pattern:
+        elif place.is_file() or matches:
             found = datasets.load_dataset("parquet", name, data_files={"train": str(place)})
         else:
             found = datasets.load_dataset(str(place) if place.exists() else path, name)
