@@ -32,12 +32,12 @@ GOOD = [("a.png", PICTURE), ("a.cls", b"cat"), ("b.png", PICTURE), ("b.cls", b"d
 @pytest.fixture
 def root(tmp_path):
     """Folders of two classes and three splits, and shards of the same pictures."""
-    for split, count in (("train", 5), ("val", 2), ("test", 1)):
+    for split, count in (("train", 5), ("val", 2), ("test", 2)):
         for place, name in enumerate(("cat", "dog")):
             for number in range(count):
                 path = tmp_path / "folders" / split / name / f"{number}.png"
                 save(path, np.asarray(Image.open(io.BytesIO(picture(10 * place + number)))))
-        tar_of_classes(tmp_path / "folders" / split, tmp_path / "tars" / split, shards=2)
+        tar_of_classes(tmp_path / "folders" / split, tmp_path / "tars" / split, shards=3)
     return tmp_path
 
 

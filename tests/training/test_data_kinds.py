@@ -16,7 +16,7 @@ from tests.helpers.samples import save
 from tests.helpers.tars import tar_of_classes
 
 NAMES = ("bright", "dark")
-COUNTS = {"train": 8, "val": 4, "test": 2}
+COUNTS = {"train": 8, "val": 4, "test": 3}
 CONFIG = """
 model:
   kind: {model}
@@ -51,7 +51,7 @@ def data(tmp_path_factory):
             for number in range(count):
                 pixels = rng.integers(0, 128, (40, 36, 3), dtype=np.uint8) + 127 * (1 - place)
                 save(root / "folders" / split / name / f"{number}.png", pixels.astype(np.uint8))
-        tar_of_classes(root / "folders" / split, root / "tars" / split, shards=2)
+        tar_of_classes(root / "folders" / split, root / "tars" / split, shards=3)
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(NAMES))})
     pictures, texts = {}, {}
     for split, count in COUNTS.items():
