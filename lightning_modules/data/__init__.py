@@ -8,6 +8,8 @@ from lightning_modules.data.images.imagenet import (
     ImageNetSegmentationDataModule,
 )
 from lightning_modules.data.images.pets import PetsDataModule
+from lightning_modules.data.images.tars import ImageTarsDataModule
+from lightning_modules.data.rows.hf import HFDataModule
 from lightning_modules.data.texts.base import TextDataModule
 from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.data.texts.eraser import EraserDataModule
@@ -22,10 +24,12 @@ __all__ = [
     "DigitsDataModule",
     "EpochSampler",
     "EraserDataModule",
+    "HFDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "ImageNetSegmentationDataModule",
+    "ImageTarsDataModule",
     "PetsDataModule",
     "ReviewsDataModule",
     "SSTDataModule",

@@ -4,11 +4,13 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from lightning_modules.data import TextTableDataModule
 from lightning_modules.utils.errors import InputError
-from tests.helpers.samples import item
+from tests.helpers.samples import item, message_of
 
 GOOD = {
     "csv": 'label,note,text,why\npos,1,"good, ""very""\nfilm","[[0, 4]]"\nneg,2,bad film,\n',
@@ -188,6 +190,66 @@ def test_whole_numbers_are_one_class_in_every_file(tmp_path):
     splits = (data.train_dataset, data.val_dataset, data.test_dataset)
     labels = [[entry["label"] for entry in split.items] for split in splits]
     assert labels == [[1, 0, 1, 0], [1, 1, 0], [0, 1]]
+
+
+def parquet(path: Path, **columns) -> str:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return str(path)
+
+
+def test_a_parquet_table_is_that_of_its_rows_as_json(tmp_path):
+    columns = {
+        "text": ["good film", "bad film", "no film"],
+        "label": [1, 0, 1],
+        "why": [[[0, 4]], None, []],
+        "of no use": [b"\xff", None, b""],
+    }
+    rows = [
+        {"text": t, "label": x, "why": w}
+        for t, x, w in zip(*list(columns.values())[:3], strict=True)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path, lines = parquet(tmp_path / "a.parquet", **columns), str(tmp_path / "a.jsonl")
+    found, expected = (
+        TextTableDataModule(x, x, rationale_column="why", vocab_size=50) for x in (path, lines)
+    )
+    assert found.train_dataset.items == expected.train_dataset.items
+    assert found.train_dataset.items[0] == item("good film", 1, [(0, 4)])
+    truths = parquet(tmp_path / "b.parquet", text=["a", "b"], label=[True, False])
+    assert TextTableDataModule(truths, truths, vocab_size=50).class_names == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"text": ["a"], "y": [1]}, "row 1: no column 'label'; accepted: one of text, y"),
+        ({"text": ["a", None], "label": [1, 1]}, "row 2: text is None; accepted: a text"),
+        ({"text": [1], "label": [1]}, "row 1: text is 1; accepted: a text"),
+        ({"text": ["a", "b"], "label": [1, None]}, "row 2: label is None; accepted"),
+        ({"text": ["a"], "label": [0.5]}, "row 1: label is 0.5, a number with a fraction"),
+        ({"text": pyarrow.array([], "string"), "label": pyarrow.array([], "int8")}, "no rows"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_table_is_told_with_its_row(tmp_path, columns, told):
+    path = parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(InputError) as raises:
+        TextTableDataModule(path, path)
+    message_of(raises, path, told)
+
+
+def test_a_parquet_file_that_is_none(tmp_path):
+    path = tmp_path / "a.parquet"
+    with pytest.raises(FileNotFoundError, match="no such file; accepted: .* or a .parquet file"):
+        TextTableDataModule(str(path), str(path))
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError) as raises:
+        TextTableDataModule(str(path), str(path))
+    message_of(raises, path, "a .parquet file")
+    two = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, ["text", "label", "text"])
+    pyarrow.parquet.write_table(two, path)
+    with pytest.raises(InputError) as raises:
+        TextTableDataModule(str(path), str(path))
+    message_of(raises, path, "2 columns are named 'text'")
 
 
 def test_files_that_are_no_table(tmp_path):

@@ -1,5 +1,6 @@
 """Files of images and masks: their endings, and reading them whatever their mode and rotation."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,19 +50,23 @@ class Stored:
     lossy: bool
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """The picture in a file as a person sees it: upright (EXIF), RGB, the first of several frames.
 
     An alpha channel is dropped. Integers of more than 8 bits keep the highest 8 of the depth that
     the file states. A file of 16 or 32 bits may hold less: its values are taken for 8 bits if none
     is above 255, and for 16 bits if one is above 4095.
 
+    Args:
+        path: of the file; with ``content``, what errors call it.
+        content: of the file. None: it is read.
+
     Raises:
         InputError: the file is no image that can be read, or which of its values are black and
             white is not known: floats; integers below 0 or above 65535; greys that end at 256 to
             4095 in 16 bits, or colours that do at 0 to 4095, which may be of 12 bits or dark.
     """
-    with _opened(path) as (image, stored):
+    with _opened(path, content) as (image, stored):
         if image.mode == "F":
             raise InputError(f"{path}: floating-point pixels; accepted: 8-bit and 16-bit images")
         if image.mode.startswith("I"):
@@ -97,10 +102,11 @@ def read_mask(path: str | Path) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Image.Image, Stored]]:
+def _opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[Image.Image, Stored]]:
     """The upright image of a file; whatever fails within is told of the file, in one line."""
+    file = path if content is None else io.BytesIO(content)
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             stored = _stored(image, path)
             upright = ImageOps.exif_transpose(image)
         if image.format == "GIF":  # it always has a palette, which is no person's choice
@@ -111,8 +117,9 @@ def _opened(path: str | Path) -> Iterator[tuple[Image.Image, Stored]]:
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
+        said = str(error).replace(f" {file!r}", "") if content is not None else error
         raise InputError(
-            f"{path}: cannot be read ({error}); accepted: {' '.join(IMAGE_ENDINGS)}"
+            f"{path}: cannot be read ({said}); accepted: {' '.join(IMAGE_ENDINGS)}"
         ) from error
 
 

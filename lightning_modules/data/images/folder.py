@@ -1,6 +1,6 @@
 """Images in folders, a folder a class, optionally with masks of the object for localisation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import counted, tell
 
+Read = Callable[..., Image.Image]
+
 
 class TrainImages(Dataset):
     """Augmented images: `{"image": float [3, H, W], "label": int}`.
@@ -31,15 +33,19 @@ class TrainImages(Dataset):
     A sample depends on (seed, epoch, index) alone.
 
     Args:
-        samples: (path, label) of every image.
+        samples: (path, label) of every image; or what else ``read`` reads in place of a path.
         transform: from an RGB image to a normalised tensor, at random.
         seed: of the augmentation.
+        read: gives the RGB image at a path.
     """
 
-    def __init__(self, samples: Samples, transform: Compose, seed: int) -> None:
+    def __init__(
+        self, samples: Samples, transform: Compose, seed: int, read: Read = read_image
+    ) -> None:
         self.samples = samples
         self.transform = transform
         self.seed = seed
+        self.read = read
 
     @property
     def labels(self) -> list[int]:
@@ -51,7 +57,7 @@ class TrainImages(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = epoch_and_index(key)
         path, label = self.samples[index]
-        image = read_image(path)
+        image = self.read(path)
         with seeded(self.seed, epoch, index):
             return {"image": self.transform(image), "label": label}
 
@@ -64,17 +70,23 @@ class EvalImages(Dataset):
         mask: bool [H, W], True on the object; without a mask, False everywhere, which tells nothing
 
     Args:
-        samples: (path, label) of every image.
+        samples: see TrainImages.
         transform: timm's evaluation transform.
         masks: paths of the masks, by the path of their image.
+        read: see TrainImages.
     """
 
     def __init__(
-        self, samples: Samples, transform: Compose, masks: Mapping[str, str] | None = None
+        self,
+        samples: Samples,
+        transform: Compose,
+        masks: Mapping[str, str] | None = None,
+        read: Read = read_image,
     ) -> None:
         self.samples = samples
         self.transform = transform
         self.masks = masks or {}
+        self.read = read
         self.mask_transform = make_mask_transform(transform)
 
     def __len__(self) -> int:
@@ -82,7 +94,7 @@ class EvalImages(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         path, label = self.samples[index]
-        image = read_image(path)
+        image = self.read(path)
         sample = {"image": self.transform(image), "label": label}
         if path in self.masks:
             mask = self.mask_transform(self._read_mask_of(path, image))[0] > 0

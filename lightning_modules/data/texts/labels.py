@@ -66,6 +66,13 @@ def name_classes(rows: list[tuple[str, dict]]) -> list[str]:
     return sorted(min(labels, key=len) for labels in spellings.values())
 
 
+def by_value(class_names: list[str]) -> list[str]:
+    """Names of classes in the order of their numbers, 2 before 10; as they are if any is none."""
+    if all(re.fullmatch(r"[+-]?\d+", _whole(name)) for name in class_names):
+        return sorted(class_names, key=lambda name: int(_whole(name)))
+    return class_names
+
+
 def number_labels(rows: list[tuple[str, dict]], class_names: list[str]) -> list[dict]:
     """Items whose label is a number, an index into `class_names`.
 

@@ -12,7 +12,8 @@ from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
-from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.errors import InputError, as_input_error
+from lightning_modules.utils.extras import extra
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import tell
 
@@ -20,9 +21,10 @@ DIALECTS = {
     ".csv": {"dialect": csv.excel},
     ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},  # GLUE's: quotation marks are text
 }
+BATCH = 1000  # rows of a .parquet file that are read together
 ACCEPTED = (
-    "a .csv file (with commas) or .tsv file (with tabs, unquoted) with a header, or a .jsonl file "
-    "with an object a line, of a text and a label each"
+    "a .csv file (with commas) or .tsv file (with tabs, unquoted) with a header, a .jsonl file "
+    "with an object a line, or a .parquet file, of a text and a label each"
 )
 
 
@@ -37,15 +39,15 @@ def read_table(
         InputError: the file is not as described.
     """
     path = Path(name).expanduser()
-    known = path.suffix.lower() in (*DIALECTS, ".jsonl")
-    check_option(split, name, known, "a file whose name ends in .csv, .tsv or .jsonl")
-    read = read_csv if path.suffix.lower() in DIALECTS else read_jsonl
+    known = path.suffix.lower() in READERS
+    check_option(split, name, known, f"a file whose name ends in {' or '.join(READERS)}")
+    read = READERS[path.suffix.lower()]
     if read is read_csv:
         text_column, label_column = text_column.strip(), label_column.strip()
         rationale_column = rationale_column and rationale_column.strip()
     rows = []
     for number, row in read(path, ACCEPTED):
-        where = f"{path}, line {number}"
+        where = f"{path}, {'row' if read is read_parquet else 'line'} {number}"
         for column in filter(None, (text_column, label_column, rationale_column)):
             if column not in row:
                 accepted = "one of " + ", ".join(filter(None, row))
@@ -94,6 +96,30 @@ def read_csv(path: Path, accepted: str) -> Iterator[tuple[int, dict]]:
         yield number, dict(zip(header, fields, strict=True))
 
 
+def read_parquet(path: Path, accepted: str) -> Iterator[tuple[int, dict]]:
+    """(number, row) of a .parquet file, numbered from 1; a truth value is its name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is broken, two of its columns have one name, or pyarrow is not installed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; accepted: {accepted}")
+    parquet = extra("pyarrow.parquet", "hf", f"{path}")
+    with as_input_error(f"{path}", accepted), parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        for name in names:
+            if names.count(name) > 1:
+                problem = f"{names.count(name)} columns are named {name!r}"
+                raise InputError(f"{problem}; accepted: {accepted}")
+        rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield number, {k: str(v) if isinstance(v, bool) else v for k, v in row.items()}
+
+
+READERS = dict.fromkeys(DIALECTS, read_csv) | {".jsonl": read_jsonl, ".parquet": read_parquet}
+
+
 @contextmanager
 def fields_of_any_length(text: str) -> Iterator[None]:
     """Lets csv read all fields of a text; its limit is everybody's, so it comes back."""
@@ -135,10 +161,10 @@ def read_rationale(value: object, text: str, where: str) -> list[Span] | None:
 
 @DATAMODULES.register("text_table")
 class TextTableDataModule(TextDataModule):
-    """Texts and labels from .csv, .tsv or .jsonl files, which need not be of one kind.
+    """Texts and labels from .csv, .tsv, .jsonl or .parquet files, which need not be of one kind.
 
     The first line of a .csv or .tsv file names its columns; a line of a .jsonl file is an object.
-    Files are UTF-8. In a .csv file a field may be quoted; in a .tsv file quotation marks are text.
+    These are UTF-8. In a .csv file a field may be quoted; in a .tsv file quotation marks are text.
 
     A label is a name or a whole number, without the space around it; 1 and 1.0 are one class. The
     classes are those of train, sorted.
@@ -156,7 +182,7 @@ class TextTableDataModule(TextDataModule):
         FileNotFoundError: a file is missing.
         ValueError: an argument is out of its range.
         InputError: a file is not as described, or has a label that train lacks; names file and
-            line.
+            line or row.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Data sets whose samples are the rows of a table on disk."""
