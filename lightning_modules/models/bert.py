@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
-from lightning_modules.models.bert_backbone import create_backbone, describe_backbone, load_weights
+from lightning_modules.models.bert_backbone import create_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
+from lightning_modules.models.hf_backbone import describe_backbone, saved_config
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -113,9 +114,7 @@ class BertClassifier(ExplainingTexts, Classifier):
         )
 
     def without_sources(self) -> dict[str, Any]:
-        built = self.backbone.config
-        config = built.to_diff_dict() | {"model_type": built.model_type}
-        return self.no_sources | {"config": config}
+        return self.no_sources | {"config": saved_config(self.backbone)}
 
 
 def level_of(name: str, depth: int) -> int:
