@@ -128,7 +128,7 @@ def test_the_query_of_an_annotation_is_the_first_text_of_a_pair(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(line | {"query": "do they sleep"}))
     data = DATAMODULES["eraser"](str(tmp_path), with_query=True, max_length=20)
     item = data.test_dataset[0]
-    assert Pair.at(item["text"], item["second"]) == Pair("do they sleep", "cats sleep a lot\n")
+    assert Pair.at(item["text"], item["second"]) == Pair("do they sleep", "cats sleep a lot\n\n")
     (span,) = item["rationale"]
     assert item["text"][slice(*span)] == "sleep" and span[0] > item["second"]
     (tmp_path / "train.jsonl").write_text(json.dumps(line))
