@@ -224,8 +224,8 @@ function textMap(part, t) {
     words = [];
     const nodes = part.pieces.flatMap((piece, i) => {
       if (i % 2 === 0) return document.createTextNode(piece);
-      const of_pair = [0, part.second].indexOf(words.length); // at the first word of a text
-      const called = part.called && of_pair >= 0 ? [make("span", "which", part.called[of_pair])] : [];
+      const ofPair = [0, part.second].indexOf(words.length); // at the first word of a text
+      const called = part.called && ofPair >= 0 ? [make("span", "which", `${part.called[ofPair]}: `)] : [];
       const value = map.values[words.length];
       const word = make("span", Number.isNaN(value) ? "word cut" : "word", piece);
       if (!Number.isNaN(value)) {
