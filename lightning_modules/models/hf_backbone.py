@@ -165,5 +165,4 @@ def load_weights(
 def saved_config(backbone: nn.Module) -> dict[str, Any]:
     """The configuration that :func:`from_config` makes the same model of, in plain values."""
     built = backbone.config
-    named = {"model_type": built.model_type, "architectures": [type(backbone).__name__]}
-    return built.to_diff_dict() | named
+    return built.to_diff_dict() | {"model_type": built.model_type}

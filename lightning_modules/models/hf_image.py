@@ -62,6 +62,9 @@ class HFImageClassifier(Classifier):
             given = read_weights(weights, self.kind)
             hf_backbone.load_weights(self.backbone, weights, given, class_names)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
+        for parameter_name, parameter in self.backbone.named_parameters():
+            if parameter_name.endswith("mask_token"):  # pretraining's: processes would wait for it
+                parameter.requires_grad_(False)
         if self.hparams.freeze_backbone:
             self.backbone.base_model.requires_grad_(False)
         if self.hparams.compile:
