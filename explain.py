@@ -2,6 +2,7 @@
 
 python explain.py --checkpoint runs/vit_digits --input picture.png folder '*.jpg' --target top3
 python explain.py --checkpoint runs/bert_reviews --text "I was never bored." --method all
+python explain.py --checkpoint runs/entailment --text "A dog runs." --text-pair "It sleeps."
 python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py --hf openai/clip-vit-base-patch32 --input cat.jpg --text "a cat"
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
@@ -77,6 +78,13 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
         "--text", nargs="+", default=[], metavar="TEXT", help="texts; -: a text a line of stdin"
     )
     parser.add_argument(
+        "--text-pair",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="second texts of pairs; -: in the lines of stdin, behind a tab",
+    )
+    parser.add_argument(
         "--target",
         nargs="+",
         default=["predicted"],
@@ -99,7 +107,10 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(argv)
     # A text may begin with anything else.
     of_text = rf"({'|'.join(get_type_hints(options_of_methods()))})=\S*"
-    patterns = dict.fromkeys(("input", "target", "method"), cli.OVERRIDE) | {"text": of_text}
+    patterns = dict.fromkeys(("input", "target", "method"), cli.OVERRIDE) | {
+        "text": of_text,
+        "text_pair": of_text,
+    }
     cli.take_overrides(arguments, patterns)
     return arguments
 
@@ -211,7 +222,8 @@ def run_explain(arguments: argparse.Namespace) -> None:
     names, against = module.hparams.class_names, arguments.against
     against = None if against is None else one_class(against, names, "--against")
     patterns = [*arguments.input, *of_sources]
-    inputs = find_inputs(patterns, given_texts(arguments.text), module.sources)
+    texts = given_texts(arguments.text, arguments.text_pair)
+    inputs = find_inputs(patterns, texts, module.sources)
     folder = Path(arguments.output)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,10 @@ from lightning_modules.data.folders import (
     parted_by_ending,
     say_left_out,
 )
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.modalities import MODALITIES, Modality
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Input:
     """What a sample is made of: for each source a file, not read yet, or a text that was given."""
 
     name: str
-    contents: Mapping[str, Path | str]
+    contents: Mapping[str, Path | str | Pair]
 
     @property
     def path(self) -> Path | None:
@@ -48,16 +50,44 @@ class Input:
         return contents
 
 
-def given_texts(texts: list[str]) -> list[str]:
-    """Those of the command line; for ``-`` one a line of standard input."""
-    if "-" not in texts:
+def given_texts(texts: list[str], seconds: Sequence[str] = ()) -> list[str] | list[Pair]:
+    """Those of the command line; for ``-`` one a line of standard input.
+
+    ``seconds`` makes pairs of them: the second text of each, in their order. Where it is ``-``
+    alone, a line has both, with a tab between.
+
+    Raises:
+        InputError: there are not as many.
+    """
+    lines = []
+    if "-" in (*texts, *seconds):
+        lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if "-" in texts and list(seconds) == ["-"] == texts:
+        return [pair_in(line, number) for number, line in enumerate(lines, start=1)]
+    texts = [t for text in texts for t in (lines if text == "-" else [text])]
+    if not seconds:
         return texts
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    return [t for text in texts for t in (lines if text == "-" else [text])]
+    if len(texts) != len(seconds):
+        raise InputError(
+            f"--text-pair: {counted(len(seconds), 'text')} for {len(texts)} of --text; accepted: "
+            "one for each, in their order; or --text - --text-pair -, with a tab in each line"
+        )
+    return [Pair(first, second) for first, second in zip(texts, seconds, strict=True)]
+
+
+def pair_in(line: str, number: int) -> Pair:
+    """The two texts of a line of standard input."""
+    parts = line.split("\t")
+    if len(parts) != 2:
+        raise InputError(
+            f"--text-pair -: line {number} has {counted(len(parts), 'text')}; accepted: two, with "
+            "a tab between"
+        )
+    return Pair(*parts)
 
 
 def find_inputs(
-    patterns: Sequence[str], texts: Sequence[str], sources: Mapping[str, Modality]
+    patterns: Sequence[str], texts: Sequence[str | Pair], sources: Mapping[str, Modality]
 ) -> list[Input]:
     """All inputs that files, folders (with all they hold), glob patterns and texts come to.
 

@@ -75,8 +75,11 @@ class Modality(ABC):
             OSError, InputError: it cannot be read, or there is nothing to explain.
         """
 
-    def typed_text(self, text: str, name: str) -> Any:
-        """The content of a text that was typed, where ``typed`` is true; ``name`` for errors."""
+    def typed_text(self, text: Any, name: str) -> Any:
+        """The content of a text, or of a pair of texts, that was typed, where ``typed`` is true.
+
+        ``name`` is for errors.
+        """
         raise NotImplementedError
 
     @abstractmethod

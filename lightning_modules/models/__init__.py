@@ -2,6 +2,7 @@
 
 from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.classifier import CLASSIFIERS
+from lightning_modules.models.hf_image import HFImageClassifier
 from lightning_modules.models.vit import ViTClassifier
 
-__all__ = ["CLASSIFIERS", "BertClassifier", "ViTClassifier"]
+__all__ = ["CLASSIFIERS", "BertClassifier", "HFImageClassifier", "ViTClassifier"]

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
-from lightning_modules.models.bert_backbone import create_backbone, describe_backbone, load_weights
+from lightning_modules.models.bert_backbone import create_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
+from lightning_modules.models.hf_backbone import describe_backbone, saved_config
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -25,7 +27,7 @@ class BertClassifier(ExplainingTexts, Classifier):
 
     Args:
         class_names: see :class:`Classifier`.
-        input_config: tokenizer, ``max_length`` and ``overlap``, as plain values.
+        input_config: tokenizer, ``max_length``, ``overlap`` and ``pairs``, as plain values.
         name: hub id or local folder of a pretrained model, e.g. ``bert-base-uncased``, or
             ``package:NAME/FOLDER`` for a folder of an installed Python package.
         config: or a Hugging Face configuration to train from scratch, with its ``model_type``
@@ -69,7 +71,10 @@ class BertClassifier(ExplainingTexts, Classifier):
         return {"text": Texts("text", self.hparams.input_config)}
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        names = [name for name in MODEL_INPUTS if name in batch]
+        if getattr(self.backbone.config, "type_vocab_size", 0) < 2 and "second" in batch:
+            names.remove("token_type_ids")  # it knows no second text, as RoBERTa
+        return {name: batch[name] for name in names}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, C]."""
@@ -100,7 +105,8 @@ class BertClassifier(ExplainingTexts, Classifier):
     def largest_batch(self) -> dict[str, Any]:
         """A text of ``max_length`` tokens, with the last of the vocabulary among them."""
         config = self.hparams.input_config
-        batch = self.prepare([" ".join("a" * config["max_length"])])
+        text = " ".join("a" * config["max_length"])
+        batch = self.prepare([Pair(text, text) if config.get("pairs") else text])
         batch["input_ids"][:, 1] = vocabulary_size(self.sources["text"].tokenizer) - 1
         return batch
 
@@ -113,9 +119,7 @@ class BertClassifier(ExplainingTexts, Classifier):
         )
 
     def without_sources(self) -> dict[str, Any]:
-        built = self.backbone.config
-        config = built.to_diff_dict() | {"model_type": built.model_type}
-        return self.no_sources | {"config": config}
+        return self.no_sources | {"config": saved_config(self.backbone)}
 
 
 def level_of(name: str, depth: int) -> int:

@@ -95,9 +95,13 @@ def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: P
 def check_inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any], accepted: str) -> None:
     """Whether data make inputs as a model was trained on, each an ``input_config``."""
     for key in theirs:
-        if theirs[key] != ours.get(key):
+        if key != "pairs" and theirs[key] != ours.get(key):
             said = f"{ours.get(key)!r:.60}", f"{theirs[key]!r:.60}"
             raise InputError(f"the data's {key} is {said[0]}; {accepted}, {said[1]}")
+    wanted = theirs.get("pairs", False)  # None: either
+    if wanted is not None and wanted != ours.get("pairs", False):
+        kinds = ("pairs of", "single") if ours.get("pairs") else ("single", "pairs of")
+        raise InputError(f"the data are {kinds[0]} texts; {accepted}, {kinds[1]} texts")
 
 
 def shape_of(weight: object) -> str:

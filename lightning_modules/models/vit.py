@@ -1,8 +1,9 @@
-"""ViT and DeiT image classifiers: any of timm's, by name."""
+"""ViT, DeiT, Swin, ConvNeXt, ResNet and other image classifiers: any of timm's, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,6 @@ import timm
 from PIL import Image
 from timm.data import Mixup
 from timm.models import get_deprecated_models
-from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ from lightning_modules.utils.timm_names import TimmName, check_backbone_name
 
 @CLASSIFIERS.register("vit")
 class ViTClassifier(Classifier):
-    """A timm ViT or DeiT, trained from scratch, from timm's weights, or from a file of weights.
+    """A model of timm's, trained from scratch, from timm's weights, or from a file of weights.
 
     Args:
         class_names: see :class:`Classifier`.
@@ -174,7 +174,7 @@ def create_backbone(
     """
     check_backbone_name("model.name", name)
     head = {} if classes is None else {"num_classes": classes}
-    accepted = "a ViT or DeiT of timm, with options that it takes and that go together"
+    accepted = "a model of timm, with options that it takes and that go together"
     if pretrained:
         accepted += ", and with weights that can be had from the hub"
     with as_input_error(describe_backbone(name, pretrained, options), accepted):
@@ -212,14 +212,23 @@ def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
 
 
 def load_weights(backbone: nn.Module, path: str, class_names: Sequence[str]) -> None:
-    """Load weights of a run or a file, position embeddings resized; see `with_head_for`."""
+    """Load weights of a run or a file, as timm takes them for the model; see `with_head_for`.
+
+    Position embeddings, and Swin's tables of relative positions, are resized.
+    """
     weights = read_weights(path, "vit")
     head = tuple(f"{name}." for name in heads_of(backbone))
     try:
-        state = checkpoint_filter_fn(weights.state, backbone)
+        state = own_filter(backbone)(weights.state, backbone)
     except Exception as error:  # whatever weights of another model make timm raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
     weights = replace(weights, state=state)
     state = with_head_for(weights, backbone.state_dict(), head, class_names)
     load_into(backbone, path, state, head)
+
+
+def own_filter(backbone: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], dict]:
+    """What makes weights fit the backbone, of the file that has its class; none has ResNet's."""
+    file = sys.modules[type(backbone).__module__]
+    return getattr(file, "checkpoint_filter_fn", lambda state, model: state)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_modules.protocols.explainer import Explainer
 
 STEPS = 20  # of the integral
+PIXELS = "pixel_values"  # what Hugging Face's models call pictures
 
 # The function of a baseline takes (explainer, target) and gives the relevance of every source.
 BASELINES: Registry[relprop.Method] = Registry("baseline")
@@ -84,7 +85,7 @@ def by_captum(
     logits = module.logits(explainer.trace, batch)
     target = relprop.resolve_target(target, logits)
     inputs, of_row = module.inputs(batch), module.per_row(target, batch)
-    if not isinstance(inputs, Tensor) and "input_ids" not in inputs:
+    if not isinstance(inputs, Tensor) and not inputs.keys() & {PIXELS, "input_ids"}:
         raise relprop.UnsupportedModel(
             f"{method} is of one tensor of numbers, or of input_ids; the model takes "
             f"{', '.join(inputs)}"
@@ -92,7 +93,8 @@ def by_captum(
     flags = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(False)  # nobody asks for the gradients of weights
     try:
-        find = of_numbers if isinstance(inputs, Tensor) else of_embeddings
+        are_numbers = isinstance(inputs, Tensor) or inputs.keys() == {PIXELS}
+        find = of_numbers if are_numbers else of_embeddings
         found = find(captum.attr, module, inputs, of_row, method)
     finally:
         for parameter, flag in zip(module.parameters(), flags, strict=True):
@@ -102,16 +104,23 @@ def by_captum(
     return module.by_source(batch, explanation)
 
 
-def of_numbers(attr, module: Classifier, inputs: Tensor, target: Tensor, method: str) -> Tensor:
+def of_numbers(
+    attr, module: Classifier, inputs: Tensor | Mapping[str, Tensor], target: Tensor, method: str
+) -> Tensor:
     """Of pictures [B, C, H, W] by pixels, [B, H, W]; of vectors [B, N] or [B, N, F], [B, N]."""
-    inputs = inputs.detach().clone().requires_grad_()
+    named = not isinstance(inputs, Tensor)
+
+    def forward(numbers: Tensor) -> Tensor:
+        return module.of_backbone({PIXELS: numbers} if named else numbers)
+
+    inputs = (inputs[PIXELS] if named else inputs).detach().clone().requires_grad_()
     if method == "saliency":
-        found = attr.Saliency(module.backbone).attribute(inputs, target)
+        found = attr.Saliency(forward).attribute(inputs, target)
     elif method == "input_x_gradient":
-        found = attr.InputXGradient(module.backbone).attribute(inputs, target)
+        found = attr.InputXGradient(forward).attribute(inputs, target)
     else:
         blank = module.blank(inputs).expand_as(inputs)
-        found = attr.IntegratedGradients(module.backbone).attribute(
+        found = attr.IntegratedGradients(forward).attribute(
             inputs, blank, target, n_steps=STEPS, internal_batch_size=4 * len(inputs)
         )
     found = found.detach()

@@ -74,12 +74,10 @@ class Rationales(Protocol):
         for i in range(len(explained.text)):
             words = explained.words_of(i)
             order = sorted(range(len(words)), key=lambda j, words=words: -words[j][1])
-            texts.append(" ".join(word for word, _ in words))
+            texts.append(explained.made_of(i, set(order)))
             for share in SHARES:
-                chosen = set(order[: math.ceil(share * len(words))])
-                for keep in (False, True):
-                    kept = [word for j, (word, _) in enumerate(words) if (j in chosen) == keep]
-                    texts.append(" ".join(kept))
+                count = math.ceil(share * len(words))
+                texts += [explained.made_of(i, set(x)) for x in (order[count:], order[:count])]
         logits = [
             self.module(self.module.prepare(texts[start : start + TEXTS]))
             for start in range(0, len(texts), TEXTS)

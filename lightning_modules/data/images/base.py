@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from lightning_modules.data.base import ImageDataModule
+from lightning_modules.data.images.processors import is_of_hugging_face, processed_config
 from lightning_modules.data.images.transforms import (
     make_eval_transform,
     make_input_config,
@@ -10,6 +11,7 @@ from lightning_modules.data.images.transforms import (
 )
 from lightning_modules.utils.options import Count, Range
 
+SIZE = 224  # of the inputs, in pixels
 Share = Annotated[float, Range(0, 1)]
 Area = Annotated[float, Range(above=0, most=1)]  # a share of a picture
 
@@ -21,21 +23,26 @@ class ResizedDataModule(ImageDataModule):
         eval_transform: from an RGB picture to a normalised tensor [3, H, W].
 
     Args:
-        image_size: height and width of the inputs, in pixels.
-        transforms_of: timm model whose mean, std, interpolation, crop_pct and crop_mode apply.
-            None: ImageNet's mean and std, bicubic, 0.875, center.
+        image_size: height and width of the inputs, in pixels. None: 224, or what the image
+            processor of ``transforms_of`` makes.
+        transforms_of: timm model whose mean, std, interpolation, crop_pct and crop_mode apply; or
+            hub id or folder of a model of Hugging Face, whose image processor's do. None:
+            ImageNet's mean and std, bicubic, 0.875, center.
         options: those of DataModule.
     """
 
     def __init__(
         self,
         *,
-        image_size: Count = 224,
+        image_size: Count | None = None,
         transforms_of: str | None = None,
         **options,
     ) -> None:
         super().__init__(**options)
-        self.input_config = make_input_config(image_size, transforms_of)
+        if transforms_of is not None and is_of_hugging_face(transforms_of):
+            self.input_config = processed_config(transforms_of, image_size)
+        else:
+            self.input_config = make_input_config(image_size or SIZE, transforms_of)
         self.eval_transform = make_eval_transform(self.input_config)
 
 

@@ -40,7 +40,10 @@ def make_input_config(image_size: int, transforms_of: str | None) -> dict:
     try:
         model = timm.get_pretrained_cfg(transforms_of, allow_unregistered=False)
     except RuntimeError as error:
-        accepted = f"null or one of timm.list_models(pretrained=True) ({error})"
+        accepted = (
+            "null, one of timm.list_models(pretrained=True), or the hub id or folder of a model "
+            f"of Hugging Face ({error})"
+        )
         raise ValueError(refusal("transforms_of", show(transforms_of), accepted)) from error
     return config | {
         "mean": list(model.mean),

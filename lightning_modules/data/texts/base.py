@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index
-from lightning_modules.data.texts.batches import TextCollator
+from lightning_modules.data.texts.batches import TextCollator, content_of
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import (
     input_config_of,
     load_tokenizer,
@@ -85,6 +86,11 @@ class LengthSampler(EpochSampler):
         return [*itertools.chain(*batches), *order[partial:]]
 
 
+def shortened(text: str) -> str:
+    """The first words of a text."""
+    return textwrap.shorten(text, EXAMPLE, placeholder="") or text[:EXAMPLE]
+
+
 def _chunks(values: list, size: int) -> list[list]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
@@ -93,14 +99,16 @@ class TextDataModule(DataModule):
     """A data set of texts.
 
     Items are dicts of plain values, batched by a TextCollator:
-        text: str
+        text: str; of a pair of texts both, as a Pair writes them
+        second: int, where the second of a pair begins in `text`; only of pairs
         label: as the task has it: an int, an index into `class_names`; or a list of C floats
         rationale: list of the (start, end) of the characters that decide the label; None where
             the data has none
 
     Attributes:
         input_config: how a text becomes an input: `tokenizer` (a fast tokenizer's JSON),
-            `special_tokens` (name to token, as `cls_token` to "[CLS]"), `max_length`, `overlap`.
+            `special_tokens` (name to token, as `cls_token` to "[CLS]"), `max_length`, `overlap`;
+            and `pairs`, True, where texts are pairs.
         train_dataset, val_dataset, test_dataset: see DataModule.
         contrast_dataset: pairs of texts, items 2i and 2i + 1, that differ in one word, which flips
             the label; an item's `flipped` is that word's (start, end). None where there are none.
@@ -111,7 +119,7 @@ class TextDataModule(DataModule):
         vocab_size: pieces that a trained tokenizer has at most.
         max_length: tokens at most, special ones included.
         overlap: of a longer text, explain and classify all, in windows of `max_length` tokens
-            that share this many with the one before. None: it loses its end.
+            that share this many with the one before. None: it loses its end. Not of pairs.
         options: those of DataModule.
     """
 
@@ -138,19 +146,26 @@ class TextDataModule(DataModule):
         """
         tokenizer, vocab_size, max_length, overlap = self._inputs
         self.tokenizer_is_trained = tokenizer is None
+        pairs = "second" in self.train_dataset.items[0]
         if tokenizer is None:
             texts = (item["text"] for item in self.train_dataset.items)
-            chosen = train_tokenizer(texts, vocab_size)
+            chosen = train_tokenizer(texts, vocab_size, pairs)
         else:
             chosen = load_tokenizer(tokenizer)
-        least = chosen.num_special_tokens_to_add() + 1
+        special = chosen.num_special_tokens_to_add(pair=pairs)
+        parted = not pairs or special > chosen.num_special_tokens_to_add()
+        check_option("tokenizer", tokenizer, parted, "one that puts a token between two texts")
+        least = special + 1 + pairs
         most = chosen.model_max_length
         check_option("max_length", max_length, max_length >= least, f"at least {least}")
         check_option("max_length", max_length, max_length <= most, f"at most {most}, its model's")
         room = max_length - least
         fits = overlap is None or 0 <= overlap <= room
         check_option("overlap", overlap, fits, f"null, or 0 to {room} with this max_length")
+        check_option("overlap", overlap, not pairs or overlap is None, "null with pairs of texts")
         self.input_config = input_config_of(chosen, max_length, overlap)
+        if pairs:
+            self.input_config["pairs"] = True
         self._make_collator()
 
     def _make_collator(self) -> None:
@@ -174,9 +189,11 @@ class TextDataModule(DataModule):
         return counted(count, "rationale") if count else ""
 
     def example(self) -> list[str]:
-        plain = (item["text"] for item in self.test_dataset.items if item["text"][:1].isalnum())
-        text = next(plain, "TEXT")
-        return ["--text", textwrap.shorten(text, EXAMPLE, placeholder="") or text[:EXAMPLE]]
+        plain = (x for x in self.test_dataset.items if x["text"][:1].isalnum())
+        content = content_of(next(plain, {"text": "TEXT"}))
+        if isinstance(content, Pair):
+            return ["--text", shortened(content.first), "--text-pair", shortened(content.second)]
+        return ["--text", shortened(content)]
 
     def train_sampler(self) -> LengthSampler:
         """The order of the training texts: in batches of similar length."""

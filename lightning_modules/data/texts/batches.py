@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from lightning_modules.data.texts.pairs import Pair
+
 Span = tuple[int, int]  # characters start, ..., end - 1 of a text
 
 
@@ -19,7 +21,8 @@ class TextCollator:
     """Makes a batch of B items, in R rows of N tokens; W is the largest number of words of a text.
 
     A row is a text. One of more than `max_length` tokens loses its end, or, if `overlap` is given,
-    is cut into windows, each a row: R > B. Every row ends in [SEP].
+    is cut into windows, each a row: R > B. Every row ends in [SEP]. Of a pair of texts the longer
+    one loses its end.
 
     The batch is a dict:
         input_ids, attention_mask: long [R, N], padded on the right to the longest row; and
@@ -32,6 +35,8 @@ class TextCollator:
         words: B lists of the (start, end) of all words of the text, also of those truncated
         dropped: B ints, how many words lost some or all of their tokens
         text: B strings
+        second: B ints, where in `text` the second text of a pair begins, and token_type_ids,
+            long [R, N], 1 on the second text, as models know it; only of pairs
         rationale: bool [B, W], the words that overlap a span of the item's rationale, False on
             padding; only where every item has a rationale
         flipped_word: long [B], the word that the item's `flipped` is; only where every item has it
@@ -56,8 +61,8 @@ class TextCollator:
         self.padding = padding
 
     def __call__(self, items: list[dict]) -> dict[str, Tensor | list]:
-        texts = [item["text"] for item in items]
-        words = [find_words(text) for text in texts]
+        texts = [content_of(item) for item in items]
+        words = [find_words(str(text)) for text in texts]
         batch = self.rows(texts, words)
         batch |= {"label": torch.tensor([item["label"] for item in items])}
         if all(item["rationale"] is not None for item in items):
@@ -75,8 +80,12 @@ class TextCollator:
             )
         return batch
 
-    def rows(self, texts: list[str], words: list[list[Span]]) -> dict[str, Tensor | list]:
+    def rows(
+        self, texts: list[str] | list[Pair], words: list[list[Span]]
+    ) -> dict[str, Tensor | list]:
         """What of a batch needs no more than the texts and the spans of their words."""
+        if texts and isinstance(texts[0], Pair):
+            return self.rows_of_pairs(texts, words)
         encoding = self.tokenizer(
             texts,
             padding=self.padding,
@@ -112,6 +121,45 @@ class TextCollator:
             "dropped": [len(of_text - {-1}) for of_text in cut],
             "text": texts,
         }
+
+    def rows_of_pairs(self, pairs: list[Pair], words: list[list[Span]]) -> dict[str, Tensor | list]:
+        """A row a pair. Spans are in both texts, written as one."""
+        encoding = self.tokenizer(
+            [pair.first for pair in pairs],
+            [pair.second for pair in pairs],
+            padding=self.padding,
+            truncation=True,
+            max_length=self.max_length,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_token_type_ids=True,
+            return_tensors="np",
+        )
+        word_ids, dropped = [], []
+        for row, (pair, spans) in enumerate(zip(pairs, words, strict=True)):
+            offsets, of_text = encoding["offset_mapping"][row], encoding.sequence_ids(row)
+            is_second = np.array([text == 1 for text in of_text])
+            offsets = offsets + pair.start * is_second[:, None]
+            word_ids.append(words_of_tokens(offsets, spans))
+            length = encoding["attention_mask"][row].sum()
+            ends = offsets[~is_second, 1].max(initial=0), offsets[is_second, 1].max(initial=0)
+            cut = sum(end > ends[start >= pair.start] for start, end in spans)
+            dropped.append(cut if length >= self.max_length else 0)
+        inputs = dict.fromkeys([*self.tokenizer.model_input_names, "token_type_ids"])
+        return {name: torch.from_numpy(encoding[name]) for name in inputs} | {
+            "text_of_row": torch.arange(len(pairs)),
+            "special": torch.from_numpy(encoding["special_tokens_mask"].astype(bool)),
+            "word_ids": torch.from_numpy(np.stack(word_ids)),
+            "words": words,
+            "dropped": dropped,
+            "text": [str(pair) for pair in pairs],
+            "second": [pair.start for pair in pairs],
+        }
+
+
+def content_of(item: dict) -> str | Pair:
+    """The text of an item, or its two texts."""
+    return Pair.at(item["text"], item["second"]) if "second" in item else item["text"]
 
 
 def words_of_tokens(offsets: np.ndarray, words: list[Span]) -> np.ndarray:

@@ -7,6 +7,7 @@ from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span, find_words
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count
 
@@ -16,7 +17,7 @@ ACCEPTED = (
 )
 
 
-def read_annotations(path: Path) -> list[tuple[str, dict]]:
+def read_annotations(path: Path, with_query: bool = False) -> list[tuple[str, dict]]:
     """(file and line, item whose label is a name) of every annotation; see EraserDataModule.
 
     Raises:
@@ -27,7 +28,8 @@ def read_annotations(path: Path) -> list[tuple[str, dict]]:
     for number, annotation in read_jsonl(path, ACCEPTED):
         where = f"{path}, line {number}"
         try:
-            rows.append((where, make_item(annotation, path.parent / "docs", where)))
+            item = make_item(annotation, path.parent / "docs", where)
+            rows.append((where, behind_query(item, annotation, where) if with_query else item))
         except (AttributeError, KeyError, TypeError) as error:
             problem = f"malformed annotation ({error!r})"
             raise InputError(f"{where}: {problem}; accepted: {ACCEPTED}") from None
@@ -53,6 +55,16 @@ def make_item(annotation: dict, docs: Path, where: str) -> dict:
     return {"text": text, "label": label, "rationale": rationale}
 
 
+def behind_query(item: dict, annotation: dict, where: str) -> dict:
+    """The item as a pair, whose first text is the annotation's query."""
+    query = annotation["query"]
+    if not isinstance(query, str) or not query.strip():
+        raise InputError(f"{where}: query is {query!r}; accepted: a text")
+    pair = Pair(query, item["text"])
+    rationale = [(start + pair.start, end + pair.start) for start, end in item["rationale"]]
+    return item | {"text": str(pair), "second": pair.start, "rationale": rationale}
+
+
 def find_evidence(evidence: dict, text: str, words: list[Span], where: str) -> Span:
     """The characters of an evidence, given the spans of its document's words in the text."""
     start, end = evidence["start_token"], evidence["end_token"]
@@ -73,11 +85,12 @@ class EraserDataModule(TextDataModule):
                                       start_token, end_token (exclusive), text; optionally docids
         root/docs/<docid>             a document; its tokens are what stands between white space
 
-    A text is all documents of an annotation, or else the one that has its id for a name; a query is
-    no part of it. Its rationale is all of its evidences. Classes are those of train, sorted.
+    A text is all documents of an annotation, or else the one that has its id for a name. Its
+    rationale is all of its evidences. Classes are those of train, sorted.
 
     Args:
         root: folder of the data set.
+        with_query: samples are pairs, of an annotation's query and its text; else of the text.
         options: those of TextDataModule.
 
     Raises:
@@ -91,6 +104,7 @@ class EraserDataModule(TextDataModule):
         self,
         root: str,
         *,
+        with_query: bool = False,
         batch_size: Count = 10,
         max_length: int = 512,
         **options,
@@ -98,7 +112,8 @@ class EraserDataModule(TextDataModule):
         super().__init__(batch_size=batch_size, max_length=max_length, **options)
         folder = Path(root).expanduser()
         train, val, test = (
-            read_annotations(folder / f"{split}.jsonl") for split in ("train", "val", "test")
+            read_annotations(folder / f"{split}.jsonl", with_query)
+            for split in ("train", "val", "test")
         )
         self.class_names = name_classes(train)
         self.train_dataset = TextItems(number_labels(train, self.class_names))

@@ -12,6 +12,7 @@ from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.extras import extra
 from lightning_modules.utils.options import check_option
@@ -29,7 +30,12 @@ ACCEPTED = (
 
 
 def read_table(
-    split: str, name: str, text_column: str, label_column: str, rationale_column: str | None
+    split: str,
+    name: str,
+    text_column: str,
+    label_column: str,
+    rationale_column: str | None,
+    pair_column: str | None = None,
 ) -> list[tuple[str, dict]]:
     """(file and line, item whose label is a name) of every row; see TextTableDataModule.
 
@@ -45,20 +51,30 @@ def read_table(
     if read is read_csv:
         text_column, label_column = text_column.strip(), label_column.strip()
         rationale_column = rationale_column and rationale_column.strip()
+        pair_column = pair_column and pair_column.strip()
+    texts = [column for column in (text_column, pair_column) if column]
     rows = []
     for number, row in read(path, ACCEPTED):
         where = f"{path}, {'row' if read is read_parquet else 'line'} {number}"
-        for column in filter(None, (text_column, label_column, rationale_column)):
+        for column in filter(None, (*texts, label_column, rationale_column)):
             if column not in row:
                 accepted = "one of " + ", ".join(filter(None, row))
                 raise InputError(f"{where}: no column {column!r}; accepted: {accepted}")
-        text = row[text_column]
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{where}: {text_column} is {text!r}; accepted: a text")
+        for column in texts:
+            text = row[column]
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: {column} is {text!r}; accepted: a text")
         label = read_label(row[label_column], f"{where}: {label_column}")
         rationale = row[rationale_column] if rationale_column else None
-        rationale = read_rationale(rationale, text, f"{where}: {rationale_column}")
-        rows.append((where, {"text": text, "label": label, "rationale": rationale}))
+        of_rationale = f"{where}: {rationale_column}"
+        if pair_column:
+            pair = Pair(row[text_column], row[pair_column])
+            item = {"text": str(pair), "second": pair.start}
+            rationale = read_rationale_of_pair(rationale, pair, of_rationale)
+        else:
+            item = {"text": row[text_column]}
+            rationale = read_rationale(rationale, row[text_column], of_rationale)
+        rows.append((where, item | {"label": label, "rationale": rationale}))
     if not rows:
         raise InputError(f"{path}: no rows; accepted: {ACCEPTED}")
     return rows
@@ -159,6 +175,20 @@ def read_rationale(value: object, text: str, where: str) -> list[Span] | None:
     return spans
 
 
+def read_rationale_of_pair(value: object, pair: Pair, where: str) -> list[Span] | None:
+    """As :func:`read_rationale`, of a list with the spans in each of two texts; in both as one."""
+    if value is None or value == "":
+        return None
+    try:
+        first, second = json.loads(value) if isinstance(value, str) else value
+    except (TypeError, ValueError, RecursionError):
+        accepted = "[spans in the first text, spans in the second], each a list of [start, end]"
+        raise InputError(f"{where} is {str(value)[:80]!r}; accepted: {accepted}") from None
+    spans = read_rationale(first, pair.first, where) or []
+    of_second = read_rationale(second, pair.second, where) or []
+    return spans + [(start + pair.start, end + pair.start) for start, end in of_second]
+
+
 @DATAMODULES.register("text_table")
 class TextTableDataModule(TextDataModule):
     """Texts and labels from .csv, .tsv, .jsonl or .parquet files, which need not be of one kind.
@@ -175,7 +205,10 @@ class TextTableDataModule(TextDataModule):
         text_column: name of the column that has the text.
         label_column: name of the column that has the label.
         rationale_column: name of the column that has the characters that decide the label: a list
-            of [start, end] (exclusive), in JSON, or nothing. None: the data has none.
+            of [start, end] (exclusive), in JSON, or nothing; of pairs a list of two such lists.
+            None: the data has none.
+        pair_column: name of the column that has the second text of a pair. None: the data has
+            single texts.
         options: those of TextDataModule.
 
     Raises:
@@ -193,10 +226,13 @@ class TextTableDataModule(TextDataModule):
         text_column: str = "text",
         label_column: str = "label",
         rationale_column: str | None = None,
+        pair_column: str | None = None,
         **options,
     ) -> None:
         super().__init__(**options)
-        columns = (text_column, label_column, rationale_column)
+        columns = (text_column, label_column, rationale_column, pair_column)
+        others = pair_column not in (text_column, label_column)
+        check_option("pair_column", pair_column, others, "another column than the others")
         apart = label_column != text_column
         check_option("label_column", label_column, apart, "another column than text_column")
         train_rows = read_table("train", train, *columns)

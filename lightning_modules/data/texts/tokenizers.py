@@ -27,10 +27,12 @@ SPECIAL_TOKENS = {
 }
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, pairs: bool = False
+) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer like BERT's, of the most useful pieces of the texts.
 
-    The same texts give the same tokenizer, in any process.
+    The same texts give the same tokenizer, in any process. ``pairs``: it parts two texts, too.
 
     Raises:
         ValueError: `vocab_size` is less than what the special tokens and the characters need.
@@ -61,6 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     cls_token, sep_token = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
     tokenizer.post_processor = TemplateProcessing(
         single=f"{cls_token} $A {sep_token}",
+        pair=f"{cls_token} $A {sep_token} $B:1 {sep_token}:1" if pairs else None,
         special_tokens=[(token, vocab[token]) for token in (cls_token, sep_token)],
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)

@@ -222,8 +222,10 @@ function textMap(part, t) {
   const draw = () => {
     map = mapOf(part, t);
     words = [];
-    const nodes = part.pieces.map((piece, i) => {
+    const nodes = part.pieces.flatMap((piece, i) => {
       if (i % 2 === 0) return document.createTextNode(piece);
+      const ofPair = [0, part.second].indexOf(words.length); // at the first word of a text
+      const called = part.called && ofPair >= 0 ? [make("span", "which", `${part.called[ofPair]}: `)] : [];
       const value = map.values[words.length];
       const word = make("span", Number.isNaN(value) ? "word cut" : "word", piece);
       if (!Number.isNaN(value)) {
@@ -231,7 +233,7 @@ function textMap(part, t) {
         Object.assign(word.style, { backgroundColor: css(color), color: inkOn(color) });
       }
       words.push(word);
-      return word;
+      return [...called, word];
     });
     paragraph.replaceChildren(...nodes);
   };

@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib
 import numpy as np
@@ -20,7 +20,9 @@ from lightning_modules.utils.names import printable
 COLORMAP = matplotlib.colormaps["Oranges"]  # one hue, dark text stays readable on it
 DIVERGING = matplotlib.colormaps["PuOr_r"]  # purple: against the class; its orange half is alike
 MOST_WORDS = 120  # of a watched text
+OF_PAIR = ("first", "second")  # what the texts of a pair are called
 WIDTH, MARGIN, LINE, SIZE = 720, 16, 24, 14  # pixels
+INDENT = 64  # of the words of a pair, beside what their text is called
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,32 @@ class Paragraph:
     """A text under a caption, each word with its share of the highest relevance.
 
     ``words``: 0..1, or -1..1 if ``signed``; NaN on words that the model has not seen. ``wrong``:
-    the model is mistaken, the caption is set apart.
+    the model is mistaken, the caption is set apart. ``second``: how many words are of the first
+    text of a pair.
     """
 
     caption: str
     words: list[tuple[str, float]]
     wrong: bool = False
     signed: bool = False
+    second: int | None = None
+
+    @property
+    def texts(self) -> list[tuple[str, list[tuple[str, float]]]]:
+        """The words of each text, under what it is called: nothing, if it is the only one."""
+        if self.second is None:
+            return [("", self.words)]
+        parts = self.words[: self.second], self.words[self.second :]
+        return [(f"{name}:", words) for name, words in zip(OF_PAIR, parts, strict=True)]
+
+    def shortened(self) -> Paragraph:
+        """The same with at most ``MOST_WORDS`` words of each text."""
+        parts = [
+            words[:MOST_WORDS] + ([("…", 0.0)] if len(words) > MOST_WORDS else [])
+            for _, words in self.texts
+        ]
+        second = None if self.second is None else len(parts[0])
+        return replace(self, words=[word for part in parts for word in part], second=second)
 
 
 def sample_paragraphs(
@@ -47,10 +68,11 @@ def sample_paragraphs(
         [
             Paragraph(
                 str(of_texts[i]),
-                shortened(shares(explanation.words_of(i), signed)),
+                shares(explanation.words_of(i), signed),
                 of_texts[i].wrong,
                 signed,
-            )
+                explanation.second_word(i),
+            ).shortened()
             for explanation, of_texts in zip(explanations, captions, strict=True)
             if of_texts[i] is not None
         ]
@@ -66,10 +88,6 @@ def shares(words: Sequence[tuple[str, float]], signed: bool = False) -> list[tup
     return [
         (word, score / most if signed else max(score / most, 0 * score)) for word, score in words
     ]
-
-
-def shortened(words: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    return words[:MOST_WORDS] + ([("…", 0.0)] if len(words) > MOST_WORDS else [])
 
 
 def word_colors(share: float, signed: bool) -> tuple[tuple[int, int, int], str] | None:
@@ -110,16 +128,22 @@ def text_picture(texts: Sequence[Sequence[Paragraph]], heading: str) -> np.ndarr
 
 def _lay_out(paragraph: Paragraph, face, y: int) -> tuple[list, int]:
     """Words in lines from ``y`` on; the y below them."""
-    boxes, x = [], MARGIN
-    for word, share in paragraph.words:
-        word = short(word, 60)
-        length = face.getlength(word)
-        if x > MARGIN and x + length > WIDTH - MARGIN:
-            x, y = MARGIN, y + LINE
-        background, color = word_colors(share, paragraph.signed) or (None, "#aaaaaa")
-        boxes.append((x, y, word, face, color, background))
-        x += length + face.getlength(" ") + 3
-    return boxes, y + LINE
+    boxes = []
+    for called, words in paragraph.texts:
+        x = MARGIN
+        if called:
+            boxes.append((x, y, called, face, "#777777", None))
+            x += INDENT
+        for word, share in words:
+            word = short(word, 60)
+            length = face.getlength(word)
+            if x > MARGIN and x + length > WIDTH - MARGIN:
+                x, y = MARGIN + (INDENT if called else 0), y + LINE
+            background, color = word_colors(share, paragraph.signed) or (None, "#aaaaaa")
+            boxes.append((x, y, word, face, color, background))
+            x += length + face.getlength(" ") + 3
+        y += LINE
+    return boxes, y
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, face, y: int, signed: bool) -> None:
@@ -141,7 +165,10 @@ def markdown(texts: Sequence[Sequence[Paragraph]]) -> str:
     """
     return "\n".join(
         f"{escape(paragraph.caption)}:\n\n> "
-        + " ".join(_emphasised(word, share) for word, share in paragraph.words)
+        + "\n>\n> ".join(
+            " ".join([*filter(None, [called]), *(_emphasised(*word) for word in words)])
+            for called, words in paragraph.texts
+        )
         + "\n"
         for paragraphs in texts
         for paragraph in paragraphs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import relprop
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.modalities.explained import Explained
 
 
@@ -25,7 +26,8 @@ class ExplainedTexts(Explained):
         word_ids: [R, N], the word of each piece, -1 for none.
         text_of_row: [R].
         words: the character spans of each text's words.
-        text: the texts.
+        text: the texts; of pairs both texts, written as one.
+        second: of pairs, where the second text begins in each; None of single texts.
         dropped: how many words of each text were cut off.
         target: [B].
         logits: [B, C].
@@ -37,12 +39,14 @@ class ExplainedTexts(Explained):
     words: list[list[tuple[int, int]]]
     text: list[str]
     dropped: list[int]
+    second: list[int] | None = None
 
     @classmethod
     def of_batch(cls, batch: Mapping, explanation: relprop.Explanation) -> ExplainedTexts:
         """``batch`` as of :class:`~lightning_modules.data.texts.batches.TextCollator`."""
         names = ("special", "word_ids", "text_of_row", "words", "text", "dropped")
-        return cls.of(explanation, **{name: batch[name] for name in names})
+        of_pairs = {"second": batch["second"]} if "second" in batch else {}
+        return cls.of(explanation, **{name: batch[name] for name in names}, **of_pairs)
 
     @property
     def sample_of_row(self) -> Tensor:
@@ -79,3 +83,21 @@ class ExplainedTexts(Explained):
             for i, (start, end) in enumerate(self.words[sample])
             if self.seen[sample, i]
         ]
+
+    def second_word(self, sample: int) -> int | None:
+        """How many of :meth:`words_of` are of the first text of a pair; None of a single text."""
+        if self.second is None:
+            return None
+        seen = zip(self.words[sample], self.seen[sample].tolist(), strict=False)
+        return sum(is_seen for (start, _), is_seen in seen if start < self.second[sample])
+
+    def made_of(self, sample: int, chosen: Collection[int]) -> str | Pair:
+        """The text or pair of the ``chosen`` words, by their numbers in :meth:`words_of`."""
+        words, cut = self.words_of(sample), self.second_word(sample)
+        kept = [(place, word) for place, (word, _) in enumerate(words) if place in chosen]
+        if cut is None:
+            return " ".join(word for _, word in kept)
+        return Pair(
+            " ".join(word for place, word in kept if place < cut),
+            " ".join(word for place, word in kept if place >= cut),
+        )

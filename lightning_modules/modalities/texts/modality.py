@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 import relprop
 from lightning_modules.data.texts.batches import TextCollator, find_words
 from lightning_modules.data.texts.files import read_text
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 from lightning_modules.metrics import TokenF1
 from lightning_modules.modalities.base import MODALITIES, Modality
@@ -33,8 +34,9 @@ class Texts(Modality):
 
     Args:
         source: their name.
-        input_config: ``tokenizer``, ``special_tokens``, ``max_length``, ``overlap`` and, where
-            texts are not filled up to the longest, ``padding``.
+        input_config: ``tokenizer``, ``special_tokens``, ``max_length``, ``overlap``; ``pairs``,
+            True where the model reads two texts together, None where it may; and, where texts are
+            not filled up to the longest, ``padding``.
     """
 
     called = "text"
@@ -48,23 +50,27 @@ class Texts(Modality):
         return tokenizer_from_config(self.input_config)
 
     def read(self, path: Path) -> str:
-        return self.checked(read_text(path, "a text in UTF-8"), str(path))
+        return self.typed_text(read_text(path, "a text in UTF-8"), str(path))
 
-    def typed_text(self, text: str, name: str) -> str:
-        return self.checked(text, name)
-
-    def checked(self, text: str, name: str) -> str:
-        """The text; an InputError where there is none."""
-        if not text.strip():
-            raise InputError(f"{name}: no text")
+    def typed_text(self, text: str | Pair, name: str) -> str | Pair:
+        """The text or pair; an InputError where it is blank, or the model reads the other."""
+        pairs, is_pair = self.input_config.get("pairs", False), isinstance(text, Pair)
+        if pairs is not None and is_pair != pairs:
+            read, accepted = ("pairs of", "--text TEXT --text-pair TEXT")
+            if not pairs:
+                read, accepted = ("single", "--text TEXT, without --text-pair")
+            raise InputError(f"{name}: the model reads {read} texts; accepted: {accepted}")
+        for part in (text.first, text.second) if is_pair else (text,):
+            if not part.strip():
+                raise InputError(f"{name}: no text")
         return text
 
-    def batch(self, contents: Sequence[str]) -> dict[str, Any]:
-        """Texts, tokenised and truncated or cut into windows as in training."""
+    def batch(self, contents: Sequence[str] | Sequence[Pair]) -> dict[str, Any]:
+        """Texts or pairs, tokenised and truncated or cut into windows as in training."""
         config = self.input_config
         padding = config.get("padding", True)
         collate = TextCollator(self.tokenizer, config["max_length"], config["overlap"], padding)
-        return collate.rows(list(contents), [find_words(text) for text in contents])
+        return collate.rows(list(contents), [find_words(str(text)) for text in contents])
 
     def explained(
         self, batch: Mapping[str, Any], explanation: relprop.Explanation
@@ -75,14 +81,15 @@ class Texts(Modality):
 
     def part(
         self,
-        content: str,
+        content: str | Pair,
         batch: Mapping[str, Any],
         sample: int,
         relevance: dict[str, np.ndarray],
     ) -> TextPart:
         words = batch["words"][sample]
         relevance = {method: maps[:, : len(words)] for method, maps in relevance.items()}
-        return TextPart(self, content, relevance, words=words)
+        second = content.start if isinstance(content, Pair) else None
+        return TextPart(self, str(content), relevance, words=words, second=second)
 
     # -------------------------------------------------------------------------- while training
 

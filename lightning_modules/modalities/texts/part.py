@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.colors import to_hex
 from rich.text import Text
 
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.modalities.base import Part, is_signed
 from lightning_modules.modalities.drawing import DIVERGING
 from lightning_modules.modalities.maps import STEPS, encoded, table
 from lightning_modules.modalities.texts.draw import (
     COLORMAP,
+    OF_PAIR,
     Paragraph,
     shares,
     text_picture,
@@ -32,9 +34,11 @@ class TextPart(Part):
 
     Attributes:
         words: the (start, end) of the characters of each word.
+        second: where the second text of a pair begins, in characters; None of a single text.
     """
 
     words: list[tuple[int, int]]
+    second: int | None = None
 
     shown: ClassVar[str] = "words"
 
@@ -47,6 +51,11 @@ class TextPart(Part):
         """The text once for each method and class, its words coloured: [H, W, 3], uint8."""
         return text_picture([self.paragraphs(result)], result.heading)
 
+    @property
+    def second_word(self) -> int | None:
+        """How many words are of the first text of a pair."""
+        return None if self.second is None else sum(x < self.second for x, _ in self.words)
+
     def paragraphs(self, result: Result) -> list[Paragraph]:
         """The text once for each method and class."""
         words = [self.content[start:end] for start, end in self.words]
@@ -56,6 +65,7 @@ class TextPart(Part):
                 shares(list(zip(words, scores.tolist(), strict=True)), is_signed(method)),
                 wrong=result.is_wrong(index),
                 signed=is_signed(method),
+                second=self.second_word,
             )
             for method, maps in self.relevance.items()
             for index, scores in zip(result.classes, maps, strict=True)
@@ -65,22 +75,31 @@ class TextPart(Part):
         """The coloured words."""
         text = Text(f"{result.heading}\n")
         for paragraph in self.paragraphs(result):
-            text.append(f"  {paragraph.caption}\n  ", style="bold")
-            for word, share in paragraph.words:
-                shown = word_colors(share, paragraph.signed)
-                style = "dim"
-                if shown is not None:
-                    style = f"{shown[1]} on {to_hex(np.array(shown[0]) / 255)}"
-                text.append(printable(word), style)
-                text.append(" ")
-            text.append("\n")
+            text.append(f"  {paragraph.caption}\n", style="bold")
+            for called, words in paragraph.texts:
+                text.append("  ")
+                text.append(f"{called} " if called else "", "italic")
+                for word, share in words:
+                    shown = word_colors(share, paragraph.signed)
+                    style = "dim"
+                    if shown is not None:
+                        style = f"{shown[1]} on {to_hex(np.array(shown[0]) / 255)}"
+                    text.append(printable(word), style)
+                    text.append(" ")
+                text.append("\n")
         return text
 
     def json(self) -> dict[str, Any]:
-        return {"text": self.content, "words": self.words}
+        of_pair = {}
+        if self.second is not None:
+            pair = Pair.at(self.content, self.second)
+            of_pair = {"texts": [pair.first, pair.second], "second_word": self.second_word}
+        return {"text": self.content, "words": self.words, **of_pair}
 
     def page(self) -> dict[str, Any]:
+        of_pair = {} if self.second is None else {"second": self.second_word, "called": OF_PAIR}
         return {
+            **of_pair,
             "shown": self.shown,
             "pieces": pieces(self.content, self.words),
             "maps": {name: encoded(maps[:, None]) for name, maps in self.relevance.items()},

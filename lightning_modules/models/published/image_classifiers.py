@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
-from PIL import Image
-from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from typing_extensions import Self
 
+from lightning_modules.data.images.processors import own_processor
+from lightning_modules.models.hf_image import HFImageClassifier
 from lightning_modules.models.published.kinds import KINDS, Published
 from lightning_modules.models.published.labels import class_names_in, task_of
-from lightning_modules.models.published.processors import ProcessedImages, own_processor
+from lightning_modules.models.published.processed import ProcessedImages
 
 
 @KINDS.register("an image classifier")
-class PublishedImageClassifier(Published):
+class PublishedImageClassifier(Published, HFImageClassifier):
     """An image classifier of Hugging Face's, whose pictures its own image processor prepares."""
 
     auto = AutoModelForImageClassification
@@ -37,10 +35,3 @@ class PublishedImageClassifier(Published):
     @cached_property
     def sources(self) -> dict[str, ProcessedImages]:
         return {"image": ProcessedImages("image", self.hparams.input_config, self.processor)}
-
-    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"pixel_values": batch["image"].to(self.dtype)}
-
-    def largest_batch(self) -> dict[str, Any]:
-        height, width = self.hparams.input_config["input_size"][-2:]
-        return self.prepare([Image.new("RGB", (width, height))])

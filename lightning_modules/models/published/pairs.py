@@ -18,10 +18,11 @@ from transformers.models.auto import modeling_auto
 from typing_extensions import Self
 
 import relprop
+from lightning_modules.data.images.processors import own_processor
 from lightning_modules.data.texts.tokenizers import input_config_of
 from lightning_modules.modalities import Explained, Modality, Texts
 from lightning_modules.models.published.kinds import KINDS, Published
-from lightning_modules.models.published.processors import ProcessedImages, own_processor
+from lightning_modules.models.published.processed import ProcessedImages
 from lightning_modules.models.published.tokens import longest_text, own_tokenizer
 
 GIVEN_AS = {"image": "pixel_values", "text": "input_ids"}  # of a source, the model's own name

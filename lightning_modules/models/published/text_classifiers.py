@@ -49,7 +49,9 @@ class PublishedBert(Published, BertClassifier):
         task = task_of(given, model.config, len(class_names))
         tokenizer = own_tokenizer(given, source, model, cls.accepted)
         longest = longest_text(given, model, tokenizer)
-        return cls(class_names, input_config_of(tokenizer, longest, None), model, task)
+        # Whether it was trained on pairs is not known.
+        config = input_config_of(tokenizer, longest, None) | {"pairs": None}
+        return cls(class_names, config, model, task)
 
     @cached_property
     def readings(self) -> dict[str, Modality]:

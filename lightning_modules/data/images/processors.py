@@ -6,19 +6,20 @@ they are taken for is compared with what it does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor
 
 from lightning_modules.data.images.transforms import make_eval_transform
-from lightning_modules.modalities import Images
-from lightning_modules.modalities.images.draw import unnormalize
 from lightning_modules.utils.errors import as_input_error
+from lightning_modules.utils.hub import locate
 
 TRIED = (360, 270)  # width and height of the pictures that a processor is tried with
 CLOSE = 0.02  # of the range of a pixel, in which two ways to resize agree
@@ -26,23 +27,25 @@ NO_CROP_FROM = 384  # pixels: ConvNeXt's processor squashes pictures to such a s
 PREPARED = "one that resizes pictures, crops their centre or nothing, and normalises them"
 
 
-class ProcessedImages(Images):
-    """Pictures that a processor prepares; ``input_config`` as of :func:`own_processor`."""
+def is_of_hugging_face(name: str) -> bool:
+    """Whether a name of ``data.transforms_of`` is a hub id or a folder; else it is timm's."""
+    return not timm.is_model(name) and ("/" in name or Path(name).is_dir())
 
-    def __init__(
-        self, source: str, input_config: Mapping[str, Any], processor: BaseImageProcessor
-    ) -> None:
-        super().__init__(source, input_config)
-        self.processor = processor
 
-    @cached_property
-    def of_one_size(self) -> bool:  # type: ignore[override]
-        """Whether upright and lying pictures become inputs of one shape."""
-        lying, upright = (Image.new("RGB", size) for size in (TRIED, TRIED[::-1]))
-        return pixels(self.processor, [lying]).shape == pixels(self.processor, [upright]).shape
+def processed_config(name: str, image_size: int | None) -> dict[str, Any]:
+    """What the image processor of a hub id or folder does, as an ``input_config``.
 
-    def batch(self, contents: Sequence[Image.Image]) -> dict[str, Tensor]:
-        return {self.source: pixels(self.processor, contents)}
+    ``image_size``: height and width of the inputs; None: those that it makes.
+
+    Raises:
+        InputError: as of :func:`own_processor`.
+    """
+    given = f"data.transforms_of {name}"
+    accepted = "a model of timm, or the hub id or folder of a model with its image processor"
+    with as_input_error(given, accepted):
+        source = locate(name)
+    _, config = own_processor(given, source, accepted)
+    return config if image_size is None else config | {"input_size": [3, image_size, image_size]}
 
 
 def own_processor(
@@ -61,8 +64,8 @@ def own_processor(
         transform = make_eval_transform(config)
         for picture in ramps():
             theirs, ours = pixels(processor, [picture]), transform(picture)[None]
-            both = [unnormalize(x, config["mean"], config["std"]) for x in (theirs, ours)]
-            if (both[0] - both[1]).abs().max() > CLOSE:
+            std = torch.tensor(config["std"])[:, None, None]
+            if ((theirs - ours) * std).abs().max() > CLOSE:
                 raise ValueError("what it keeps of a picture is not what its settings say")
     return processor, config
 
