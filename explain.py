@@ -191,7 +191,9 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
     check_model(arguments)
     of_data, of_methods = parted(arguments.overrides)
     read_options(of_methods)
-    load_data_config(config_of_run(arguments), of_data)
+    config = config_of_run(arguments)
+    if config is None or config.is_file():  # else it is no run, which is told with its checkpoint
+        load_data_config(config, of_data)
 
 
 def check_model(arguments: argparse.Namespace) -> None:

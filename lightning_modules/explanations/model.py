@@ -55,6 +55,11 @@ def check_fit(module: Classifier, data: DataModule, named: bool) -> None:
             f"the model reads its input {len(module.readings)} times, with a map of each, and the "
             "protocols score one; accepted: a classifier that reads it once"
         )
+    if data.task != module.task.name:
+        raise InputError(
+            f"the labels of the data are {data.task}, and the model is {module.task.name}; "
+            f"accepted: data of the model's task (task={module.task.name} in a run's config)"
+        )
     ours, theirs = module.hparams.class_names, data.class_names
     if not class_names.are_same(ours, theirs):
         if named or len(ours) != len(theirs):

@@ -124,7 +124,13 @@ def test_of_pixels_that_are_mixed_before_patches_are_cut_maps_are_of_pixels(name
     torch.testing.assert_close(found.relevance, spread.flatten(1), rtol=1e-7, atol=1e-12)
 
 
-def test_pixels_by_their_own_deviation_are_refused():
+@pytest.mark.parametrize("method", ["transformer_attribution", "attnlrp", "generic_attention"])
+def test_the_deviation_of_all_pixels_is_a_constant_factor(method):
+    """As the norms of a global response norm: pixels are as relevant as what they make."""
+    x = pixels()
     model = nn.Sequential(Function(lambda x: x / x.std((1, 2, 3), keepdim=True)), Plain())
-    with pytest.raises(UnsupportedModel, match="no relevance rule for .*div as called here"):
-        relprop.explain(model, pixels())
+    scale = x.std((1, 2, 3), keepdim=True)
+    constant = nn.Sequential(Function(lambda x: x / scale), Plain())
+    found, expected = (relprop.explain(m, x, TARGET, method) for m in (model, constant))
+    assert found.grid == expected.grid and found.relevance.std() > 0
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-7, atol=1e-12)

@@ -33,7 +33,7 @@ class Net(nn.Module):
             space, channels = ((1, 2), 3) if self.last else ((2, 3), 1)
             norms = x.detach().norm(dim=space, keepdim=True)
             y = x + self.norm.weight.view(norms[:1].shape) * (
-                x * (norms / norms.mean(channels, True))
+                x * (norms / (norms.mean(channels, True) + 1e-6))
             )
         else:
             y = self.norm(x)
@@ -56,8 +56,8 @@ def test_relevance_is_that_of_a_model_whose_norms_are_constants(name, x):
     target, expected = torch.ones(2, dtype=torch.long), times_gradient(Net(name, True).double(), x)
     for set_ in (rules.attnlrp(), rules.cp_lrp()):  # of ReLU both have the gradient
         found = trace.input_relevance(target, set_)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
-    torch.testing.assert_close(found.sum((1, 2, 3)), trace.logits[:, 1], rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.sum((1, 2, 3)), trace.logits[:, 1], rtol=1e-9, atol=1e-12)
     conserved = trace.input_relevance(target, "epsilon", eps=0).sum((1, 2, 3))
     torch.testing.assert_close(conserved, torch.ones(2, dtype=torch.float64))
 
