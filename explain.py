@@ -192,7 +192,8 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
     of_data, of_methods = parted(arguments.overrides)
     read_options(of_methods)
     config = config_of_run(arguments)
-    if config is None or config.is_file():  # else it is no run, which is told with its checkpoint
+    is_run = config is not None and config.is_file()
+    if is_run or arguments.checkpoint is None:  # else it is told what is wrong with the checkpoint
         load_data_config(config, of_data)
 
 

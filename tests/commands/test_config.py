@@ -78,6 +78,7 @@ def load(tmp_path_factory):
 def test_a_config_is_complete(load):
     assert load(MINIMAL) == {
         "seed": 0,
+        "task": "multiclass",
         "run_dir": "runs/a",
         "patience": None,
         "on_nonfinite": "stop",
@@ -192,7 +193,7 @@ def test_a_saved_config_loads_to_itself(load, text):
         # Keys.
         (
             "modle.lr=1",
-            "modle: unknown key, did you mean model?; accepted: seed, run_dir, patience,",
+            "modle: unknown key, did you mean model?; accepted: seed, task, run_dir, patience,",
         ),
         ("model.lrr=1", "model.lrr: unknown key, did you mean lr?; accepted: kind, name, lr,"),
         ("a" * 5000 + "=1", "aaaaa"),
@@ -289,7 +290,7 @@ def test_nothing_in_a_config_is_executed(load, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": null is no mapping; accepted: one with seed, run_dir, patience, on_nonfinite"),
+        ("", ": null is no mapping; accepted: one with seed, task, run_dir, patience, on_nonfinite"),
         ("- a", ': ["a"] is no mapping'),
         ("a: 1\nb: [1\nc: 2", ", line 3: while parsing a flow sequence expected"),
         ("a: 1\nb: 2: 3", ", line 2: mapping values are not allowed here"),
