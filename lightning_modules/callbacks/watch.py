@@ -17,7 +17,7 @@ from lightning_modules.modalities import Explained, Modality
 from lightning_modules.modalities.drawing import stack
 from lightning_modules.modalities.explained import joined_maps
 from lightning_modules.models.explaining import ExplainingModule
-from lightning_modules.tasks import Asked, captions_of
+from lightning_modules.tasks import captions_of
 
 
 @dataclass
@@ -98,7 +98,8 @@ class Watch:
             explained = [of_target[name] for of_target in found]
             prefix = f"{name}/" if len(self.module.sources) > 1 else ""
             scores = {"concentration": concentration(explained[0].maps).mean()}
-            scores |= scores_of(modality, batch, questions, explained)
+            scored = [x for q, x in zip(questions, explained, strict=True) if q.scored]
+            scores |= modality.scores(batch, *scored) if scored else {}
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
             titles, of = ([getattr(x, part) for x in questions] for part in ("title", "of"))
             captions = captions_of(explained, titles, self.module.task, labels, of)
@@ -115,24 +116,6 @@ class Watch:
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
         watched = f"{self.watched} {modality.called}s, epoch {self.epoch}"
         return f"{self.module.task.question} {watched}{mark}"
-
-
-def scores_of(
-    modality: Modality,
-    batch: dict[str, Any],
-    questions: Sequence[Asked],
-    explained: Sequence[Explained],
-) -> dict[str, Tensor]:
-    """What the modality's scores are of all maps that the data know something about."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for question, of_question in zip(questions, explained, strict=True):
-        size = len(of_question.target) if question.of is None else int(question.of.sum())
-        if question.scored and size:
-            for name, score in modality.scores(batch, of_question).items():
-                sums[name] = sums.get(name, 0) + size * score
-                counts[name] = counts.get(name, 0) + size
-    return {name: total / counts[name] for name, total in sums.items()}
 
 
 def concentration(maps: Tensor) -> Tensor:

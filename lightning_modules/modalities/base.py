@@ -120,8 +120,11 @@ class Modality(ABC):
 
     # -------------------------------------------------------------------------- while training
 
-    def scores(self, batch: Mapping[str, Any], explained: Explained) -> dict[str, Tensor]:
-        """How good the relevance is by what the data know about the true class, by name."""
+    def scores(self, batch: Mapping[str, Any], *explained: Explained) -> dict[str, Tensor]:
+        """How good the relevance is by what the data know about the true class, by name.
+
+        ``explained``: one of the true classes, or several where a sample may have several.
+        """
         return {}
 
     def samples_picture(

@@ -12,7 +12,7 @@ import explain
 import train
 from lightning_modules import experiment
 from lightning_modules.data import DigitsDataModule, ReviewsDataModule
-from tests.helpers.processes import finish
+from tests.helpers.processes import finish_two
 from tests.helpers.runs import (
     DIGITS,
     REVIEWS,
@@ -151,11 +151,9 @@ def test_two_processes_have_the_labels_figures_of_one(tmp_path):
     exact = ["model.model_options.proj_drop_rate=0", "model.model_options.drop_path_rate=0"]
     exact += ["trainer.precision=64-true", "task=multilabel", "trainer.max_epochs=1"]
     one = run(tmp_path / "one", *exact, "tracker=null")
-    script = tmp_path / "script.py"
-    script.write_text("import sys, train\ntrain.main(sys.argv[1:])")
     two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=16", "tracker=null"]
-    ended = finish(script, *DIGITS, *exact, *two, f"run_dir={tmp_path / 'run'}")
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    for ended in finish_two("train.py", *DIGITS, *exact, *two, f"run_dir={tmp_path / 'run'}"):
+        assert ended.returncode == 0, ended.stderr[-2000:]
     (expected,), (found,) = rows(one), rows(tmp_path / "run")
     assert found.keys() == expected.keys()
     for name, value in expected.items():

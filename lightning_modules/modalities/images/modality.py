@@ -76,15 +76,15 @@ class Images(Modality):
 
     # -------------------------------------------------------------------------- while training
 
-    def scores(self, batch: Mapping[str, Any], explained: ExplainedImages) -> dict[str, Tensor]:
+    def scores(self, batch: Mapping[str, Any], *explained: ExplainedImages) -> dict[str, Tensor]:
         """The map as a segmentation of the object, of the samples that have a mask."""
-        masks, known = masks_of(batch, explained.target)
-        if not known.any():
-            return {}
         segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
-        heatmaps = explained.heatmap(batch[self.source].shape[-2:]).float().cpu()
-        segmentation.update(heatmaps[known], masks[known])
-        return segmentation.compute()
+        for of_class in explained:
+            masks, known = masks_of(batch, of_class.target)
+            if known.any():
+                heatmaps = of_class.heatmap(batch[self.source].shape[-2:]).float().cpu()
+                segmentation.update(heatmaps[known], masks[known])
+        return segmentation.compute() if segmentation.rows else {}
 
     def samples_picture(
         self,

@@ -93,14 +93,13 @@ class Texts(Modality):
 
     # -------------------------------------------------------------------------- while training
 
-    def scores(self, batch: Mapping[str, Any], explained: ExplainedTexts) -> dict[str, Tensor]:
+    def scores(self, batch: Mapping[str, Any], *explained: ExplainedTexts) -> dict[str, Tensor]:
         """The most relevant words against those of the rationale, where there are rationales."""
-        if "rationale" not in batch:
+        if "rationale" not in batch or batch["label"].ndim > 1:  # of one class it is the rationale
             return {}
         f1 = TokenF1(None, sync_on_compute=False)
-        f1.update(
-            explained.word_scores.float().cpu(), batch["rationale"].cpu(), explained.seen.cpu()
-        )
+        for x in explained:
+            f1.update(x.word_scores.float().cpu(), batch["rationale"].cpu(), x.seen.cpu())
         return {"token_f1": f1.compute()["macro_f1"]}
 
     def samples_picture(
