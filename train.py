@@ -93,6 +93,8 @@ def checkpoint_of(config: DictConfig, resume: bool) -> Path | None:
         run_folder.check_resumed(run_dir)
         begun = load_config(run_dir / "config.yaml", [f"run_dir={run_dir}"])
         run_folder.check_same_model(begun.model, config.model)
+        if config.task != begun.task:
+            raise InputError(f"task is {config.task}; accepted with --resume: {begun.task}")
     return run_folder.last_checkpoint(run_dir, resume, bool(config.trainer.get("fast_dev_run")))
 
 

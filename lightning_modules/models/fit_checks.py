@@ -75,11 +75,6 @@ def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: P
     """Whether the data bring the classes and the inputs that a checkpoint was trained on."""
     with as_input_error(f"{checkpoint}: it is broken, its hyper_parameters", WRITTEN_BY_TRAIN):
         theirs, inputs = list(trained["class_names"]), dict(trained["input_config"])
-    was = trained.get("task", "multiclass")  # which a checkpoint of version 0.1 does not say
-    if model.hparams.task != was:
-        raise InputError(
-            f"task is {model.hparams.task}; accepted with --resume: that of {checkpoint}, {was}"
-        )
     ours = model.hparams.class_names
     if not class_names.are_same(ours, theirs):
         raise InputError(
