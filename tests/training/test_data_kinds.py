@@ -132,25 +132,6 @@ def test_a_wrong_shard_is_one_line(data, tmp_path, capsys):
     assert line.startswith(f"train.py: {tmp_path}/a.tar: compressed (gzip); accepted: ")
 
 
-def test_two_processes_train_on_shards_as_one(data, tmp_path):
-    """On the same global batches: halves of 4 are the one process's 8."""
-    exact = ("model.model_options.drop_path_rate=0", "trainer.precision=64-true")
-    exact += ("tracker=null", "trainer.max_epochs=1")
-    one = fit(tmp_path / "one", *data["tars"], *exact, "data.num_workers=0")
-    two = tmp_path / "two"
-    words = [f"--config={tmp_path}/one/experiment.yaml", f"run_dir={two}", *exact]
-    words += ["data.num_workers=0", "data.batch_size=4"]
-    words += ["trainer.devices=2", "trainer.strategy=ddp"]
-    ended = finish("train.py", *words)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    weights = [load(run_dir)["state_dict"] for run_dir in (one, two)]
-    for name, expected in weights[0].items():
-        assert torch.allclose(weights[1][name], expected, atol=1e-5), name
-    for row, expected in zip(rows(two), rows(one), strict=True):
-        for name in ("train/loss", "val/loss", "val/accuracy"):
-            assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-5)
-
-
 def test_datasets_is_not_imported_unless_it_is_used(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
