@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
 import explain
 import train
 from tests.helpers.processes import finish
-from tests.helpers.runs import assert_identical, assert_same_end, load, rows
+from tests.helpers.runs import assert_identical, assert_same_end, load
 from tests.helpers.samples import save
 from tests.helpers.tars import tar_of_classes
 
