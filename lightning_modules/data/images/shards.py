@@ -22,7 +22,7 @@ from rich.progress import track
 
 from lightning_modules.data.folders import files_in, has_ending, hidden, say_left_out
 from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
-from lightning_modules.data.texts.labels import read_label
+from lightning_modules.data.labels.names import read_label
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import is_first_process

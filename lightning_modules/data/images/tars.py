@@ -11,8 +11,8 @@ from lightning_modules.data.images.shards import (
     index_shards,
     read_picture,
 )
+from lightning_modules.data.labels.names import by_value, name_classes, number_labels
 from lightning_modules.data.splits import split_off
-from lightning_modules.data.texts.labels import by_value, name_classes, number_labels
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
 

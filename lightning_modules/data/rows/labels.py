@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_modules.data.rows.splits import Split
-from lightning_modules.data.texts.labels import (
+from lightning_modules.data.labels.names import (
     by_value,
     name_classes,
     number_labels,
     read_label,
 )
+from lightning_modules.data.rows.splits import Split
 from lightning_modules.utils.errors import InputError
 
 if TYPE_CHECKING:
