@@ -11,6 +11,7 @@ from PIL import Image
 
 from lightning_modules.data import ImageFolderDataModule, ImageTarsDataModule
 from lightning_modules.data.images import shards as shards_file
+from lightning_modules.data.labels import label_reader
 from lightning_modules.utils.errors import InputError
 from tests.helpers.samples import assert_same_batches, batches, message_of, save
 from tests.helpers.tars import tar_of_classes, write_tar
@@ -222,6 +223,7 @@ def test_shards_are_indexed_without_reading_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(
         shards_file, "open", lambda path, mode: io.BufferedReader(Counted(path)), raising=False
     )
-    ((member, label),) = shards_file.index_shards([str(path)], "label")
+    reader = label_reader("multiclass", "label", "|")
+    ((member, label),) = shards_file.index_shards([str(path)], reader)
     assert (member.name, member.size, label) == ("a.png", 4_000_000, "cat")
     assert 0 < sum(read) < 500_000

@@ -19,6 +19,7 @@ from lightning_modules.utils.options import check_option
 Label = int | list[float]  # of a sample, as DataModule has it
 Rows = list[tuple[str, dict]]  # (file and line it is from, item) of each
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+LARGEST = float(np.finfo(np.float32).max)
 ZERO_OR_ONE = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 
 
@@ -32,9 +33,8 @@ class LabelReader(ABC):
     def __init__(self, columns: Sequence[str]) -> None:
         self.columns = list(columns)
 
-    @abstractmethod
     def read(self, row: Mapping[str, Any], where: str) -> Any:
-        """What a row says of its label, to which the names of all classes are not known yet.
+        """What a row says of its label, before the names of all classes are known.
 
         Args:
             row: with all ``columns``.
@@ -43,6 +43,12 @@ class LabelReader(ABC):
         Raises:
             InputError: it is no label.
         """
+        (column,) = self.columns
+        return self.value(row[column], f"{where}: {column}")
+
+    @abstractmethod
+    def value(self, value: object, where: str) -> Any:
+        """As :meth:`read`, of a value that stands alone, of one column."""
 
     @abstractmethod
     def class_names(self, rows: Rows) -> list[str]:
@@ -76,9 +82,8 @@ class ClassReader(LabelReader):
         super().__init__(columns)
         self.by_number = by_number
 
-    def read(self, row: Mapping[str, Any], where: str) -> str:
-        (column,) = self.columns
-        return read_label(row[column], f"{where}: {column}")
+    def value(self, value: object, where: str) -> str:
+        return read_label(value, where)
 
     def class_names(self, rows: Rows) -> list[str]:
         names = name_classes(rows)
@@ -100,9 +105,7 @@ class ListReader(LabelReader):
         super().__init__(columns)
         self.separator = separator
 
-    def read(self, row: Mapping[str, Any], where: str) -> list[str]:
-        (column,) = self.columns
-        value, where = row[column], f"{where}: {column}"
+    def value(self, value: object, where: str) -> list[str]:
         if isinstance(value, str):
             value = self._parts(value.strip(), where)
         if not isinstance(value, (list, tuple)):
@@ -147,6 +150,9 @@ class ColumnReader(LabelReader):
     def read(self, row: Mapping[str, Any], where: str) -> list[float]:
         return [self.number(row[column], f"{where}: {column}") for column in self.columns]
 
+    def value(self, value: object, where: str) -> list[float]:
+        return [self.number(value, where)]
+
     def class_names(self, rows: Rows) -> list[str]:
         return list(self.columns)
 
@@ -178,7 +184,7 @@ class NumberReader(ColumnReader):
         text = value.strip() if isinstance(value, str) else ""
         if NUMBER.fullmatch(text) or type(value) in (int, float, Decimal):
             number = float(value)
-            if math.isfinite(number) and abs(number) <= np.finfo(np.float32).max:
+            if math.isfinite(number) and abs(number) <= LARGEST:
                 return number
         raise InputError(f"{where} is {value!r:.80}; accepted: a finite number, as 2 or -0.5")
 

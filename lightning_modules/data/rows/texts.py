@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lightning_modules.data.labels import Label
 from lightning_modules.data.rows.splits import Split
 from lightning_modules.utils.errors import InputError
 
@@ -21,7 +22,7 @@ class RowItems(Sequence):
     """
 
     def __init__(
-        self, split: Split, column: str, labels: Sequence[int], rows: Sequence[int]
+        self, split: Split, column: str, labels: Sequence[Label], rows: Sequence[int]
     ) -> None:
         self.dataset = split.rows.select_columns([column])
         self.column, self.labels, self.rows = column, labels, rows
