@@ -77,17 +77,17 @@ class Protocol:
 
     def __init__(self, module: Classifier, data: DataModule) -> None:
         self.module, self.data = module, data
-        if module.task.name not in self.tasks:
-            raise InputError(
-                f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "
-                f"{' or '.join(self.tasks)}"
-            )
         kind = Modality if self.modality is None else MODALITIES.find(self.modality)
         fitting = [name for name, x in module.sources.items() if isinstance(x, kind)]
         if not fitting:
             there = " and ".join(f"{x.called}s" for x in module.sources.values())
             raise InputError(
                 f"--protocol {self.name}: the data are {there}; accepted: {kind.called}s"
+            )
+        if module.task.name not in self.tasks:
+            raise InputError(
+                f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "
+                f"{' or '.join(self.tasks)}"
             )
         self.source = fitting[0]
 

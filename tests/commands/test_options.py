@@ -50,7 +50,7 @@ DIGITS = [  # options, and what the line has to say
     ("model.layer_decay=-1", "model.layer_decay: -1 is not accepted | above 0"),
     ("model.weight_decay=-1", "model.weight_decay: -1 is not accepted | at least 0"),
     # The model: of timm's making, and as the data want it.
-    ("model.name=resnet18", "model.name resnet18 | accepted: a ViT or DeiT of timm"),
+    ("model.name=resnet18", "model.name resnet18 | accepted: a model of timm"),
     ("model.pretrained=true", "model.pretrained=true | vit_tiny_patch16_224 | accepted"),
     ("model.model_options.num_heads=5", "model.model_options | 'num_heads': 5 | divisible"),
     ("model.model_options.class_token=false", "'class_token': False | Token pooling needs"),

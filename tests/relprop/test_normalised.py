@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
 import relprop
-from relprop import UnsupportedModel
 from tests.helpers.plain import B, Plain, pixels
 from tests.relprop.test_linear_patches import linear
 
