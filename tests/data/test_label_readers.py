@@ -98,7 +98,7 @@ def test_labels_that_nobody_has_or_train_lacks():
         ("multiclass", ["a", "b"], "|", "accepted: one column with the task multiclass"),
         ("multilabel", ["a", "a"], "|", "accepted: columns, each once"),
         ("regression", [], "|", "accepted: columns, each once"),
-        ("multilabel", "a", " ", "label_separator: "),
+        ("multilabel", "a", "", "label_separator: "),
     ],
 )
 def test_columns_that_do_not_go_with_a_task(task, columns, separator, told):

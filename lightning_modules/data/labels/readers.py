@@ -215,7 +215,7 @@ def label_reader(
     check_option(option, column, fitting, "one column with the task multiclass")
     unlike = bool(columns) and len(set(columns)) == len(columns)
     check_option(option, column, unlike, "columns, each once")
-    check_option("label_separator", separator, bool(separator.strip()), "a text, as | or ;")
+    check_option("label_separator", separator, separator != "", "a text, as | or ;")
     if task == "regression":
         return NumberReader(columns)
     if task == "multilabel":
