@@ -64,8 +64,8 @@ def test_a_column_a_number():
         ("multilabel", "y", ["a", None], "y is None; accepted: a name"),
         ("multilabel", "y", ["a", 0.5], "y is 0.5, a number with a fraction"),
         ("multilabel", "y", "[a", "y is malformed JSON"),
-        ("multilabel", ["y"], "2", "y is '2'; accepted: 0 or 1"),
-        ("multilabel", ["y"], None, "y is None; accepted: 0 or 1"),
+        ("multilabel", ["y", "z"], ("2", 0), "y is '2'; accepted: 0 or 1"),
+        ("multilabel", ["z", "y"], (1, None), "y is None; accepted: 0 or 1"),
         ("regression", "y", "", "y is ''; accepted: a finite number"),
         ("regression", "y", None, "y is None; accepted: a finite number"),
         ("regression", "y", "1,5", "y is '1,5'; accepted: a finite number"),
@@ -88,6 +88,9 @@ def test_labels_that_nobody_has_or_train_lacks():
         read(reader, "", [])
     message_of(raises, "a.csv, line 2: y of all 2 rows is without a label")
     with pytest.raises(InputError) as raises:
+        read(reader, "", "a")
+    message_of(raises, "a.csv, line 3: 'a' is the only label; accepted: two or more in train")
+    with pytest.raises(InputError) as raises:
         reader.labelled([("b.csv, line 5", {"label": ["a", "c"]})], ["a", "b"])
     message_of(raises, "b.csv, line 5: unknown label 'c'; accepted: the labels of train, a, b")
 
@@ -98,6 +101,7 @@ def test_labels_that_nobody_has_or_train_lacks():
         ("multiclass", ["a", "b"], "|", "accepted: one column with the task multiclass"),
         ("multilabel", ["a", "a"], "|", "accepted: columns, each once"),
         ("regression", [], "|", "accepted: columns, each once"),
+        ("multilabel", ["a"], "|", "accepted: two columns or more, or the name of one with lists"),
         ("multilabel", "a", "", "label_separator: "),
     ],
 )

@@ -297,11 +297,13 @@ def test_numbers_of_pairs_and_of_parquet_files(tmp_path):
     path = parquet(tmp_path / "a.parquet", text=["a", "b"], y=[1, 2], x=[0.5, -1.0])
     data = TextTableDataModule(path, path, label_column=["x", "y"], task="regression")
     assert [x["label"] for x in data.val_dataset.items] == [[0.5, 1.0], [-1.0, 2.0]]
-    path = parquet(tmp_path / "a.parquet", text=["a", "b"], y=[["q", "p"], []], x=[True, False])
+    path = parquet(
+        tmp_path / "a.parquet", text=["a", "b"], y=[["q", "p"], []], x=[True, False], z=[0, 1]
+    )
     data = TextTableDataModule(path, path, label_column="y", task="multilabel")
     assert [x["label"] for x in data.val_dataset.items] == [[1.0, 1.0], [0.0, 0.0]]
-    data = TextTableDataModule(path, path, label_column=["x"], task="multilabel")
-    assert [x["label"] for x in data.val_dataset.items] == [[1.0], [0.0]]
+    data = TextTableDataModule(path, path, label_column=["x", "z"], task="multilabel")
+    assert [x["label"] for x in data.val_dataset.items] == [[1.0, 0.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize(

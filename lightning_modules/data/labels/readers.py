@@ -130,7 +130,14 @@ class ListReader(LabelReader):
             (column,) = self.columns
             problem = f"{column} of all {len(rows)} rows is without a label"
             raise InputError(f"{rows[0][0]}: {problem}; accepted: rows of train with labels")
-        return by_value(name_classes(several))
+        names = by_value(name_classes(several))
+        if len(names) < 2:
+            (where, _), *_ = several
+            raise InputError(
+                f"{where}: {names[0]!r} is the only label; accepted: two or more in train, or the "
+                "task multiclass with a name for samples with it, and one for those without"
+            )
+        return names
 
     def labelled(self, rows: Rows, class_names: Sequence[str]) -> list[dict]:
         several = [(where, {"label": label}) for where, item in rows for label in item["label"]]
@@ -215,6 +222,8 @@ def label_reader(
     check_option(option, column, fitting, "one column with the task multiclass")
     unlike = bool(columns) and len(set(columns)) == len(columns)
     check_option(option, column, unlike, "columns, each once")
+    enough = single or task != "multilabel" or len(columns) > 1
+    check_option(option, column, enough, "two columns or more, or the name of one with lists")
     check_option("label_separator", separator, separator != "", "a text, as | or ;")
     if task == "regression":
         return NumberReader(columns)
