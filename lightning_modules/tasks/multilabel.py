@@ -14,6 +14,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
     MultilabelStatScores,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
 from lightning_modules.tasks.weighting import checked_weights
@@ -76,13 +77,16 @@ class Multilabel(Task):
         return losses.mean()
 
     def metrics(self) -> MetricCollection:
-        """Of every decision about a label, and the means of the labels' F1 and precision."""
+        """Of every decision about a label, and the means of the labels' F1 and precision.
+
+        A label that no sample of the split has counts as 0 in F1, and not in precision.
+        """
         classes = len(self.class_names)
         return MetricCollection(
             {
                 "accuracy": MultilabelAccuracy(classes, average="micro"),
                 "f1": MultilabelF1Score(classes, average="macro"),
-                "average_precision": MultilabelAveragePrecision(classes, average="macro"),
+                "average_precision": AveragePrecision(classes, average="none"),
             }
         )
 
@@ -135,3 +139,10 @@ class Multilabel(Task):
 
     def is_wrong(self, logits: Tensor, target: int, label: Tensor | None) -> bool:
         return label is not None and bool(self.found(logits)[target] != (label[target] > 0.5))
+
+
+class AveragePrecision(MultilabelAveragePrecision):
+    """The mean over the labels that the split has; NaN where it has none."""
+
+    def compute(self) -> Tensor:
+        return super().compute()[dim_zero_cat(self.target).bool().any(dim=0)].mean()

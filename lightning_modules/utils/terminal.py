@@ -29,6 +29,7 @@ HIDDEN = {  # the beginnings of warnings that a user can do nothing about, and w
     r"Be aware that when using `ckpt_path`, callbacks": "a resume may leave out what it likes",
     r"Trying to infer the `batch_size` from an ambiguous": "the first dimension is what it finds",
     r"Metric `\w+` will save all targets and predictions": "two numbers a sample and class",
+    r"No positive samples found in target, recall": "labels that a split lacks do not count",
     r"It is recommended to use `self\.log\(.*sync_dist": "the metrics synchronise themselves",
 }
 

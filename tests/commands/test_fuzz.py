@@ -23,8 +23,9 @@ from configs.sections import UnknownKind
 from lightning_modules import CLASSIFIERS
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.images.files import read_image, read_mask
+from lightning_modules.data.labels import label_reader
+from lightning_modules.data.labels.names import name_classes
 from lightning_modules.data.texts.eraser import read_annotations
-from lightning_modules.data.texts.labels import name_classes
 from lightning_modules.data.texts.sst import read_trees
 from lightning_modules.data.texts.table import read_table
 from lightning_modules.modalities import Images
@@ -192,7 +193,9 @@ TABLES = [
        st.sampled_from(["csv", "tsv", "jsonl"]))  # fmt: skip
 def test_tables(tmp_path, content, kind):
     def read(path):
-        return read_table("train", str(path), "text", "label", None)
+        return read_table(
+            "train", str(path), "text", label_reader("multiclass", "label", "|"), None
+        )
 
     rows = check(read, tmp_path / f"a.{kind}", content)
     assert rows is None or all(item["text"].strip() for _, item in rows)

@@ -7,6 +7,7 @@ import sys
 import datasets
 import numpy as np
 import pytest
+import torch
 from datasets import Array2D, Array3D, ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 
@@ -199,6 +200,71 @@ def test_labels_that_are_none(tmp_path, labels, feature, told):
     with pytest.raises(InputError) as raises:
         hf(path, vocab_size=50)
     message_of(raises, told)
+
+
+# --------------------------------------------------------------------------- labels and numbers
+
+SEVERAL = [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "features", "options"),
+    [
+        ({"y": [[1, 0], [], [1]]}, {"y": datasets.List(classes("dog", "cat"))}, {}),
+        ({"y": [["cat", "dog"], [], ["cat"]]}, None, {"sorted": True}),
+        ({"y": ["cat|dog", "", "cat"]}, None, {"sorted": True}),
+        ({"dog": [1, 0, 0], "cat": [True, False, True]}, None, {"label_column": ["dog", "cat"]}),
+    ],
+    ids=["class labels", "lists of names", "a separator", "columns"],
+)
+def test_several_labels_of_any_type(tmp_path, columns, features, options):
+    text = {"text": ["a", "b", "c"]}
+    features = features and {"text": Value("string")} | features
+    path = saved(tmp_path, train=text | columns, val=text | columns, features=features)
+    names = ["dog", "cat"] if not options.pop("sorted", False) else ["cat", "dog"]
+    data = hf(path, task="multilabel", vocab_size=50, **{"label_column": "y"} | options)
+    expected = [x if names[0] == "dog" else x[::-1] for x in SEVERAL]
+    assert data.class_names == names
+    assert [entry["label"] for entry in data.val_dataset.items] == expected
+    assert data.train_labels().tolist() == expected
+
+
+def test_numbers_and_labels_of_pictures(tmp_path):
+    columns = {"image": PICTURES["image"], "x": [i / 4 for i in range(10)], "y": list(range(10))}
+    features = {"image": datasets.Image(), "x": Value("float64"), "y": Value("int32")}
+    path = saved(tmp_path, train=columns, features=features)
+    data = hf(path, task="regression", label_column=["x", "y"])
+    assert data.class_names == ["x", "y"] and len(data.val_dataset) == 2
+    dealt = [label for of in (data.train_dataset, data.val_dataset) for _, label in of.samples]
+    assert sorted(dealt) == [[i / 4, float(i)] for i in range(10)]
+    batch = next(iter(data.val_dataloader()))
+    assert batch["label"].shape == (2, 2) and batch["label"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "task", "told"),
+    [
+        ([[0], [-1]], datasets.List(classes("a", "b")), "multilabel", "row 1: label is -1, which"),
+        ([[0], None], datasets.List(classes("a", "b")), "multilabel", "row 1: label is None; acc"),
+        ([0, 1], None, "multilabel", "row 0: label is 0; accepted: a list of labels"),
+        ([0.5, None], None, "regression", "row 1: label is None; accepted: a finite number"),
+        ([0.5, float("nan")], None, "regression", "row 1: label is nan; accepted: a finite number"),
+    ],
+)
+def test_labels_and_numbers_that_are_none(tmp_path, labels, feature, task, told):
+    columns = {"text": ["a", "b"], "label": labels}
+    features = feature and {"text": Value("string"), "label": feature}
+    with pytest.raises(InputError) as raises:
+        hf(saved(tmp_path, train=columns, features=features), task=task, vocab_size=50)
+    message_of(raises, "saved, train, ", told)
+
+
+def test_a_test_split_without_numbers_is_left_out(tmp_path, capsys):
+    columns = {"text": ["a", "b"], "label": [0.5, 1.5]}
+    path = saved(tmp_path, train=columns, val=columns, test=columns | {"label": [None, None]})
+    data = hf(path, task="regression", vocab_size=50)
+    assert data.test_dataset is data.val_dataset
+    assert "test: no row has a label, so it is left out" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------- texts

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lightning_modules.data import ImageFolderDataModule, ImageTarsDataModule
 from lightning_modules.data.images import shards as shards_file
+from lightning_modules.data.labels import label_reader
 from lightning_modules.utils.errors import InputError
 from tests.helpers.samples import assert_same_batches, batches, message_of, save
 from tests.helpers.tars import tar_of_classes, write_tar
@@ -222,6 +223,65 @@ def test_shards_are_indexed_without_reading_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(
         shards_file, "open", lambda path, mode: io.BufferedReader(Counted(path)), raising=False
     )
-    ((member, label),) = shards_file.index_shards([str(path)], "label")
+    reader = label_reader("multiclass", "label", "|")
+    ((member, label),) = shards_file.index_shards([str(path)], reader)
     assert (member.name, member.size, label) == ("a.png", 4_000_000, "cat")
     assert 0 < sum(read) < 500_000
+
+
+# -------------------------------------------------------------------------- labels and numbers
+
+
+def labelled(tmp_path, *contents: str, ending: str = "json", **options) -> ImageTarsDataModule:
+    """Pictures 0.png, 1.png, ... of which each content is the file with the label."""
+    files = []
+    for number, content in enumerate(contents):
+        files += [(f"{number}.png", PICTURE), (f"{number}.{ending}", content.encode())]
+    path = str(write_tar(tmp_path / "a.tar", files))
+    (tmp_path / "val").mkdir(exist_ok=True)
+    val = str(write_tar(tmp_path / "val" / "a.tar", files))
+    return tars(path, **{"val": val} | options)
+
+
+@pytest.mark.parametrize(
+    ("contents", "options"),
+    [
+        (('{"y": ["b", "a"]}', '{"y": []}', '{"y": ["b"]}'), {"label_key": "y"}),
+        (
+            ('{"a": 1, "b": 1}', '{"a": 0, "b": 0}', '{"a": 0, "b": true}'),
+            {"label_key": ["a", "b"]},
+        ),
+        (("b;a\n", "", "b"), {"label_separator": ";", "ending": "cls"}),
+    ],
+)  # fmt: skip
+def test_several_labels_a_picture(tmp_path, contents, options):
+    data = labelled(tmp_path, *contents, task="multilabel", **options)
+    assert data.class_names == ["a", "b"]
+    expected = [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]  # by name, not by label
+    assert [x["label"].tolist() for x in data.val_dataset] == expected
+    assert data.train_labels().tolist() == expected
+
+
+def test_numbers_of_pictures(tmp_path):
+    data = labelled(tmp_path, '{"x": 2, "y": 1.5}', task="regression", label_key=["y", "x"])
+    assert data.class_names == ["y", "x"] and data.train_dataset.labels == [[1.5, 2.0]]
+    assert data.val_dataset[0]["label"].tolist() == [1.5, 2.0]
+    numbers = [f"{x / 4}" for x in range(10)]
+    data = labelled(tmp_path, *numbers, ending="cls", val=None, task="regression")
+    assert data.class_names == ["label"] and len(data.val_dataset) == 2
+    dealt = [label for of in (data.train_dataset, data.val_dataset) for _, label in of.samples]
+    assert sorted(dealt) == [[x / 4] for x in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ('{"x": 1}', {"label_key": ["x", "y"]}, "0.json: no 'y'; it has x; accepted"),
+        ('{"x": "old"}', {"label_key": "x"}, "0.json: x is 'old'; accepted: a finite number"),
+        ("1", {"label_key": ["x", "y"], "ending": "cls"}, "0.cls: one label; accepted: KEY.json"),
+    ],
+)
+def test_numbers_that_are_none_are_told_with_their_file(tmp_path, content, options, told):
+    with pytest.raises(InputError) as raises:
+        labelled(tmp_path, content, task="regression", **options)
+    message_of(raises, tmp_path / "a.tar", told)

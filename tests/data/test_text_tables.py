@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from lightning_modules.data import TextTableDataModule
 from lightning_modules.utils.errors import InputError
@@ -257,3 +258,62 @@ def test_files_that_are_no_table(tmp_path):
         TextTableDataModule(str(tmp_path / "nowhere.csv"), str(tmp_path / "nowhere.csv"))
     with pytest.raises(ValueError, match='val: ".*" is not accepted; accepted: .* .jsonl'):
         table(tmp_path, GOOD["csv"], "xlsx")
+
+
+# -------------------------------------------------------------------------- labels and numbers
+
+
+def same(tmp_path: Path, content: str, ending: str, **options) -> TextTableDataModule:
+    """One file for train and val."""
+    path = tmp_path / f"it.{ending}"
+    path.write_text(content)
+    return TextTableDataModule(str(path), str(path), **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "ending", "options"),
+    [
+        ("text,label\na,y|x\nb,\n", "csv", {}),
+        ("text;label\na;y x\nb;\n".replace(";", "\t"), "tsv", {"label_separator": " "}),
+        ('text,label\na,"[""y"", ""x""]"\nb,[]\n', "csv", {}),
+        ('{"text": "a", "label": ["y", "x"]}\n{"text": "b", "label": []}\n', "jsonl", {}),
+        ("text,x,y\na,1,1\nb,0,0\n", "csv", {"label_column": ["x", "y"]}),
+    ],
+)
+def test_several_labels_a_text(tmp_path, content, ending, options):
+    data = same(tmp_path, content, ending, task="multilabel", **options)
+    assert data.class_names == ["x", "y"]
+    labels = data.collate([data.train_dataset[0], data.train_dataset[1]])["label"]
+    assert labels.dtype == torch.float32 and labels.tolist() == [[1, 1], [0, 0]]
+    assert data.train_labels().tolist() == [[1, 1], [0, 0]]
+
+
+def test_numbers_of_pairs_and_of_parquet_files(tmp_path):
+    content = "premise,text,score\nit is,it was,0.5\nso,no,2\n"
+    options = {"pair_column": "premise", "label_column": "score", "task": "regression"}
+    data = same(tmp_path, content, "csv", **options)
+    assert data.class_names == ["score"] and data.train_dataset[1]["label"] == [2.0]
+    assert "second" in data.train_dataset[0]
+    path = parquet(tmp_path / "a.parquet", text=["a", "b"], y=[1, 2], x=[0.5, -1.0])
+    data = TextTableDataModule(path, path, label_column=["x", "y"], task="regression")
+    assert [x["label"] for x in data.val_dataset.items] == [[0.5, 1.0], [-1.0, 2.0]]
+    path = parquet(
+        tmp_path / "a.parquet", text=["a", "b"], y=[["q", "p"], []], x=[True, False], z=[0, 1]
+    )
+    data = TextTableDataModule(path, path, label_column="y", task="multilabel")
+    assert [x["label"] for x in data.val_dataset.items] == [[1.0, 1.0], [0.0, 0.0]]
+    data = TextTableDataModule(path, path, label_column=["x", "z"], task="multilabel")
+    assert [x["label"] for x in data.val_dataset.items] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"task": "regression", "label_column": ["a", "text"]}, "another column than text_column"),
+        ({"task": "multilabel", "rationale_column": "why"}, "rationale_column: .* null with sever"),
+        ({"label_column": ["a", "b"]}, "accepted: one column with the task multiclass"),
+    ],
+)
+def test_columns_that_do_not_go_together(tmp_path, options, told):
+    with pytest.raises(ValueError, match=told):
+        same(tmp_path, "text,a,b,why\nx,0,1,\n", "csv", **options)

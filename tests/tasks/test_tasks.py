@@ -39,6 +39,14 @@ def test_figures_of_labels_are_those_of_sklearn(labelled, threshold):
     assert found["accuracy"] == pytest.approx((decided == y).mean(), abs=1e-6)
 
 
+def test_a_label_that_a_split_lacks_does_not_lower_its_average_precision(labelled):
+    lacking = [(logits, labels * torch.tensor([1, 0, 1, 1])) for logits, labels in labelled]
+    p = torch.cat([x.double().sigmoid() for x, _ in lacking]).numpy()[:, [0, 2, 3]]
+    y = torch.cat([labels for _, labels in lacking]).numpy().astype(int)[:, [0, 2, 3]]
+    found = figures(Multilabel(NAMES), lacking)["average_precision"]
+    assert found == pytest.approx(average_precision_score(y, p), abs=1e-6)
+
+
 def test_the_loss_of_labels_is_their_mean_binary_cross_entropy(labelled):
     logits, labels = labelled[1]
     terms = [

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from lightning_modules.data.folders import files_in, hidden, parted_by_ending
 from lightning_modules.data.images.files import IMAGE_ENDINGS
+from lightning_modules.data.labels import Label
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
 
 LAYOUT = f"root/train/<class>/<image> and root/val/<class>/<image> ({' '.join(IMAGE_ENDINGS)})"
 SAMPLES = f"images of a class ({' '.join(IMAGE_ENDINGS)})"
-Samples = list[tuple[str, int]]  # (path, label) of each image
+Samples = list[tuple[str, Label]]  # (path, label) of each image
 
 
 def find_classes(split_folder: Path) -> list[str]:
@@ -35,6 +36,28 @@ def find_classes(split_folder: Path) -> list[str]:
     if not names:
         raise FileNotFoundError(f"{split_folder}: no class folders; accepted: {LAYOUT}")
     return names
+
+
+def find_classed(
+    splits: Mapping[str, Path],
+) -> tuple[list[str], dict[str, Samples], list[str]]:
+    """Names of the classes, the samples of each split, and files that are no image of a class.
+
+    Args:
+        splits: folders by name, among them train.
+
+    Raises:
+        FileNotFoundError: see :func:`find_samples`; or a class of train has no images.
+        ValueError: see :func:`find_samples`.
+    """
+    class_names = find_classes(splits["train"])
+    found = {split: find_samples(folder, class_names) for split, folder in splits.items()}
+    present = {label for _, label in found["train"][0]}
+    for label, name in enumerate(class_names):
+        if label not in present:
+            raise FileNotFoundError(f"{splits['train'] / name}: no images; accepted: {LAYOUT}")
+    samples = {split: of_split for split, (of_split, _) in found.items()}
+    return class_names, samples, [path for _, others in found.values() for path in others]
 
 
 def find_samples(split_folder: Path, class_names: list[str]) -> tuple[Samples, list[str]]:

@@ -1,4 +1,4 @@
-"""Images in folders, a folder a class, optionally with masks of the object for localisation."""
+"""Images in folders, by class or beside a table, optionally with masks of the object."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,20 +15,22 @@ from lightning_modules.data.images.class_folders import (
     LAYOUT,
     SAMPLES,
     Samples,
-    find_classes,
+    find_classed,
     find_masks,
-    find_samples,
 )
-from lightning_modules.data.images.files import read_image, read_mask
+from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image, read_mask
+from lightning_modules.data.images.labelled_folders import find_labelled
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
+from lightning_modules.data.labels import Label
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import counted, tell
 
 Read = Callable[..., Image.Image]
 
 
 class TrainImages(Dataset):
-    """Augmented images: `{"image": float [3, H, W], "label": int}`.
+    """Augmented images: `{"image": float [3, H, W], "label": int or float [C]}`.
 
     A sample depends on (seed, epoch, index) alone.
 
@@ -48,7 +50,7 @@ class TrainImages(Dataset):
         self.read = read
 
     @property
-    def labels(self) -> list[int]:
+    def labels(self) -> list[Label]:
         return [label for _, label in self.samples]
 
     def __len__(self) -> int:
@@ -59,12 +61,12 @@ class TrainImages(Dataset):
         path, label = self.samples[index]
         image = self.read(path)
         with seeded(self.seed, epoch, index):
-            return {"image": self.transform(image), "label": label}
+            return {"image": self.transform(image), "label": collated(label)}
 
 
 class EvalImages(Dataset):
-    """Images of val or test: `{"image": float [3, H, W], "label": int}`; if any of them has a mask,
-    a sample has two more entries:
+    """Images of val or test: `{"image": float [3, H, W], "label": int or float [C]}`; if any of
+    them has a mask, a sample has two more entries:
 
         has_mask: bool
         mask: bool [H, W], True on the object; without a mask, False everywhere, which tells nothing
@@ -95,7 +97,7 @@ class EvalImages(Dataset):
     def __getitem__(self, index: int) -> dict:
         path, label = self.samples[index]
         image = self.read(path)
-        sample = {"image": self.transform(image), "label": label}
+        sample = {"image": self.transform(image), "label": collated(label)}
         if path in self.masks:
             mask = self.mask_transform(self._read_mask_of(path, image))[0] > 0
             sample |= {"mask": mask, "has_mask": True}
@@ -113,6 +115,11 @@ class EvalImages(Dataset):
                 f"{image.width}x{image.height} pixels of its image {path}"
             )
         return mask
+
+
+def collated(label: Label) -> int | torch.Tensor:
+    """A label as PyTorch's default collate takes it."""
+    return label if isinstance(label, int) else torch.tensor(label, dtype=torch.float32)
 
 
 def with_mask(dataset: Dataset) -> list[int]:
@@ -139,41 +146,73 @@ class ImageFolderDataModule(AugmentedDataModule):
     Images are files of IMAGE_ENDINGS; what else lies there is left out, and told. What is hidden
     (`.ipynb_checkpoints`, `Thumbs.db`) is neither class nor image nor mask. See `read_image`.
 
+    With several labels or numbers a table says what is in a picture, and there are no classes:
+
+        root/<split>/**/*        the images, in any folders
+        root/<split>/labels.csv  a row an image: its path in that folder, and its labels; or
+                                 labels.tsv, labels.jsonl, labels.parquet
+
+    Several labels are a list in one column, in a text parted by ``label_separator``, or a column of
+    0 and 1 each; an image may have none. Numbers are a column each. Masks are of one object, and
+    not read with several labels.
+
     Args:
         root: folder of the data set.
+        labels: name of the table in the folder of each split. None: a folder a class; with several
+            labels or numbers, a table that is named labels.
+        file_column: the column of the paths.
+        label_column: the column of the label or the list of labels; or the columns, one a label or
+            a number. None: all others.
+        label_separator: what parts several labels in a text.
         options: those of AugmentedDataModule.
 
     Raises:
-        FileNotFoundError: a folder, or all images of a split or of a class of train, are missing.
+        FileNotFoundError: a folder, a table, or all images of a split or of a class of train, are
+            missing.
         ValueError: an argument is out of its range, or a split has a class that train lacks.
-        InputError: there is a folder of masks with none of any sample, or with two of one; or,
-            when a sample is read: a file is no image, or a mask has another size than its image.
+        InputError: there is a folder of masks with none of any sample, or with two of one; a table
+            and the images do not belong together, or a label is none; or, when a sample is read:
+            a file is no image, or a mask has another size than its image.
     """
 
-    def __init__(self, root: str, **options) -> None:
+    tasks = ("multiclass", "multilabel", "regression")
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        labels: str | None = None,
+        file_column: str = "file",
+        label_column: str | list[str] | None = None,
+        label_separator: str = "|",
+        **options,
+    ) -> None:
         super().__init__(**options)
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; accepted: {LAYOUT}")
-        self.class_names = find_classes(folder / "train")
-        train_samples, others = find_samples(folder / "train", self.class_names)
-        present = {label for _, label in train_samples}
-        for label, name in enumerate(self.class_names):
-            if label not in present:
-                raise FileNotFoundError(f"{folder / 'train' / name}: no images; accepted: {LAYOUT}")
+        splits = {split: folder / split for split in ("train", "val", "test")}
+        if not splits["test"].is_dir():
+            tell(f"{splits.pop('test')}: no such folder, so val serves as test")
+        if labels is None and self.task == "multiclass":
+            check_option("label_column", label_column, label_column is None, "null without labels")
+            self.class_names, samples, others = find_classed(splits)
+            say_left_out(folder, others, SAMPLES)
+        else:
+            self.class_names, samples, others = find_labelled(
+                splits, labels, file_column, label_column, label_separator, self.task
+            )
+            say_left_out(folder, others, f"images ({' '.join(IMAGE_ENDINGS)}) and their table")
+        train_samples = samples.pop("train")
         self.train_dataset = TrainImages(train_samples, self.train_transform, self.seed)
-        evaluated = {}
-        for split in ("val", "test"):
-            if split == "val" or (folder / split).is_dir():
-                evaluated[split], more = find_samples(folder / split, self.class_names)
-                others += more
-        if "test" not in evaluated:
-            tell(f"{folder / 'test'}: no such folder, so val serves as test")
-        say_left_out(folder, others, SAMPLES)
-        masks = find_masks(folder, evaluated)
+        masks = {}
+        if self.task != "multilabel":
+            masks = find_masks(folder, samples)
+        elif (folder / "masks").is_dir():
+            tell(f"{folder / 'masks'}: left out, for it does not say which label a mask is of")
         datasets = {
-            split: EvalImages(samples, self.eval_transform, masks[split])
-            for split, samples in evaluated.items()
+            split: EvalImages(of_split, self.eval_transform, masks.get(split))
+            for split, of_split in samples.items()
         }
         self.val_dataset = datasets["val"]
         self.test_dataset = datasets.get("test", self.val_dataset)

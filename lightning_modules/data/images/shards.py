@@ -1,8 +1,8 @@
 """Shards of images: tar files in WebDataset's layout, and where the pictures lie in them.
 
     KEY.jpg    the picture of a sample, or another of IMAGE_ENDINGS
-    KEY.cls    its label, a name or a whole number; or
-    KEY.json   an object with its label
+    KEY.cls    its label, as a table has it in one column; or
+    KEY.json   an object with its label or labels
 
 KEY is the path of a file up to the first dot of its name.
 """
@@ -14,7 +14,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from rich.console import Console
@@ -22,7 +22,7 @@ from rich.progress import track
 
 from lightning_modules.data.folders import files_in, has_ending, hidden, say_left_out
 from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
-from lightning_modules.data.texts.labels import read_label
+from lightning_modules.data.labels import LabelReader
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import is_first_process
@@ -90,12 +90,12 @@ def find_shards(option: str, pattern: str) -> list[str]:
     return found
 
 
-def index_shards(shards: list[str], label_key: str) -> list[tuple[Member, str]]:
+def index_shards(shards: list[str], reader: LabelReader) -> list[tuple[Member, Any]]:
     """The picture and the label of every sample, by shard and key. No picture is read.
 
     Args:
         shards: their paths.
-        label_key: the name that an object in KEY.json has for the label.
+        reader: of the labels; its columns are names in an object in KEY.json.
 
     Raises:
         InputError: a shard is compressed, broken or has no samples; a key has no label, no picture
@@ -105,11 +105,11 @@ def index_shards(shards: list[str], label_key: str) -> list[tuple[Member, str]]:
     hide = len(shards) == 1 or not console.is_terminal or not is_first_process()
     samples = []
     for shard in track(shards, "indexing shards", console=console, transient=True, disable=hide):
-        samples += _index_shard(shard, label_key)
+        samples += _index_shard(shard, reader)
     return samples
 
 
-def _index_shard(shard: str, label_key: str) -> list[tuple[Member, str]]:
+def _index_shard(shard: str, reader: LabelReader) -> list[tuple[Member, Any]]:
     pictures: dict[str, Member] = {}
     labels: dict[str, dict[str, bytes]] = {".cls": {}, ".json": {}}
     others = []
@@ -129,7 +129,7 @@ def _index_shard(shard: str, label_key: str) -> list[tuple[Member, str]]:
     for key in labels[".cls"] | labels[".json"]:
         if key not in pictures:
             raise InputError(f"{shard}: a label of {key}, and no picture; accepted: {LAYOUT}")
-    return [(member, _label_of(shard, key, labels, label_key)) for key, member in pictures.items()]
+    return [(member, _label_of(shard, key, labels, reader)) for key, member in pictures.items()]
 
 
 def _members(shard: str) -> Iterator[tuple[Member, bytes | None]]:
@@ -178,11 +178,16 @@ def _uncompressed() -> str:
     return "an uncompressed .tar file, in which pictures can be read at any place"
 
 
-def _label_of(shard: str, key: str, labels: dict[str, dict[str, bytes]], label_key: str) -> str:
+def _label_of(
+    shard: str, key: str, labels: dict[str, dict[str, bytes]], reader: LabelReader
+) -> Any:
     """The label of a key that has a picture, from its .cls or else its .json."""
     if key in labels[".cls"]:
         where = f"{shard}, {key}.cls"
-        return read_label(_text(labels[".cls"][key], where), where)
+        if len(reader.columns) > 1:
+            names = ", ".join(reader.columns)
+            raise InputError(f"{where}: one label; accepted: KEY.json with {names}")
+        return reader.value(_text(labels[".cls"][key], where), where)
     where = f"{shard}, {key}.json"
     if key not in labels[".json"]:
         raise InputError(f"{shard}: a picture of {key}, and no label; accepted: {LAYOUT}")
@@ -192,13 +197,14 @@ def _label_of(shard: str, key: str, labels: dict[str, dict[str, bytes]], label_k
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: malformed JSON ({error}); accepted: an object") from None
-    if not isinstance(found, dict) or label_key not in found:
-        names = f"; it has {', '.join(map(str, found))}" if isinstance(found, dict) else ""
-        raise InputError(
-            f"{where}: no {label_key!r}{names}; accepted: an object with the label, by the name "
-            f"that data.label_key= gives"
-        )
-    return read_label(found[label_key], f"{where}: {label_key}")
+    for name in reader.columns:
+        if not isinstance(found, dict) or name not in found:
+            names = f"; it has {', '.join(map(str, found))}" if isinstance(found, dict) else ""
+            raise InputError(
+                f"{where}: no {name!r}{names}; accepted: an object with the label, by the name "
+                f"that data.label_key= gives"
+            )
+    return reader.read(found, where)
 
 
 def _text(content: bytes, where: str) -> str:

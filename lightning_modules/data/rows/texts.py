@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lightning_modules.data.labels import Label
 from lightning_modules.data.rows.splits import Split
 from lightning_modules.utils.errors import InputError
 
@@ -13,6 +14,9 @@ TOGETHER = 1000  # rows that are read at once where all are
 class RowItems(Sequence):
     """The items of TextDataModule, made of rows of a split.
 
+    Attributes:
+        labels: of its items.
+
     Args:
         split: the split.
         column: of the texts.
@@ -21,26 +25,26 @@ class RowItems(Sequence):
     """
 
     def __init__(
-        self, split: Split, column: str, labels: Sequence[int], rows: Sequence[int]
+        self, split: Split, column: str, labels: Sequence[Label], rows: Sequence[int]
     ) -> None:
         self.dataset = split.rows.select_columns([column])
-        self.column, self.labels, self.rows = column, labels, rows
+        self.column, self.rows = column, rows
+        self.labels = [labels[row] for row in rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        row = self.rows[index]
-        return self._item(self.dataset[row][self.column], row)
+        return self._item(self.dataset[self.rows[index]][self.column], self.labels[index])
 
     def __iter__(self) -> Iterator[dict]:
         for start in range(0, len(self), TOGETHER):
             rows = self.rows[start : start + TOGETHER]
             texts = self.dataset[rows][self.column]
-            yield from map(self._item, texts, rows)
+            yield from map(self._item, texts, self.labels[start : start + TOGETHER])
 
-    def _item(self, text: str, row: int) -> dict:
-        return {"text": text, "label": self.labels[row], "rationale": None}
+    def _item(self, text: str, label: Label) -> dict:
+        return {"text": text, "label": label, "rationale": None}
 
 
 def check_texts(split: Split, column: str) -> None:

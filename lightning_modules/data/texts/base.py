@@ -35,7 +35,8 @@ class TextItems(Dataset):
 
     @property
     def labels(self) -> list:
-        return [item["label"] for item in self.items]
+        known = getattr(self.items, "labels", None)  # without the texts, which may be on disk
+        return [item["label"] for item in self.items] if known is None else known
 
     def __len__(self) -> int:
         return len(self.items)

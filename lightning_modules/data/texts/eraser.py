@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lightning_modules.data.base import DATAMODULES
+from lightning_modules.data.labels.names import name_classes, number_labels, read_label
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span, find_words
 from lightning_modules.data.texts.files import read_jsonl, read_text
-from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count

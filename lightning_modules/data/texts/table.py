@@ -1,28 +1,17 @@
 """Your own texts: a table with a column of texts, one of labels, and perhaps one of rationales."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from lightning_modules.data.base import DATAMODULES
+from lightning_modules.data.labels import LabelReader, label_reader
+from lightning_modules.data.tables import rows_of
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
-from lightning_modules.data.texts.files import read_jsonl, read_text
-from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
 from lightning_modules.data.texts.pairs import Pair
-from lightning_modules.utils.errors import InputError, as_input_error
-from lightning_modules.utils.extras import extra
+from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import tell
 
-DIALECTS = {
-    ".csv": {"dialect": csv.excel},
-    ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},  # GLUE's: quotation marks are text
-}
-BATCH = 1000  # rows of a .parquet file that are read together
 ACCEPTED = (
     "a .csv file (with commas) or .tsv file (with tabs, unquoted) with a header, a .jsonl file "
     "with an object a line, or a .parquet file, of a text and a label each"
@@ -33,38 +22,28 @@ def read_table(
     split: str,
     name: str,
     text_column: str,
-    label_column: str,
+    labels: LabelReader,
     rationale_column: str | None,
     pair_column: str | None = None,
 ) -> list[tuple[str, dict]]:
-    """(file and line, item whose label is a name) of every row; see TextTableDataModule.
+    """(file and line, item with the label that ``labels`` reads) of every row.
+
+    See TextTableDataModule.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file's name, the option `split`, has another ending.
         InputError: the file is not as described.
     """
-    path = Path(name).expanduser()
-    known = path.suffix.lower() in READERS
-    check_option(split, name, known, f"a file whose name ends in {' or '.join(READERS)}")
-    read = READERS[path.suffix.lower()]
-    if read is read_csv:
-        text_column, label_column = text_column.strip(), label_column.strip()
-        rationale_column = rationale_column and rationale_column.strip()
-        pair_column = pair_column and pair_column.strip()
     texts = [column for column in (text_column, pair_column) if column]
+    columns = [*texts, *labels.columns, *filter(None, [rationale_column])]
     rows = []
-    for number, row in read(path, ACCEPTED):
-        where = f"{path}, {'row' if read is read_parquet else 'line'} {number}"
-        for column in filter(None, (*texts, label_column, rationale_column)):
-            if column not in row:
-                accepted = "one of " + ", ".join(filter(None, row))
-                raise InputError(f"{where}: no column {column!r}; accepted: {accepted}")
+    for where, row in rows_of(split, name, columns, ACCEPTED):
         for column in texts:
             text = row[column]
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"{where}: {column} is {text!r}; accepted: a text")
-        label = read_label(row[label_column], f"{where}: {label_column}")
+        label = labels.read(row, where)
         rationale = row[rationale_column] if rationale_column else None
         of_rationale = f"{where}: {rationale_column}"
         if pair_column:
@@ -75,76 +54,7 @@ def read_table(
             item = {"text": row[text_column]}
             rationale = read_rationale(rationale, row[text_column], of_rationale)
         rows.append((where, item | {"label": label, "rationale": rationale}))
-    if not rows:
-        raise InputError(f"{path}: no rows; accepted: {ACCEPTED}")
     return rows
-
-
-def read_csv(path: Path, accepted: str) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of a .csv or .tsv file; a row that spans lines has its last's number.
-
-    The names of the columns are without the space around them. Blank lines are skipped.
-
-    Raises:
-        FileNotFoundError, InputError: see `read_text`; or a row is malformed, or two columns have
-            one name.
-    """
-    text = read_text(path, accepted)
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, **DIALECTS[path.suffix.lower()], strict=True)
-
-    def wrong(number: int, problem: object) -> InputError:
-        return InputError(f"{path}, line {number}: {problem}; accepted: {accepted}")
-
-    try:
-        with fields_of_any_length(text):
-            rows = [(reader.line_num, fields) for fields in reader if fields]
-    except csv.Error as error:
-        raise wrong(reader.line_num, error) from None
-    (number, header), *rows = rows
-    header = [name.strip() for name in header]
-    for name in filter(None, header):  # a column without a name is nobody's
-        if header.count(name) > 1:
-            raise wrong(number, f"{header.count(name)} columns are named {name!r}")
-    for number, fields in rows:
-        if len(fields) != len(header):
-            raise wrong(number, f"{len(fields)} fields where the header has {len(header)}")
-        yield number, dict(zip(header, fields, strict=True))
-
-
-def read_parquet(path: Path, accepted: str) -> Iterator[tuple[int, dict]]:
-    """(number, row) of a .parquet file, numbered from 1; a truth value is its name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it is broken, two of its columns have one name, or pyarrow is not installed.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; accepted: {accepted}")
-    parquet = extra("pyarrow.parquet", "hf", f"{path}")
-    with as_input_error(f"{path}", accepted), parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        for name in names:
-            if names.count(name) > 1:
-                problem = f"{names.count(name)} columns are named {name!r}"
-                raise InputError(f"{problem}; accepted: {accepted}")
-        rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
-        for number, row in enumerate(rows, start=1):
-            yield number, {k: str(v) if isinstance(v, bool) else v for k, v in row.items()}
-
-
-READERS = dict.fromkeys(DIALECTS, read_csv) | {".jsonl": read_jsonl, ".parquet": read_parquet}
-
-
-@contextmanager
-def fields_of_any_length(text: str) -> Iterator[None]:
-    """Lets csv read all fields of a text; its limit is everybody's, so it comes back."""
-    limit = csv.field_size_limit()
-    csv.field_size_limit(max(limit, len(text)))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
 
 
 def read_rationale(value: object, text: str, where: str) -> list[Span] | None:
@@ -197,16 +107,19 @@ class TextTableDataModule(TextDataModule):
     These are UTF-8. In a .csv file a field may be quoted; in a .tsv file quotation marks are text.
 
     A label is a name or a whole number, without the space around it; 1 and 1.0 are one class. The
-    classes are those of train, sorted.
+    classes are those of train, sorted. Several labels are a list, its JSON, a text in which
+    ``label_separator`` parts them, or a column of 0 and 1 each. Numbers are a column each.
 
     Args:
         train, val: the files of these splits.
         test: that of test. None: val serves as test.
         text_column: name of the column that has the text.
-        label_column: name of the column that has the label.
+        label_column: name of the column that has the label or the list of labels; or names of the
+            columns, one a label (of 0 and 1) or a number.
+        label_separator: what parts several labels in a text.
         rationale_column: name of the column that has the characters that decide the label: a list
             of [start, end] (exclusive), in JSON, or nothing; of pairs a list of two such lists.
-            None: the data has none.
+            None: the data has none. Of several labels at once there is no such column.
         pair_column: name of the column that has the second text of a pair. None: the data has
             single texts.
         options: those of TextDataModule.
@@ -218,32 +131,37 @@ class TextTableDataModule(TextDataModule):
             line or row.
     """
 
+    tasks = ("multiclass", "multilabel", "regression")
+
     def __init__(
         self,
         train: str,
         val: str,
         test: str | None = None,
         text_column: str = "text",
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
+        label_separator: str = "|",
         rationale_column: str | None = None,
         pair_column: str | None = None,
         **options,
     ) -> None:
         super().__init__(**options)
-        columns = (text_column, label_column, rationale_column, pair_column)
-        others = pair_column not in (text_column, label_column)
+        labels = label_reader(self.task, label_column, label_separator, by_number=False)
+        others = pair_column not in (text_column, *labels.columns)
         check_option("pair_column", pair_column, others, "another column than the others")
-        apart = label_column != text_column
+        apart = text_column not in labels.columns
         check_option("label_column", label_column, apart, "another column than text_column")
-        train_rows = read_table("train", train, *columns)
-        self.class_names = name_classes(train_rows)
-        self.train_dataset = TextItems(number_labels(train_rows, self.class_names))
-        val_rows = read_table("val", val, *columns)
-        self.val_dataset = TextItems(number_labels(val_rows, self.class_names))
+        of_one = rationale_column is None or self.task != "multilabel"
+        check_option("rationale_column", rationale_column, of_one, "null with several labels")
+        files = {"train": train, "val": val} | ({} if test is None else {"test": test})
+        made = {}
+        for split, file in files.items():
+            rows = read_table(split, file, text_column, labels, rationale_column, pair_column)
+            if split == "train":
+                self.class_names = labels.class_names(rows)
+            made[split] = TextItems(labels.labelled(rows, self.class_names))
+        self.train_dataset, self.val_dataset = made["train"], made["val"]
         if test is None:
-            self.test_dataset = self.val_dataset
             tell("test is null, so val serves as test")
-        else:
-            test_rows = read_table("test", test, *columns)
-            self.test_dataset = TextItems(number_labels(test_rows, self.class_names))
+        self.test_dataset = made.get("test", self.val_dataset)
         self.make_inputs()

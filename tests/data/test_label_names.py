@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.data.texts.labels import name_classes, number_labels, read_label
+from lightning_modules.data.labels.names import name_classes, number_labels, read_label
 from lightning_modules.utils.errors import InputError
 from tests.helpers.samples import message_of
 
