@@ -14,7 +14,7 @@ from PIL import Image
 
 from lightning_modules.explanations.page import write_page
 from lightning_modules.explanations.results import Result
-from tests.helpers.results import of_picture, of_text
+from tests.helpers.results import as_written, of_picture, of_text
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -68,7 +68,7 @@ def data_of(page: str) -> dict:
 
 
 def test_the_numbers_are_in_the_page(tmp_path):
-    write_page(RESULTS, tmp_path / "page.html", "Why?")
+    write_page(*as_written(RESULTS), tmp_path / "page.html", "Why?")
     content = data_of((tmp_path / "page.html").read_text())
     stored = content["inputs"][0]["parts"][0]["maps"]["transformer_attribution"]
     values = struct.unpack("<16f", b64decode(stored["values"][1]))
@@ -94,7 +94,7 @@ def test_maps_of_pixels_are_pooled_whatever_the_method():
 def test_nothing_of_the_users_is_markup_and_nothing_is_fetched(tmp_path):
     path = tmp_path / "page.html"
     for results in (RESULTS, TEXTS):
-        write_page(results, path, "<script>alert(3)</script>")
+        write_page(*as_written(results), path, "<script>alert(3)</script>")
         page = path.read_text()
         for hostile in (
             "alert(1)</script>",
@@ -131,7 +131,7 @@ def open_page(browser, tmp_path):
 
     def open_(results, width=1300, height=900):
         path = tmp_path / "page.html"
-        write_page(results, path, "Why?")
+        write_page(*as_written(results), path, "Why?")
         page = browser.new_page(viewport={"width": width, "height": height})
         page.on("console", lambda m: m.type == "error" and troubles.append(m.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
