@@ -20,16 +20,16 @@ from typing import Any
 from lightning_modules.explanations.entries import Entries, PageEntry, Shared
 from lightning_modules.explanations.page.content import (
     THUMBNAIL,
-    head_of,
+    Head,
     page_entry,
     script_text,
 )
 from lightning_modules.explanations.page.parts import (
     COLUMNS,
     PART,
+    pages_in_parts,
     part_folder,
     remove_parts,
-    write_parts,
 )
 from lightning_modules.utils.files import replace_file
 
@@ -43,20 +43,21 @@ PICTURES, SCRIPTS = " 'self' file:", " 'strict-dynamic'"
 
 def write_page(entries: Entries, shared: Shared, path: Path, heading: str) -> None:
     """All inputs of a call as a page with ``heading``; of many, their parts beside it."""
-    head, inputs = head_of(entries, shared, heading), []
-    in_parts = len(entries) > ALONE
+    inputs, in_parts = [], len(entries) > ALONE
+    head = Head(shared, heading)
+    for page in pages_in_parts(entries, path) if in_parts else (entry.page for entry in entries):
+        head.add(page)
+        more = beginning(page) if in_parts else page.detail
+        inputs.append(f"{page.summary[:-1]},{more[1:]}")
+    said = head.said()
     if in_parts:
-        write_parts(entries, path)
-        head["parts"] = {
+        said["parts"] = {
             "folder": part_folder(path).name,
             "size": PART,
             "columns": COLUMNS,
             "thumbnail": THUMBNAIL,
         }
-    for entry in entries:
-        more = beginning(entry.page) if in_parts else entry.page.detail
-        inputs.append(f"{entry.page.summary[:-1]},{more[1:]}")
-    page = rendered(head, inputs)
+    page = rendered(said, inputs)
     replace_file(path, lambda file: file.write(page.encode()))
     if not in_parts:
         remove_parts(path)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import relprop
-from lightning_modules.explanations.entries import Entries, PageEntry, Shared
+from lightning_modules.explanations.entries import PageEntry, Shared
 from lightning_modules.explanations.results import Result
 from lightning_modules.modalities import Part
 from lightning_modules.utils.names import printable, visible
@@ -52,26 +52,36 @@ def glimpse(part: Part) -> np.ndarray | str:
     return np.asarray(ImageOps.pad(seen.convert("RGB"), size, how, color="#777"))
 
 
-def head_of(entries: Entries, shared: Shared, heading: str) -> dict[str, Any]:
-    """What the scripts need to know of all inputs together."""
-    used, colors, width = set(), {}, 1
-    for entry in entries:
-        used |= set(entry.page.classes)
-        colors |= entry.page.colors
-        width = max(width, entry.page.width)
-    return {
-        "heading": shown(heading),
-        "activation": shared.activation,
-        "first": shared.first,
-        "classNames": {index: shown(visible(shared.class_names[index])) for index in sorted(used)},
-        "methods": [
-            {"name": name, "signed": method.signed, "about": method.about}
-            for name in shared.methods
-            for method in (relprop.METHODS.find(name),)
-        ],
-        "colors": {name: json.loads(of_shown) for name, of_shown in colors.items()},
-        "widest": width,
-    }
+class Head:
+    """What the scripts need to know of all inputs together, which are added one by one."""
+
+    def __init__(self, shared: Shared, heading: str) -> None:
+        self.shared, self.heading = shared, heading
+        self.classes: set[int] = set()
+        self.colors: dict[str, str] = {}
+        self.width = 1
+
+    def add(self, page: PageEntry) -> None:
+        self.classes |= set(page.classes)
+        self.colors |= page.colors
+        self.width = max(self.width, page.width)
+
+    def said(self) -> dict[str, Any]:
+        """As the page has it."""
+        names = self.shared.class_names
+        return {
+            "heading": shown(self.heading),
+            "activation": self.shared.activation,
+            "first": self.shared.first,
+            "classNames": {i: shown(visible(names[i])) for i in sorted(self.classes)},
+            "methods": [
+                {"name": name, "signed": method.signed, "about": method.about}
+                for name in self.shared.methods
+                for method in (relprop.METHODS.find(name),)
+            ],
+            "colors": {name: json.loads(of_shown) for name, of_shown in self.colors.items()},
+            "widest": self.width,
+        }
 
 
 def shown(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 
@@ -22,8 +22,11 @@ def part_folder(page: Path) -> Path:
     return page.with_suffix(".parts")
 
 
-def write_parts(entries: Entries, page: Path) -> None:
-    """What the cards of all inputs show, in the place of an earlier page's."""
+def pages_in_parts(entries: Entries, page: Path) -> Iterator[PageEntry]:
+    """What the page has of all inputs, which is written into parts meanwhile.
+
+    They are in the place of an earlier page's once all inputs have been taken.
+    """
     folder = part_folder(page)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -38,6 +41,7 @@ def write_parts(entries: Entries, page: Path) -> None:
             (partial / f"{number}.js").write_text(f"addPart({number},[{details}]);\n")
             if not isinstance(part[0].glimpse, str):
                 thumbnails(part).save(partial / f"{number}.jpg", quality=85)
+            yield from part
         remove_parts(page)
         partial.rename(folder)
     except BaseException:  # a full disk, Ctrl-C: make room again
