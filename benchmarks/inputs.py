@@ -7,10 +7,12 @@ peak memory between the least and the most inputs.
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,12 @@ def explaining(count: int, folder: str, seed: int = 0) -> Callable[[], object]:
     about = {"title": "Why?", "model": "none", "options": {}}
     call = Call(module.eval(), targets, METHODS, {}, None, FORMATS, {}, about)
     inputs = find_inputs([str(pictures)], [], module.sources)
-    return lambda: explain_all(call, inputs, Path(folder, "explained"), False, ALONE)
+
+    def run() -> None:
+        with redirect_stdout(io.StringIO()):
+            explain_all(call, inputs, Path(folder, "explained"), False, ALONE)
+
+    return run
 
 
 def measured(counts: tuple[int, ...]) -> list[tuple[int, int, float]]:
