@@ -6,7 +6,7 @@ python explain.py --checkpoint runs/entailment --text "A dog runs." --text-pair 
 python explain.py --timm deit_small_patch16_224 --input cat.jpg start_layer=1
 python explain.py --hf openai/clip-vit-base-patch32 --input cat.jpg --text "a cat"
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
-torchrun --nproc-per-node 8 explain.py evaluate ...
+torchrun --nproc-per-node 8 explain.py evaluate ...     (or without evaluate)
 
 Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision, level.
 """
@@ -24,15 +24,12 @@ from configs.signatures import named, registered
 from lightning_modules.utils import cli
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.names import visible
 from lightning_modules.utils.terminal import console, quiet, say
 from lightning_modules.utils.timm_names import check_published_name
 
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from relprop.registry import Registry
-
-BATCH_SIZE = 8
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,7 +67,7 @@ def imports_of_run(checkpoint: str | None) -> list[str]:
 
 def parse_explain(argv: list[str]) -> argparse.Namespace:
     parser = cli.Parser("explain.py", __doc__)
-    add_model(parser)
+    add_shared(parser)
     parser.add_argument(
         "--input", nargs="+", default=[], metavar="PATH", help="files, folders, glob patterns"
     )
@@ -102,7 +99,6 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--format", default="png,html", metavar="LIST", help=f"of {','.join(formats())} (png,html)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of methods")
     arguments = parser.parse_intermixed_args(argv)
     # A text may begin with anything else.
@@ -115,25 +111,26 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def add_model(parser: cli.Parser) -> None:
+def add_shared(parser: cli.Parser) -> None:
+    """The options that both commands have."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN_DIR_OR_FILE", help="a classifier of train.py")
     model.add_argument("--timm", metavar="NAME[@WEIGHTS]", help="timm's, from the hub or a file")
     model.add_argument("--hf", metavar="ID_OR_FOLDER", help="a model of Hugging Face")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--resume", action="store_true", help="go on with one that was cut off")
     parser.add_import()
 
 
 def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     description = "Score methods on the test split of a run's data."
     parser = cli.Parser("explain.py", description, "evaluate")
-    add_model(parser)
+    add_shared(parser)
     parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(protocols()))
     names = f"all, {', '.join(scored())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
-    parser.add_argument("--resume", action="store_true", help="go on with one that was cut off")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="data.* of the run; options of methods"
     )
@@ -210,61 +207,25 @@ def check_model(arguments: argparse.Namespace) -> None:
 
 def run_explain(arguments: argparse.Namespace) -> None:
     """Pictures, a page and numbers in the output folder; the words of texts in the terminal."""
-    from lightning_modules.explanations.batches import Failure, explain_inputs
-    from lightning_modules.explanations.files import write_all, write_png
+    from lightning_modules.explanations.call import make_call, report
     from lightning_modules.explanations.inputs import find_inputs, given_texts, inputs_of_sources
+    from lightning_modules.explanations.many import explain_all
     from lightning_modules.explanations.model import chosen_device, chosen_model
-    from lightning_modules.explanations.results import show
-    from lightning_modules.explanations.targets import Targets, one_class
-    from lightning_modules.protocols.scoring import progress_bar
+    from lightning_modules.protocols import torchrun_shard
 
     module = chosen_model(arguments).to(chosen_device(arguments.device))
     of_sources = inputs_of_sources(arguments.overrides, module.sources)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
-    targets = Targets(arguments.target, module.task)
-    names, against = module.hparams.class_names, arguments.against
-    against = None if against is None else one_class(against, names, "--against")
-    patterns = [*arguments.input, *of_sources]
-    texts = given_texts(arguments.text, arguments.text_pair)
-    inputs = find_inputs(patterns, texts, module.sources)
-    folder = Path(arguments.output)
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-
-    results, failures, left_out = [], [], {}
-    with progress_bar() as bar:
-        for outcome in bar.track(
-            explain_inputs(
-                module, inputs, targets, arguments.method, options, BATCH_SIZE, left_out, against
-            ),
-            total=len(inputs),
-            description="explaining",
-        ):
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
-                continue
-            if "png" in arguments.format:
-                write_png(outcome, folder)
-            results.append(outcome.small())
-            show(outcome, bar.console)
-    than = "" if against is None else f" rather than {visible(names[against])}"
-    model = arguments.checkpoint or arguments.timm or arguments.hf
-    about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
-    if against is not None:
-        about["against"] = names[against]
-    told = f"{len(results)} of {len(inputs)} explained"
-    if results:
-        written = write_all(results, arguments.format, about, folder)
-        told += f": {', '.join(map(str, written or [folder]))}"
-    elif is_new:
-        folder.rmdir()
-    say(told)
-    for reason in left_out.values():
-        say(f"explain.py: left out: {reason}", sys.stderr)
-    for failure in failures:
-        say(f"explain.py: {failure.reason}", sys.stderr)
-    if failures:
-        raise SystemExit(1 if results else 2)
+    call = make_call(arguments, module, options)
+    with torchrun_shard() as shard:
+        texts = None
+        if shard.rank == 0:  # standard input is there once
+            texts = given_texts(arguments.text, arguments.text_pair)
+        patterns = [*arguments.input, *of_sources]
+        inputs = find_inputs(patterns, shard.gather(texts)[0], module.sources)
+        done = explain_all(call, inputs, Path(arguments.output), arguments.resume, shard)
+    if done is not None:
+        report(done, len(inputs))
 
 
 # ----------------------------------------------------------------------------------- evaluate

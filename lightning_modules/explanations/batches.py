@@ -1,11 +1,10 @@
-"""From inputs to results, in batches: what ``explain.py`` does between reading and writing."""
+"""From a batch of inputs to results: what ``explain.py`` does between reading and writing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import relprop
 from lightning_modules.explanations.inputs import Input
 from lightning_modules.explanations.results import Result
 from lightning_modules.explanations.targets import Targets
-from lightning_modules.modalities import Explained
+from lightning_modules.modalities import Explained, Modality
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError
 
@@ -30,39 +29,17 @@ class Failure:
     reason: str
 
 
-def explain_inputs(
-    module: Classifier,
-    inputs: Sequence[Input],
-    targets: Targets,
-    methods: Sequence[str],
-    options: Mapping[str, Any],
-    batch_size: int,
-    left_out: dict[str, str],
-    against: int | None = None,
-) -> Iterator[Result | Failure]:
-    """The result of each input, or why it has none; batch by batch, recorded once each.
-
-    ``left_out``: takes those of several methods that refuse the model, and why. ``against``: a
-    class that those explained are compared with.
-
-    Raises:
-        InputError: all methods refuse the model; or one does in a later batch alone.
-    """
-    if not all(modality.of_one_size for modality in module.sources.values()):
-        batch_size = 1
-    remaining, first = iter(inputs), True
-    while batch := list(islice(remaining, batch_size)):
-        read = []
-        for item in batch:
-            try:
-                read.append((item, item.read(module.sources)))
-            except (InputError, OSError) as error:
-                yield Failure(item.name, str(error))
-        if read:
-            apply = [method for method in methods if method not in left_out]
-            refused = left_out if first else None
-            yield from explain_batch(module, read, targets, apply, options, refused, against)
-            first = False
+def read_inputs(
+    inputs: Sequence[Input], sources: Mapping[str, Modality]
+) -> tuple[list[tuple[Input, dict[str, Any]]], list[Failure]]:
+    """The inputs with their contents, and those that cannot be read."""
+    read, failures = [], []
+    for item in inputs:
+        try:
+            read.append((item, item.read(sources)))
+        except (InputError, OSError) as error:
+            failures.append(Failure(item.name, str(error)))
+    return read, failures
 
 
 def explain_batch(

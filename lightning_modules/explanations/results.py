@@ -18,6 +18,7 @@ from lightning_modules.utils.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 FIRST = {"softmax": "predicted", "sigmoid": "most probable"}  # what the likeliest class is called
 NAME = 60  # characters of an input's name in a heading
@@ -55,7 +56,7 @@ class Result:
         return list(next(iter(self.parts.values())).relevance)
 
     def small(self) -> Result:
-        """The same with less content: hundreds fit in memory."""
+        """The same with less content, as the page and the files of numbers need it."""
         return replace(self, parts={name: part.small() for name, part in self.parts.items()})
 
     @property
@@ -73,7 +74,7 @@ class Result:
     @property
     def first(self) -> str | None:
         """What the likeliest class is called; None where there are no several to choose from."""
-        return FIRST.get(self.activation) if len(self.class_names) > 1 else None
+        return first_of(self.activation, self.class_names)
 
     @property
     def correct(self) -> bool | None:
@@ -130,13 +131,22 @@ class Result:
         return stack(pictures)
 
 
-def show(result: Result, console: Console) -> None:
-    """What a terminal can: the coloured words of a text; of a picture, what it is taken for."""
-    if not sys.stdout.isatty():
-        say(result.heading)
-        return
+def first_of(activation: str | None, class_names: Sequence[str]) -> str | None:
+    """What the likeliest class is called; None where there are no several to choose from."""
+    return FIRST.get(activation) if len(class_names) > 1 else None
+
+
+def told(result: Result) -> list[str | Text]:
+    """What a terminal can show: the coloured words of a text; else what an input is taken for."""
     texts = [part.terminal_text(result) for part in result.parts.values()]
-    if not any(texts):
-        console.print(result.heading, markup=False, highlight=False)
-    for text in filter(None, texts):
-        console.print(text)
+    if not sys.stdout.isatty() or not any(texts):
+        return [result.heading]
+    return list(filter(None, texts))
+
+
+def show(line: str | Text, console: Console) -> None:
+    """A line that :func:`told` has made."""
+    if not sys.stdout.isatty():
+        say(line)
+    else:
+        console.print(line, markup=False, highlight=False)

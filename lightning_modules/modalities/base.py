@@ -184,7 +184,7 @@ class Part:
         return {"sequential": table(COLORMAP(STEPS)), "diverging": table(DIVERGING(STEPS))}
 
     def small(self) -> Part:
-        """The same with less content, so that hundreds fit in memory; still good for the page."""
+        """The same with less content, as the page and the files of numbers need it."""
         return self
 
     def picture(self, result: Result) -> np.ndarray:
@@ -223,16 +223,25 @@ class Part:
         }
         return {"shown": self.shown, "input": drawn(None), "drawings": drawings}
 
+    def glimpse(self) -> Image.Image | str:
+        """What the page has of it before its card is loaded: a picture, or a text."""
+        return as_picture(self.modality.draw(self.content, None, False))
+
 
 def is_signed(method: str) -> bool:
     """True if a method's negative relevance speaks against the class."""
     return relprop.METHODS.find(method).signed
 
 
+def as_picture(drawn: np.ndarray) -> Image.Image:
+    """Of [H, W, 3] in 0..1."""
+    return Image.fromarray((drawn.clip(0, 1) * 255).round().astype(np.uint8))
+
+
 def data_uri(picture: np.ndarray | Image.Image, **options: Any) -> str:
     """A picture, [H, W, 3] in 0..1 or of Pillow's, as PNG or in the ``format`` of the options."""
     if isinstance(picture, np.ndarray):
-        picture = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+        picture = as_picture(picture)
     options = {"format": "png"} | options
     file = io.BytesIO()
     picture.save(file, **options)

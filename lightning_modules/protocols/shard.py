@@ -1,4 +1,4 @@
-"""One evaluation by several processes."""
+"""One evaluation, or one call of explain.py, by several processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def torchrun_shard() -> Iterator[Shard]:
         if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
             raise InputError(
                 f"SLURM has started {os.environ['SLURM_NTASKS']} processes, each of which would "
-                "score everything; accepted: srun --ntasks-per-node 1 torchrun ... explain.py"
+                "do everything; accepted: srun --ntasks-per-node 1 torchrun ... explain.py"
             )
         yield ALONE
         return

@@ -31,7 +31,7 @@ from lightning_modules.metrics import (
 from lightning_modules.modalities.images import draw as render
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
-from tests.helpers.results import of_picture, of_text
+from tests.helpers.results import as_written, of_picture, of_text
 from tests.helpers.runs import ONE_EPOCH, TRAINER, curve, load, rows, run
 
 browser, open_page = test_page.browser, test_page.open_page
@@ -96,7 +96,7 @@ def test_a_page_of_zeros(open_page, kind):
 
 @KINDS
 def test_zeros_in_files(tmp_path, kind):
-    write_all([zero_result(kind)], FORMATS, {"title": "zero"}, tmp_path)
+    write_all(*as_written([zero_result(kind)]), FORMATS, {"title": "zero"}, tmp_path)
     (entry,) = json.loads((tmp_path / "explanations.json").read_text())["inputs"]
     for method in METHODS:
         assert not np.any(entry["relevance"][method])

@@ -25,7 +25,7 @@ from lightning_modules.explanations.files import FORMATS, write_all, write_png
 from lightning_modules.explanations.results import Result
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
-from tests.helpers.results import of_picture, of_text
+from tests.helpers.results import as_written, of_picture, of_text
 from tests.helpers.runs import TRAINER, run
 
 HOSTILE = {
@@ -186,7 +186,7 @@ def test_files_stay_in_their_folder(tmp_path, name, kind):
     result = made_up(name, kind)
     started = time.perf_counter()
     path = write_png(result, out)
-    write_all([result], FORMATS, {"title": name, "model": name, "options": {}}, out)
+    write_all(*as_written([result]), FORMATS, {"title": name, "model": name, "options": {}}, out)
     assert time.perf_counter() - started < 5
     files = {file for file in tmp_path.rglob("*") if file.is_file()}
     ours = {path} | {out / f"explanations.{ending}" for ending in ("html", "npz", "json")}

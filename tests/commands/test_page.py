@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_modules.explanations.page import write_page
+from lightning_modules.explanations.page import ALONE, write_page
 from lightning_modules.explanations.results import Result
-from tests.helpers.results import of_picture, of_text
+from tests.helpers.results import as_written, of_picture, of_text
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -68,7 +68,7 @@ def data_of(page: str) -> dict:
 
 
 def test_the_numbers_are_in_the_page(tmp_path):
-    write_page(RESULTS, tmp_path / "page.html", "Why?")
+    write_page(*as_written(RESULTS), tmp_path / "page.html", "Why?")
     content = data_of((tmp_path / "page.html").read_text())
     stored = content["inputs"][0]["parts"][0]["maps"]["transformer_attribution"]
     values = struct.unpack("<16f", b64decode(stored["values"][1]))
@@ -94,7 +94,7 @@ def test_maps_of_pixels_are_pooled_whatever_the_method():
 def test_nothing_of_the_users_is_markup_and_nothing_is_fetched(tmp_path):
     path = tmp_path / "page.html"
     for results in (RESULTS, TEXTS):
-        write_page(results, path, "<script>alert(3)</script>")
+        write_page(*as_written(results), path, "<script>alert(3)</script>")
         page = path.read_text()
         for hostile in (
             "alert(1)</script>",
@@ -129,9 +129,9 @@ def open_page(browser, tmp_path):
     """Opens the page of some results from disk; no error, no dialog, no request may happen."""
     troubles, pages = [], []
 
-    def open_(results, width=1300, height=900):
+    def open_(results, width=1300, height=900, written=None):
         path = tmp_path / "page.html"
-        write_page(results, path, "Why?")
+        write_page(*written or as_written(results), path, "Why?")
         page = browser.new_page(viewport={"width": width, "height": height})
         page.on("console", lambda m: m.type == "error" and troubles.append(m.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -293,3 +293,94 @@ def test_arrow_keys_reach_what_the_pointer_does(open_page):
     assert "row 2 of 4, column 2 of 4" in page.inner_text("#tip")
     page.keyboard.press("Escape")
     assert page.is_hidden("#tip")
+
+
+# ------------------------------------------------------------------------------- of many inputs
+
+LEAF = 200  # cards that the page has at once
+
+
+def many(count=450, like=RESULTS):
+    """So many inputs: each is one of a few, with a name and a probability of its own."""
+    few, shared = as_written(like)
+    entries = []
+    for number in range(count):
+        entry = few[number % len(few)]
+        summary = json.loads(entry.page.summary)
+        summary |= {"name": f"{number:03d}.png", "value": (7 * number % count) / count}
+        entries.append(replace(entry, page=replace(entry.page, summary=json.dumps(summary))))
+    return entries, shared
+
+
+def test_a_page_of_many_inputs_loads_what_is_looked_at(open_page):
+    page = open_page(None, written=many())
+    assert page.inner_text("#count") == "450 of 450 inputs shown"
+    assert page.locator("article").count() == LEAF
+    page.wait_for_selector("article:first-child canvas")
+    assert 0 < page.locator("article.filled").count() < LEAF
+    last = page.locator("article").last
+    last.scroll_into_view_if_needed()
+    last.locator("canvas").first.wait_for()
+    assert page.locator("#leaf option:checked").inner_text() == "1 to 200 of 450"
+    page.click("#next")
+    page.click("#next")
+    page.locator("article.filled").first.wait_for()
+    assert page.locator("article").count() == 50 and shown(page)[0] == "400.p"
+    assert page.is_disabled("#next") and page.is_enabled("#previous")
+
+
+def test_many_inputs_are_sorted_and_filtered_all_together(open_page):
+    page = open_page(None, written=many())
+    page.select_option("#sort", "probability, highest first")
+    highest = [f"{number:03d}" for number in range(450) if 7 * number % 450 >= 447]
+    assert sorted(name[:3] for name in shown(page)[:3]) == highest
+    page.locator("article:nth-child(3) canvas").first.wait_for()  # each is of another part
+    page.select_option("#predicted", "1")  # the third of each four
+    assert page.inner_text("#count") == "112 of 450 inputs shown"
+    assert {int(name[:3]) % 4 for name in shown(page)} == {2}
+    assert page.is_hidden("#leaves")
+    page.select_option("#sort", "order of input")
+    assert shown(page)[:2] == ["002.p", "006.p"]
+    page.locator("article:first-child canvas").first.wait_for()
+    before = canvas_of(page)
+    page.select_option("#method", label="lrp")
+    assert canvas_of(page) != before
+    page.locator("canvas").first.hover()
+    assert "row" in page.inner_text("#tip")
+
+
+def test_thumbnails_lead_to_cards(open_page):
+    page = open_page(None, written=many())
+    page.select_option("#view", "thumbnails")
+    page.locator(".glimpse").nth(150).click()
+    page.locator("article").nth(150).locator("canvas").first.wait_for()
+    assert page.input_value("#view") == "cards"
+
+
+def test_texts_begin_where_pictures_have_thumbnails(open_page):
+    page = open_page(None, written=many(like=TEXTS))
+    page.select_option("#view", "thumbnails")
+    assert page.locator(".glimpse").last.inner_text() == SENTENCE
+    page.select_option("#view", "cards")
+    page.locator("article").first.locator(".word").first.wait_for()
+
+
+def test_a_part_that_is_not_there_is_told_in_its_cards(browser, tmp_path):
+    write_page(*many(), tmp_path / "page.html", "Why?")
+    (tmp_path / "page.parts" / "0.js").unlink()
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_text("page.parts/0.js is not there").first.wait_for()
+    page.close()
+
+
+def test_parts_are_those_of_the_last_page(tmp_path):
+    path = tmp_path / "page.html"
+    write_page(*many(ALONE + 1), path, "Why?")
+    assert {file.name for file in (tmp_path / "page.parts").iterdir()} == {
+        f"{number}.{ending}" for number in range(7) for ending in ("js", "jpg")
+    }
+    write_page(*many(ALONE), path, "Why?")
+    assert list(tmp_path.iterdir()) == [path]
+    content = data_of(path.read_text())
+    assert len(content["inputs"]) == ALONE and all(x["parts"] for x in content["inputs"])

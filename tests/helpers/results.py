@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from lightning_modules.explanations.entries import Entry, Shared
+from lightning_modules.explanations.files import FORMATS, make_entry
 from lightning_modules.explanations.results import Result
 from lightning_modules.modalities import Images, Texts
 from lightning_modules.modalities.images.part import ImagePart
@@ -35,3 +37,10 @@ def of_picture(
         given=(64, 64),
     )
     return Result(parts={"image": part}, **about)
+
+
+def as_written(results: Sequence[Result]) -> tuple[list[Entry], Shared]:
+    """What the writers of files take of results."""
+    first = results[0]
+    shared = Shared(first.class_names, first.activation, first.methods)
+    return [make_entry(result, FORMATS) for result in results], shared

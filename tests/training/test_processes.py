@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import explain
 from tests.helpers.processes import ROOT, finish, finish_two
@@ -171,3 +173,27 @@ def test_two_processes_score_as_one(trained, tmp_path, monkeypatch, experiment, 
         expected = (tmp_path / "one" / name).read_text()
         assert (tmp_path / "two" / name).read_text() == expected
         assert (tmp_path / "cut" / name).read_text() == expected
+
+
+def test_two_processes_explain_as_one(trained, tmp_path):
+    """Every file, byte for byte, what is printed, and what is told of inputs and methods."""
+    inputs = tmp_path / "pictures"
+    inputs.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(28):
+        picture = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(inputs / f"{number:02d}.png")
+    for number in range(9):  # more than a batch
+        (inputs / f"00-broken-{number}.png").write_text("no picture")
+    arguments = ["--checkpoint", str(trained(*ONE_EPOCH)), "--input", str(inputs)]
+    arguments += ["--import", "tests.helpers.own.refusing", "--method", "rollout", "refusing"]
+    arguments += ["--format", "all", "--output"]
+    one = finish("explain.py", *arguments, str(tmp_path / "one"))
+    first, second = finish_two("explain.py", *arguments, str(tmp_path / "two"))
+    assert (one.returncode, first.returncode, second.returncode) == (1, 1, 0), second.stderr
+    assert first.stdout.replace("two/", "one/") == one.stdout
+    assert first.stderr.count("left out: ") == 1 and first.stderr.count("broken") > 9
+    assert second.stdout == ""
+    written = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert len(written) == 28 + 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == written

@@ -1,5 +1,8 @@
 """The explanations of a call as one page that opens from disk: no network, no server.
 
+Of more than ``ALONE`` inputs the page has what they are sorted and filtered by; the rest lies in a
+folder beside it, in parts, which are loaded when they are looked at.
+
 Everything that comes from the user, names and texts, is in the page as JSON alone, from which
 the scripts make text nodes; a Content-Security-Policy admits no other script, style or address.
 """
@@ -8,90 +11,80 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
-import relprop
-from lightning_modules.explanations.results import Result
+from lightning_modules.explanations.entries import Entries, PageEntry, Shared
+from lightning_modules.explanations.page.content import (
+    THUMBNAIL,
+    Head,
+    page_entry,
+    script_text,
+)
+from lightning_modules.explanations.page.parts import (
+    COLUMNS,
+    PART,
+    pages_in_parts,
+    part_folder,
+    remove_parts,
+)
 from lightning_modules.utils.files import replace_file
-from lightning_modules.utils.names import printable, visible
 
-NAME = 120  # characters of a name that are shown
+__all__ = ["page_entry", "write_page"]
+
+ALONE = 300  # most inputs of a page that is a single file
+# What the policy of a page with parts admits besides: pictures beside it, and the scripts that its
+# own script asks for. No hash can name these: a browser compares none of a file on disk.
+PICTURES, SCRIPTS = " 'self' file:", " 'strict-dynamic'"
 
 
-def write_page(results: Sequence[Result], path: Path, heading: str) -> None:
-    """All ``results`` of a call, which share model and methods, as a page with ``heading``."""
+def write_page(entries: Entries, shared: Shared, path: Path, heading: str) -> None:
+    """All inputs of a call as a page with ``heading``; of many, their parts beside it."""
+    inputs, in_parts = [], len(entries) > ALONE
+    head = Head(shared, heading)
+    for page in pages_in_parts(entries, path) if in_parts else (entry.page for entry in entries):
+        head.add(page)
+        more = beginning(page) if in_parts else page.detail
+        inputs.append(f"{page.summary[:-1]},{more[1:]}")
+    said = head.said()
+    if in_parts:
+        said["parts"] = {
+            "folder": part_folder(path).name,
+            "size": PART,
+            "columns": COLUMNS,
+            "thumbnail": THUMBNAIL,
+        }
+    page = rendered(said, inputs)
+    replace_file(path, lambda file: file.write(page.encode()))
+    if not in_parts:
+        remove_parts(path)
+
+
+def beginning(page: PageEntry) -> str:
+    """What a card has before its part is there: the beginning of a text; null of a picture."""
+    return script_text({"text": page.glimpse if isinstance(page.glimpse, str) else None})
+
+
+def rendered(head: dict[str, Any], inputs: Sequence[str]) -> str:
+    """The page, of what all inputs have in common and of each as JSON."""
     files = resources.files(__name__)
     template, style, *scripts = (
         files.joinpath(name).read_text("utf-8")
-        for name in ("page.html", "page.css", "maps.js", "page.js")
+        for name in ("page.html", "page.css", "maps.js", "cards.js", "page.js")
     )
     script = "\n".join(scripts)
-    page = Template(template).substitute(
+    return Template(template).substitute(
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=_json(_content(results, heading)),
+        more_pictures=PICTURES if "parts" in head else "",
+        more_scripts=SCRIPTS if "parts" in head else "",
+        data=f'{script_text(head)[:-1]},"inputs":[{",".join(inputs)}]}}',
     )
-    replace_file(path, lambda file: file.write(page.encode()))
-
-
-def _content(results: Sequence[Result], heading: str) -> dict:
-    """What the scripts show."""
-    used = {
-        index: result.class_names[index]
-        for result in results
-        for index in (result.predicted, result.label, *result.classes)
-        if index is not None
-    }
-    return {
-        "heading": _shown(heading),
-        "activation": results[0].activation if results else None,
-        "first": results[0].first if results else None,
-        "classNames": {index: _shown(visible(name)) for index, name in used.items()},
-        "methods": [
-            {"name": name, "signed": method.signed, "about": method.about}
-            for name in (results[0].methods if results else ())
-            for method in (relprop.METHODS.find(name),)
-        ],
-        "colors": {
-            part.shown: part.colors() for result in results for part in result.parts.values()
-        },
-        "inputs": [_input(result) for result in results],
-    }
-
-
-def _input(result: Result) -> dict:
-    values = result.logits if result.activation is None else result.probability
-    first = result.classes[0] if result.predicted is None else result.predicted
-    content = {
-        "name": _shown(result.name),
-        "predicted": result.predicted,
-        "label": result.label,
-        "correct": result.correct,
-        "value": float(values[first]),  # to sort by
-        "classes": [{"index": index, "value": float(values[index])} for index in result.classes],
-    }
-    parts = result.parts.items()
-    return content | {"parts": [{"source": _shown(name), **part.page()} for name, part in parts]}
-
-
-def _shown(name: str) -> str:
-    """A name as a printable line without its middle where it is long: paths differ at the end."""
-    name = printable(name)
-    return name if len(name) <= NAME else f"{name[: NAME // 3]}…{name[1 - 2 * NAME // 3 :]}"
-
-
-def _json(content: dict) -> str:
-    """JSON in ASCII that can neither end its script element nor open a comment in it."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _hash(text: str) -> str:

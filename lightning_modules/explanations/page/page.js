@@ -1,10 +1,4 @@
-// The cards, and how they are sorted and filtered.
-
-// Of a regression there are numbers, and no likeliest class.
-const VALUE = data.activation ? "probability" : "value";
-const shownValue = (value) =>
-  data.activation ? ` ${percent(value)}` : ` = ${Number(value.toPrecision(4))}`;
-const VERDICTS = { true: "✓ right", false: "✗ wrong", null: "unknown" };
+// How the cards are sorted and filtered, and which are on the page.
 
 const collator = new Intl.Collator(undefined, { numeric: true });
 const className = (input) => data.classNames[input.predicted];
@@ -22,80 +16,35 @@ const SORTS = {
 };
 const rank = (input) => [false, true, null].indexOf(input.correct);
 
-function makeCard(input) {
-  const card = make("article", input.correct === false ? "card wrong" : "card");
-  const heading = make("h2", "", input.name);
-  heading.dir = "auto";
-  const facts = make("p", "facts");
-  const fact = (key, index, after = "") => {
-    const span = make("span");
-    span.append(make("span", "key", `${key} `), classLabel(index), after);
-    facts.append(span);
-  };
-  if (data.first) fact(data.first, input.predicted, shownValue(input.value));
-  if (input.label !== null) {
-    fact("true class", input.label);
-    facts.append(make("span", "verdict", VERDICTS[input.correct]));
-  }
-  const drawers = [];
-  const parts = input.parts.map((part) => makePart(input, part, drawers));
-  card.append(heading, facts, ...parts);
-  return { input, card, drawers, drawn: null, near: false };
-}
-
-/** One source of an input: what was given, and its map for each class. */
-function makePart(input, part, drawers) {
-  const maps = make("div", part.shown === "picture" ? "maps" : `maps ${part.shown}`);
-  if (input.parts.length > 1) maps.append(make("h3", "", part.source));
-  if (part.shown === "picture") {
-    const frame = pictureFrame(part);
-    drawers.push(() => { frame.firstChild.src = part.picture; });
-    maps.append(figure(frame, "input"));
-  } else if (part.shown === "drawings") {
-    const image = make("img", "drawing");
-    image.alt = "";
-    image.src = part.input;
-    maps.append(figure(image, "input"));
-  }
-  input.classes.forEach(({ index, value }, t) => {
-    const label = `relevance for ${data.classNames[index]}`;
-    const [element, draw] = MAKERS[part.shown](part, t, label);
-    drawers.push(draw);
-    maps.append(figure(element, classLabel(index), shownValue(value)));
-  });
-  return maps;
-}
-
-function classLabel(index) {
-  const label = make("span", "class", data.classNames[index]);
-  label.dir = "auto";
-  return label;
-}
-
-function figure(element, ...caption) {
-  const around = make("figure");
-  const text = make("figcaption");
-  text.append(...caption);
-  // Captions of several lines must not push pictures out of their row.
-  around.append(...(element.matches(".frame, .drawing") ? [element, text] : [text, element]));
-  return around;
-}
-
 // ------------------------------------------------------------------------------------ the page
 
-const cards = data.inputs.map(makeCard);
-const cardOf = new Map(cards.map((card) => [card.card, card]));
+const LEAF = data.parts ? 200 : Infinity; // cards that are there at once
+const made = new Map(); // input -> its card; of many inputs those of the leaf alone
+const cardAt = new Map(); // the same by element
+let order = data.inputs, leaf = 0, cards = [];
+
+const isOverview = () => byId("view").value === "thumbnails";
 
 /** Draw what is in view or near it; the rest when it comes near. */
-function draw(card) {
-  if (card.drawn === method()) return;
+async function draw(card) {
+  if (card.drawn === method() || (isOverview() && !card.filled)) return;
+  if (!card.filled) {
+    try {
+      fillCard(card, await detailOf(card.input));
+    } catch (error) {
+      card.card.querySelector(".glimpse").textContent = error.message;
+      return;
+    }
+  }
+  if (card.drawn === method()) return; // as by another call that has waited
   card.drawn = method();
   card.drawers.forEach((drawer) => drawer());
 }
 
 const observer = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    const card = cardOf.get(target);
+    const card = cardAt.get(target);
+    if (!card) continue; // of a leaf that was turned
     card.near = isIntersecting;
     if (isIntersecting) draw(card);
   }
@@ -118,21 +67,54 @@ function choose() {
   cards.filter((card) => card.near).forEach(draw);
 }
 
+/** Choose and sort the inputs, and show the first of them. */
 function arrange() {
-  hideTip();
   const [wanted, verdict] = [byId("predicted").value, byId("correct").value];
-  let shown = 0;
-  for (const { input, card } of cards) {
-    const matches =
-      (wanted === "" || wanted === String(input.predicted)) &&
-      (verdict === "" || verdict === String(input.correct));
-    card.hidden = !matches;
-    shown += matches;
+  order = data.inputs.filter((input) =>
+    (wanted === "" || wanted === String(input.predicted)) &&
+    (verdict === "" || verdict === String(input.correct)));
+  order.sort(SORTS[byId("sort").value]);
+  byId("count").textContent = `${order.length} of ${data.inputs.length} inputs shown`;
+  byId("empty").hidden = order.length > 0;
+  const starts = order.map((_, i) => i).filter((i) => i % LEAF === 0);
+  byId("leaf").replaceChildren(...starts.map((start, i) =>
+    new Option(`${start + 1} to ${Math.min(start + LEAF, order.length)} of ${order.length}`, i)));
+  byId("leaves").hidden = starts.length < 2;
+  turn(0);
+}
+
+/** Show the cards of a leaf, and forget those of another where there are many. */
+function turn(to) {
+  hideTip();
+  leaf = to;
+  const inputs = order.slice(to * LEAF, (to + 1) * LEAF);
+  const here = new Set(inputs);
+  for (const [input, { card }] of data.parts ? made : []) {
+    if (here.has(input)) continue;
+    observer.unobserve(card);
+    made.delete(input);
+    cardAt.delete(card);
   }
-  const sorted = [...cards].sort((a, b) => SORTS[byId("sort").value](a.input, b.input));
-  byId("cards").append(...sorted.map(({ card }) => card));
-  byId("count").textContent = `${shown} of ${cards.length} inputs shown`;
-  byId("empty").hidden = shown > 0;
+  cards = inputs.map((input) => made.get(input) ?? place(input));
+  byId("cards").replaceChildren(...cards.map(({ card }) => card));
+  byId("leaf").value = leaf;
+  byId("previous").disabled = leaf === 0;
+  byId("next").disabled = (leaf + 1) * LEAF >= order.length;
+}
+
+/** Make the card of an input, which is drawn when it comes into view. */
+function place(input) {
+  const card = makeCard(input);
+  made.set(input, card);
+  cardAt.set(card.card, card);
+  observer.observe(card.card);
+  return card;
+}
+
+/** Turn to another leaf, and see it from its beginning. */
+function leafThrough(to) {
+  turn(to);
+  scrollTo(0, 0);
 }
 
 /** Fill a list with [value, text], and call back when another is chosen. */
@@ -148,6 +130,7 @@ const predicted = indices.map((index) => [
   `${shortened(data.classNames[index])} ${count((input) => input.predicted === index)}`,
 ]);
 
+data.inputs.forEach((input, number) => { input.number = number; });
 byId("heading").textContent = document.title = data.heading;
 fill("method", data.methods.map(({ name }, i) => [i, name]), choose);
 fill("sort", Object.keys(SORTS).map((name) => [name, name]), arrange);
@@ -161,17 +144,31 @@ fill("correct", [
 byId("predicted").closest("label").hidden = !data.first;
 byId("predicted-label").textContent = `${data.first} class`;
 byId("correct").closest("label").hidden = data.activation !== "softmax";
+fill("view", [["cards", "cards"], ["thumbnails", "thumbnails"]], () => {
+  hideTip();
+  byId("cards").classList.toggle("overview", isOverview());
+  cards.filter((card) => card.near).forEach(draw);
+});
+byId("view").closest("label").hidden = !data.parts;
+byId("leaf").addEventListener("change", (event) => leafThrough(Number(event.target.value)));
+byId("previous").addEventListener("click", () => leafThrough(leaf - 1));
+byId("next").addEventListener("click", () => leafThrough(leaf + 1));
+byId("cards").addEventListener("click", (event) => {
+  const glimpse = event.target.closest(".glimpse");
+  if (!glimpse || !isOverview()) return;
+  byId("view").value = "cards";
+  byId("view").dispatchEvent(new Event("change"));
+  glimpse.closest(".card").scrollIntoView({ block: "center" });
+});
 byId("reset").addEventListener("click", () => {
   byId("predicted").value = byId("correct").value = "";
   arrange();
 });
-const widest = Math.max(1, ...data.inputs.map((input) => input.classes.length));
-const ofText = data.inputs.some((input) => input.parts.some((part) => part.shown === "words"));
-byId("cards").style.setProperty("--width", ofText ? "30rem" : `${9.2 * (widest + 1)}rem`);
+const width = "words" in data.colors ? "30rem" : `${9.2 * (data.widest + 1)}rem`;
+byId("cards").style.setProperty("--width", width);
 arrange();
 if (data.methods.length) choose();
-cards.forEach(({ card }) => observer.observe(card));
 // Before a card's own listeners, which need its maps.
-byId("cards").addEventListener("focus", (e) => draw(cardOf.get(e.target.closest(".card"))), true);
+byId("cards").addEventListener("focus", (e) => draw(cardAt.get(e.target.closest(".card"))), true);
 addEventListener("beforeprint", () => cards.forEach(draw));
 addEventListener("keydown", (event) => event.key === "Escape" && hideTip());

@@ -106,6 +106,9 @@ class ImagePart(Part):
             },
         }
 
+    def glimpse(self) -> Image.Image:
+        return self.content
+
 
 def on_page(picture: Image.Image) -> str:
     """A picture for the page: exact where it is so small that its pixels are to be seen."""

@@ -105,6 +105,9 @@ class TextPart(Part):
             "maps": {name: encoded(maps[:, None]) for name, maps in self.relevance.items()},
         }
 
+    def glimpse(self) -> str:
+        return self.content
+
 
 def pieces(text: str, words: Sequence[tuple[int, int]]) -> list[str]:
     """The text cut at both ends of every word, so that every second piece is a word."""
