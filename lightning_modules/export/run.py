@@ -15,8 +15,9 @@ from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import as_input_error
 
 SHOWN = ("task", "seed", "data", "model")  # sections of the config in the card
-# An absolute path within a text: of POSIX, of a home folder, of Windows, of a file: URL.
-PATH = re.compile(r"(?<![\w:/.~\\])(?:file://+|~[\w.-]*/|/|[A-Za-z]:[\\/])[^\s,;:'\"]+")
+# An absolute path within a text: of a file: URL, of a home folder, of Windows, of POSIX (and not
+# what follows the name and host of another URL).
+PATH = re.compile(r"(?<![\w/.~\\-])(?:file:/+|~[\w.-]*/|[A-Za-z]:[\\/]|/(?!/))[^\s,;:'\"]+")
 
 
 @dataclass(frozen=True)
