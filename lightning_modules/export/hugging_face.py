@@ -12,6 +12,8 @@ from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.hf_backbone import labels_of
 from lightning_modules.models.published.labels import problem_type_of
 
+PROCESSOR = "TimmWrapperImageProcessor"  # of transformers
+
 
 @EXPORTS.register("hf")
 class HuggingFace(Export):
@@ -59,6 +61,3 @@ from transformers import pipeline
 classify = pipeline("{self.pipeline}", model="{place}")
 print(classify({given}, top_k={len(self.classifier.hparams.class_names)}))
 """
-
-
-PROCESSOR = "TimmWrapperImageProcessor"

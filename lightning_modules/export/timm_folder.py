@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from timm.models._hub import save_config_for_hf
+from timm.models import save_for_hf
 
 from lightning_modules.export.base import EXPORTS, Export, is_timm
 from lightning_modules.models.classifier import Classifier
@@ -59,19 +59,20 @@ def write_timm(export: Export, folder: Path) -> None:
     classifier, model = export.classifier, export.backbone
     config = {k: v for k, v in model.pretrained_cfg.items() if k not in OF_OTHERS}
     model.pretrained_cfg = config | export.transforms()
-    path = folder / "config.json"
     own = {
         "num_classes": len(classifier.hparams.class_names),
         "label_names": list(classifier.hparams.class_names),
         "problem_type": problem_type_of(classifier.task.name),
     }
-    save_config_for_hf(model, str(path), model_config=own, model_args=model_args(classifier))
+    given = model_args(classifier)
+    save_for_hf(model, str(folder), model_config=own, model_args=given, safe_serialization=True)
+    path = folder / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     arguments = written.get("model_args", {})
     arguments.pop("num_classes", None)  # transformers would give it twice
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     about = about_export(export, {"name": written["architecture"], "model_options": arguments})
-    save_weights(model.state_dict(), folder / "model.safetensors", about)
+    save_weights(model.state_dict(), folder / "model.safetensors", about)  # over timm's
 
 
 def model_args(classifier: Classifier) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_names_of_the_user_are_only_text_in_the_card(card):
     console = Console(width=200, record=True, file=open(os.devnull, "w"))
     console.print(Markdown(card.split("---", 2)[2]))
     shown = console.export_text()
-    assert EVIL.replace("<", "").split("!")[1][:3] in shown and "of_*stars*" in shown
+    assert shown.count(EVIL) == 2 and "of_*stars*" in shown  # in the text and in the table
     front = yaml.safe_load(card.split("---")[1])
     assert front["pipeline_tag"] == "image-classification" and "license" not in front
 
