@@ -7,7 +7,7 @@ from pathlib import Path
 import transformers
 
 from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
-from lightning_modules.export.timm_folder import write_timm
+from lightning_modules.export.timm_files import write_timm
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.hf_backbone import labels_of
 from lightning_modules.models.published.labels import problem_type_of

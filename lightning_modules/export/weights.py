@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
-from lightning_modules.export.timm_folder import about_export, model_args
+from lightning_modules.export.timm_files import about_export, model_args
 from lightning_modules.models.hf_backbone import saved_config
 from lightning_modules.models.weights_file import save_weights
 
