@@ -43,14 +43,23 @@ TEXTS = {
 }
 
 
+def of_transformers(folder, monkeypatch):
+    """The pipeline of the card, its weights moved to memory of their own.
+
+    transformers maps the file into memory, where a tensor begins at any byte, and by that torch
+    chooses kernels that round otherwise.
+    """
+    classify = loaded(folder, monkeypatch)["classify"]
+    for parameter in classify.model.parameters():
+        parameter.data = parameter.data.clone()
+    for buffer in classify.model.buffers():
+        buffer.data = buffer.data.clone()
+    return classify
+
+
 def same_logits(run, model, *inputs, **named) -> None:
     """``model`` is called with the inputs, or with those of a model of transformers by name."""
     classifier = of_run(run)
-    if named:
-        # transformers maps the file into memory, where a tensor begins at any byte, and by that
-        # torch chooses kernels that round otherwise.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
     with torch.no_grad():
         ours = classifier.of_backbone(named or inputs[0])
         theirs = model(*inputs, **named)
@@ -84,7 +93,7 @@ def test_a_model_of_timm_is_the_same_in_every_format(case, tmp_path, monkeypatch
     assert of_timm["model"].pretrained_cfg["label_names"] == of_run(run).hparams.class_names
     alone = loaded(export(run, "safetensors"), monkeypatch)
     same_logits(run, alone["model"], pixels())
-    made = loaded(export(run, "hf"), monkeypatch)["classify"]
+    made = of_transformers(export(run, "hf"), monkeypatch)
     same_logits(run, lambda x: made.model(pixel_values=x), pixels())
     content = picture(run)
     same_scores(run, made, content, content)
@@ -100,7 +109,7 @@ def test_an_image_classifier_of_transformers_is_the_same_in_every_format(
     run = save_run(tmp_path / "run", "hf_image", input_config(), **HF[case])
     alone = loaded(export(run, "safetensors"), monkeypatch)
     same_logits(run, alone["model"], pixel_values=pixels())
-    made = loaded(export(run, "hf"), monkeypatch)["classify"]
+    made = of_transformers(export(run, "hf"), monkeypatch)
     same_logits(run, made.model, pixel_values=pixels())
     same_scores(run, made, picture(run), picture(run))
 
@@ -111,7 +120,7 @@ def test_a_distilled_model_of_transformers_stays_one(tmp_path, monkeypatch):
     save_image_classifier(begin, "DeiT", architectures=[teacher])
     names = ["x", "y", "z"]
     run = save_run(tmp_path / "run", "hf_image", input_config(), names, name=str(begin))
-    made = loaded(export(run, "hf"), monkeypatch)["classify"]
+    made = of_transformers(export(run, "hf"), monkeypatch)
     assert type(made.model) is type(of_run(run).backbone)
     same_logits(run, made.model, pixel_values=pixels())
 
@@ -125,7 +134,7 @@ def test_a_text_classifier_is_the_same_in_every_format(case, tmp_path, monkeypat
     inputs = classifier.inputs(classifier.prepare(texts))
     alone = loaded(export(run, "safetensors"), monkeypatch)
     same_logits(run, alone["model"], **inputs)
-    made = loaded(export(run, "hf"), monkeypatch)["classify"]
+    made = of_transformers(export(run, "hf"), monkeypatch)
     same_logits(run, made.model, **inputs)
     for text in texts:  # the second is longer than the model reads
         same_scores(run, lambda x, **more: made(x, truncation=True, **more), text, text)
