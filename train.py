@@ -3,6 +3,7 @@
 python train.py                                        # configs/vit_digits.yaml
 python train.py --config FILE run_dir=runs/mine model.lr=1e-4 trainer.max_epochs=20
 python train.py --resume RUN_DIR
+python train.py export RUN --to hf FOLDER              # for others to load; see export --help
 
 From Python, as for a sweep: ``train(load_config(FILE, ["model.lr=1e-4"]))``.
 """
@@ -10,6 +11,7 @@ From Python, as for a sweep: ``train(load_config(FILE, ["model.lr=1e-4"]))``.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import complete_config, imports_of, load_config
+from configs.signatures import registered
 from lightning_modules.utils import cli, run_folder
+from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError, message_of
-from lightning_modules.utils.terminal import quiet
+from lightning_modules.utils.new_folder import check_new_folder
+from lightning_modules.utils.terminal import quiet, tell
 
 # Lightning takes seconds to import, and is imported where it is used: help does not wait for it.
 
@@ -30,6 +35,9 @@ fail = partial(cli.fail, "train.py")
 
 def main(argv: list[str] | None = None) -> None:
     """Train, then test the best checkpoint. What the user got wrong: one line, exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["export"]:
+        return run_export(parse_export(argv[1:]))
     arguments = parse(argv)
     try:
         if arguments.imports:
@@ -144,6 +152,47 @@ def train(config: DictConfig | Mapping[str, Any], resume: bool = False) -> dict[
         with run_folder.of_trial(config) as config:
             ended = experiment(config, checkpoint)
         return {**(endings.best_epoch(ended.trainer, ended.model.task) or {}), **ended.tested}
+
+
+# -------------------------------------------------------------------------------------- export
+
+
+def parse_export(argv: list[str]) -> argparse.Namespace:
+    formats = ", ".join(registered("lightning_modules.export", "EXPORTS"))
+    description = "Write a run's model into a folder that its library loads, with a model card."
+    parser = cli.Parser("train.py", description, "export")
+    parser.add_argument("run", metavar="RUN", help="its folder, or one of its checkpoints")
+    parser.add_argument("folder", metavar="FOLDER", help="to write; a new or an empty one")
+    parser.add_argument("--to", metavar="FORMAT", required=True, help=formats)
+    parser.add_argument("--push", metavar="ID", help="and upload it to the hub, as USER/NAME")
+    parser.add_import()
+    return parser.parse_intermixed_args(argv)
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write the folder, all of it or nothing, and push it. Errors as of :func:`main`."""
+    folder, imports = Path(arguments.folder), []
+    try:
+        cli.import_modules(arguments.imports)
+        registered("lightning_modules.export", "EXPORTS").find(arguments.to, f"--to {arguments.to}")
+        check_new_folder(folder)
+        checkpoint = find_checkpoint(arguments.run, "export")
+        run_dir = run_of(checkpoint)
+        imports = [] if run_dir is None else imports_of(run_dir / "config.yaml")
+        with quiet("train.py"):
+            from lightning_modules.callbacks.stops import sigterm_as_ctrl_c
+            from lightning_modules.export.command import export
+            from lightning_modules.export.push import check_push
+
+            if arguments.push is not None:
+                check_push(arguments.push)
+            with sigterm_as_ctrl_c():
+                export(checkpoint, arguments.to, folder, arguments.push)
+    except (InputError, ValueError, OSError) as error:
+        fail(error, imports)
+    except KeyboardInterrupt:
+        tell("train.py: stopped; nothing is written")
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from lightning_modules.models.class_names import are_names, are_same, difference
 from lightning_modules.models.hf_checks import check_keys
@@ -88,7 +88,9 @@ def from_name(
         raise InputError(f"model.name: {error}") from error
     given = describe_backbone(name, None)
     with as_input_error(given, accepted):
-        id2label = AutoConfig.from_pretrained(folder).id2label or {}
+        saved = AutoConfig.from_pretrained(folder)
+        check_not_of_timm(saved, folder)
+        id2label = saved.id2label or {}
         theirs = [id2label[i] for i in sorted(id2label)]
         backbone, found = auto.from_pretrained(
             folder,
@@ -106,6 +108,15 @@ def from_name(
     elif not any(key.startswith(outputs) for key in found["missing_keys"]):
         keep_head_of(backbone, theirs, class_names, given)
     return backbone
+
+
+def check_not_of_timm(config: PreTrainedConfig, folder: str) -> None:
+    """Raises an InputError for a model of timm's, which transformers wraps."""
+    if config.model_type == "timm_wrapper":
+        raise InputError(
+            f"it is timm's {config.architecture}; accepted: model.kind=vit model.name="
+            f"{config.architecture} model.weights={folder}/model.safetensors"
+        )
 
 
 def keep_head_of(

@@ -11,6 +11,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models import class_names as classes
+from lightning_modules.models.weights_file import about_weights
 from lightning_modules.utils.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
@@ -22,8 +23,8 @@ OPTION = "model.weights"
 class Weights:
     """The state dict of a backbone.
 
-    ``hyper_parameters`` are those of the run that trained it, its ``class_names`` among them; None
-    for a file of weights, which has no names.
+    ``hyper_parameters`` are those of the run that trained it, its ``class_names`` among them, or
+    what a file of ``train.py export`` has of them; None for another file, which has no names.
     """
 
     state: dict[str, Tensor]
@@ -45,10 +46,7 @@ def read_weights(path: str, kind: str) -> Weights:
     if Path(path).is_dir() or Path(path).suffix == ".ckpt":
         found = load_data(find_checkpoint(path, OPTION), "accepted: a checkpoint of train.py")
         if isinstance(found, Mapping) and "kind" in found:
-            if found["kind"] != kind:
-                raise InputError(
-                    f"{OPTION} {path}: the run is of kind {found['kind']}; accepted: one of {kind}"
-                )
+            check_kind(path, found["kind"], kind)
             state = found["state_dict"].items()
             backbone = {
                 name.removeprefix("backbone."): value
@@ -58,11 +56,20 @@ def read_weights(path: str, kind: str) -> Weights:
             return Weights(backbone, found["hyper_parameters"])
     if not Path(path).is_file():
         raise FileNotFoundError(f"{OPTION} is {path}: no such file")
+    about = about_weights(path)
+    if about is not None:
+        check_kind(path, about["kind"], kind)
     try:
-        return Weights(load_state_dict(path, weights_only=True))
+        return Weights(load_state_dict(path, weights_only=True), about)
     except Exception as error:  # whatever a damaged or hostile file makes its reader raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"{OPTION} {path} cannot be read as weights: {reason}") from error
+
+
+def check_kind(path: str, theirs: str, kind: str) -> None:
+    """Raises an InputError where weights are those of another kind of classifier."""
+    if theirs != kind:
+        raise InputError(f"{OPTION} {path}: the run is of kind {theirs}; accepted: one of {kind}")
 
 
 def with_head_for(

@@ -20,6 +20,7 @@ from configs.signatures import Declared, Source, Unknown
 from lightning_modules import CLASSIFIERS
 from lightning_modules.callbacks import CALLBACKS, RelevanceTracker
 from lightning_modules.data import DATAMODULES
+from lightning_modules.export import EXPORTS
 from lightning_modules.loggers import LOGGERS
 from lightning_modules.protocols import BASELINES, PROTOCOLS
 from lightning_modules.utils import timm_names
@@ -45,6 +46,10 @@ CALLS = {
     "train.py trainer.strategy=dpp": 2,
     "train.py trainer.limit_val_batches=1.5": 2,
     "train.py model.name=vit_tiny": 2,
+    "train.py export --help": 0,
+    "train.py export nowhere --to onnx out": 2,
+    "train.py export nowhere --to hf out": 2,
+    "train.py export nowhere --to hf docs": 2,
     "explain.py --help": 0,
     "explain.py evaluate --help": 0,
     "explain.py --input a.png": 2,
@@ -72,6 +77,7 @@ REGISTRIES = {
     ("lightning_modules.loggers", "LOGGERS.register"): LOGGERS,
     ("lightning_modules.callbacks", "CALLBACKS.register"): CALLBACKS,
     ("lightning_modules.protocols", "PROTOCOLS.register"): PROTOCOLS,
+    ("lightning_modules.export", "EXPORTS.register"): EXPORTS,
     ("lightning_modules.protocols", "baseline"): BASELINES,
     ("relprop.methods", "method"): METHODS,
 }

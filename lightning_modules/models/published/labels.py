@@ -40,3 +40,8 @@ def task_of(given: str, config: PreTrainedConfig, classes: int) -> str:
             f"{given}: its problem_type is {problem!r}; accepted: null, {', '.join(TASKS)}"
         )
     return TASKS[problem]
+
+
+def problem_type_of(task: str) -> str | None:
+    """What Hugging Face calls a task; None for one that it has no name for."""
+    return next((problem for problem, name in TASKS.items() if name == task), None)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
+from lightning_modules.models.weights_file import about_weights
 from lightning_modules.utils.errors import InputError, short_message
 from lightning_modules.utils.timm_names import check_published_name
 
@@ -25,13 +27,17 @@ def timm_classifier(name: str) -> ViTClassifier:
     """timm's ``NAME`` with its weights from the hub, or ``NAME@FILE`` with those of a file.
 
     Number of classes and size of the pictures are those that the file's head and position
-    embeddings have; mean, std and interpolation those of the model.
+    embeddings have; mean, std and interpolation those of the model. A file of ``train.py export``
+    says all of this itself, and the names of its classes.
 
     Raises:
         ValueError, OSError: there is no such model or file, or they do not fit each other.
     """
     name, _, weights = name.partition("@")
     check_published_name(name)
+    about = about_weights(weights) if weights else None
+    if about is not None:
+        return exported_classifier(name, weights, about)
     model = create_backbone(name, None, pretrained=False, options={})
     config = resolve_model_data_config(model)
     classes, size = model.num_classes, config["input_size"][-1]
@@ -69,6 +75,27 @@ def timm_classifier(name: str) -> ViTClassifier:
             "accepted: NAME@FILE with a file of weights"
         ) from reason
     return classifier
+
+
+def exported_classifier(name: str, weights: str, about: Mapping[str, Any]) -> ViTClassifier:
+    """timm's model of that name as ``train.py export`` has written it, with its classes.
+
+    Raises:
+        InputError: the file is of another model.
+    """
+    theirs = about["model"].get("name")
+    if theirs is None or theirs != name.partition(".")[0]:
+        called = theirs or f"a model of the kind {about['kind']}"
+        accepted = f"--timm {theirs}@{weights}" if theirs else "weights of a model of timm"
+        raise InputError(f"--timm {name}@{weights}: they are of {called}; accepted: {accepted}")
+    return PublishedViT(
+        about["class_names"],
+        about["input_config"],
+        name=name,
+        weights=weights,
+        model_options=about["model"]["model_options"],
+        task=about["task"],
+    ).eval()
 
 
 def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:

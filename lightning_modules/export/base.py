@@ -1,0 +1,101 @@
+"""What every format of an exported classifier has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import timm
+from torch import nn
+from transformers import PreTrainedModel
+
+from lightning_modules.modalities import Images, Texts
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.utils.errors import InputError
+from relprop.registry import Registry
+
+EXPORTS: Registry[type[Export]] = Registry("format")
+OF_CROP = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+class Export(ABC):
+    """A classifier in a format of files, for others to load.
+
+    A subclass is registered in ``EXPORTS``. Its constructor refuses what it cannot write.
+
+    Attributes:
+        name: in ``EXPORTS``.
+
+    Args:
+        classifier: in evaluation.
+
+    Raises:
+        InputError: the classifier cannot be written in this format.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.backbone: nn.Module = classifier.backbone
+
+    @property
+    @abstractmethod
+    def library(self) -> str:
+        """The library that loads it, as the hub calls it."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write the model, and what makes its inputs, into an empty folder."""
+
+    @abstractmethod
+    def usage(self, place: str) -> str:
+        """Python that loads the model from ``place``, a folder or a hub id, and asks it."""
+
+    # ------------------------------------------------------------------ what subclasses share
+
+    @property
+    def reads_texts(self) -> bool:
+        return any(isinstance(x, Texts) for x in self.classifier.sources.values())
+
+    @property
+    def pipeline(self) -> str:
+        """What the hub calls the task."""
+        return "text-classification" if self.reads_texts else "image-classification"
+
+    @property
+    def input_config(self) -> dict[str, Any]:
+        return self.classifier.hparams.input_config
+
+    def transforms(self) -> dict[str, Any]:
+        """How pictures are made into inputs in evaluation, in timm's words; else nothing."""
+        if not any(isinstance(x, Images) for x in self.classifier.sources.values()):
+            return {}
+        return {name: self.input_config[name] for name in OF_CROP if name in self.input_config}
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer of texts, which cuts them where training has; else nothing."""
+        for modality in self.classifier.sources.values():
+            if isinstance(modality, Texts):
+                tokenizer = modality.tokenizer
+                tokenizer.model_max_length = self.input_config["max_length"]
+                tokenizer.save_pretrained(folder)
+
+    def refuse(self, accepted: str) -> InputError:
+        """The error for a backbone that the format is not for."""
+        kind, called = self.classifier.kind, type(self.backbone).__name__
+        return InputError(
+            f"--to {self.name}: the model is of the kind {kind}, a {called}; accepted: {accepted}"
+        )
+
+
+def is_timm(backbone: nn.Module) -> bool:
+    """Whether a model is one that timm makes by its name."""
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    return timm.is_model(config.get("architecture", ""))
+
+
+def is_hugging_face(backbone: nn.Module) -> bool:
+    """Whether a model is one of transformers."""
+    return isinstance(backbone, PreTrainedModel)
