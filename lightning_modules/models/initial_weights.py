@@ -11,6 +11,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models import class_names as classes
+from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import tell
@@ -50,6 +51,8 @@ def read_weights(path: str, kind: str) -> Weights:
                     f"{OPTION} {path}: the run is of kind {found['kind']}; accepted: one of {kind}"
                 )
             state = found["state_dict"].items()
+            if found["hyper_parameters"].get("lora"):
+                state = load_classifier(find_checkpoint(path, OPTION)).state_dict().items()
             backbone = {
                 name.removeprefix("backbone."): value
                 for name, value in state

@@ -290,7 +290,10 @@ def test_nothing_in_a_config_is_executed(load, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": null is no mapping; accepted: one with seed, task, run_dir, patience, on_nonfinite"),
+        (
+            "",
+            ": null is no mapping; accepted: one with seed, task, run_dir, patience, on_nonfinite",
+        ),
         ("- a", ': ["a"] is no mapping'),
         ("a: 1\nb: [1\nc: 2", ", line 3: while parsing a flow sequence expected"),
         ("a: 1\nb: 2: 3", ", line 2: mapping values are not allowed here"),
