@@ -124,5 +124,6 @@ def test_several_processes_need_a_strategy_that_lets_parameters_rest():
         fit(classifier(), 1, strategy="ddp", devices=1)
     plain, wrapped = classifier(), classifier()
     fit(plain, 2)
-    fit(wrapped, 2, strategy="ddp_find_unused_parameters_true", devices=1)
+    same_order = {"devices": 1, "use_distributed_sampler": False}
+    fit(wrapped, 2, strategy="ddp_find_unused_parameters_true", **same_order)
     assert_identical(plain.state_dict(), wrapped.state_dict())
