@@ -31,7 +31,8 @@ def test_what_is_frozen_is_not_changed_by_training():
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     fit(module)
     changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
-    assert changed and not changed & frozen(module)
+    assert changed
+    assert not any(x.startswith("backbone.blocks.") or x == "backbone.pos_embed" for x in changed)
 
 
 def test_a_pattern_that_matches_nothing_is_told_with_the_nearest():
