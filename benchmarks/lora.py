@@ -1,7 +1,7 @@
 """How far maps of a model with adapters differ from those of the same model merged.
 
 python -m benchmarks.lora                    (digits and reviews, seeds 0 and 1)
-python -m benchmarks.lora digits --seeds 0 1 2
+python -m benchmarks.lora digits --seeds 0 1 2 --train-size 1000
 
 Per seed a model is trained, and then adapters in its blocks (model.lora), on other samples of the
 same kind. The two maps of a sample, for the predicted class, differ by |unmerged - merged| over
@@ -38,13 +38,19 @@ def trained(config: str, folder: Path, *options: str) -> Ended:
     return experiment(load_config(CONFIGS / config, options), None)
 
 
-def adapted(name: str, seed: int) -> Ended:
-    """A model with trained adapters."""
+def adapted(name: str, seed: int, train_size: int | None) -> Ended:
+    """A model with trained adapters; of the config's number of samples where none is given."""
     config, of_base, of_adapters = OF[name]
     with tempfile.TemporaryDirectory() as folder:
         base, run = Path(folder, "base"), Path(folder, "run")
-        trained(config, base, f"seed={seed}", f"trainer.max_epochs={of_base}")
-        options = [f"seed={100 + seed}", f"trainer.max_epochs={of_adapters}", "model.lora={}"]
+        size = [f"data.train_size={train_size}"] * (train_size is not None)
+        trained(config, base, *size, f"seed={seed}", f"trainer.max_epochs={of_base}")
+        options = [
+            *size,
+            f"seed={100 + seed}",
+            f"trainer.max_epochs={of_adapters}",
+            "model.lora={}",
+        ]
         options += [f"data.tokenizer={base}"] if name == "reviews" else []
         return trained(config, run, *options, f"model.weights={base}")
 
@@ -74,11 +80,11 @@ def difference(merged: Tensor, unmerged: Tensor) -> Tensor:
     return (unmerged - merged).norm(dim=1) / merged.norm(dim=1).clamp(min=1e-30)
 
 
-def measure(name: str, seeds: list[int]) -> None:
+def measure(name: str, seeds: list[int], train_size: int | None) -> None:
     """Print a table."""
     accuracies, found = [], []
     for seed in seeds:
-        ended = adapted(name, seed)
+        ended = adapted(name, seed, train_size)
         accuracies.append(f"{ended.tested['test/accuracy']:.3f}")
         found.append(differences(ended))
     print(f"\n{name}: seeds {seeds}, test accuracy {', '.join(accuracies)}\n")
@@ -92,12 +98,13 @@ def main() -> None:
     parser = Parser("python -m benchmarks.lora", __doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=" or ".join(OF))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--train-size", type=int, help="training samples (default: the config's)")
     chosen = parser.parse_args()
     for name in chosen.kinds:
         if name not in OF:
             parser.error(f"{name!r}; accepted: {' or '.join(OF)}")
     for name in chosen.kinds or OF:
-        measure(name, chosen.seeds)
+        measure(name, chosen.seeds, chosen.train_size)
 
 
 if __name__ == "__main__":
