@@ -237,7 +237,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from lightning_modules.explanations.model import check_fit, chosen_device, chosen_model
     from lightning_modules.models import class_names
     from lightning_modules.protocols import torchrun_shard
-    from lightning_modules.protocols.scoring import fingerprint, score
+    from lightning_modules.protocols.scoring import score
+    from lightning_modules.utils.fingerprint import fingerprint
 
     module = chosen_model(arguments)
     of_data, of_methods = parted(arguments.overrides)
@@ -252,7 +253,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     protocol = protocols()[arguments.protocol](module, data)
     about = {
         "model": arguments.checkpoint or arguments.timm or arguments.hf,
-        "weights": fingerprint(module),
+        "weights": fingerprint(module.state_dict()),
         "protocol": protocol.name,
         "data": data_options,
         "methods": arguments.method,

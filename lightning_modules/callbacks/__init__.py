@@ -1,6 +1,6 @@
 """What happens beside training: explanations tracked, metrics kept as a table, stops."""
 
-from lightning_modules.callbacks import averaging  # noqa: F401
+from lightning_modules.callbacks import averaging, gradual_unfreezing  # noqa: F401
 from lightning_modules.callbacks.epoch_checkpoint import EpochCheckpoint
 from lightning_modules.callbacks.finite_steps import FiniteSteps
 from lightning_modules.callbacks.metrics_table import MetricsTable

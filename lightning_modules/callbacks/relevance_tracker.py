@@ -267,7 +267,8 @@ class RelevanceTracker(Checked, Callback):
             self.last_maps = report.maps
             self._publish(trainer, report)
             if self.protocols and self.scorings.comes(trainer.current_epoch):
-                self._log_protocols(trainer, module)
+                with module.merged():
+                    self._log_protocols(trainer, module)
             report.scalars["seconds"] = time.perf_counter() - started
             for name, value in report.scalars.items():
                 self._log(module, "relevance", name, float(value))

@@ -15,7 +15,7 @@ from lightning_modules.modalities import Texts
 from lightning_modules.models.bert_backbone import create_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
-from lightning_modules.models.hf_backbone import describe_backbone, saved_config
+from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -42,6 +42,7 @@ class BertClassifier(ExplainingTexts, Classifier):
     """
 
     no_sources = {"name": None, "weights": None}
+    usual_targets = HF_TARGETS
 
     def __init__(
         self,
@@ -61,10 +62,7 @@ class BertClassifier(ExplainingTexts, Classifier):
         if weights is not None:
             load_weights(self.backbone, weights, class_names, input_config)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
-        if self.hparams.freeze_backbone:
-            self.backbone.base_model.requires_grad_(False)
-        if self.hparams.compile:
-            self.backbone.compile()
+        self.choose_trained()
 
     @cached_property
     def sources(self) -> dict[str, Texts]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.models.base_weights import base_in, check_base
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.utils.checkpoint_files import WRITTEN_BY_TRAIN, load_data
 from lightning_modules.utils.errors import InputError, as_input_error
@@ -45,13 +46,24 @@ def read_checkpoint(checkpoint: Path, parts: Mapping[str, type] = PARTS) -> dict
 
 
 def load_classifier(checkpoint: Path) -> Classifier:
-    """The classifier in a checkpoint, in evaluation; errors as of :func:`read_checkpoint`."""
+    """The classifier in a checkpoint, in evaluation, its adapters merged into its weights.
+
+    Errors are those of :func:`read_checkpoint`. InputError as well where the checkpoint is of
+    adapters, and their base is missing or another.
+    """
     state = read_checkpoint(checkpoint)
     cls = CLASSIFIERS[state["kind"]]
     known = arguments(cls)  # other versions have others
     options = {name: x for name, x in state["hyper_parameters"].items() if name in known}
-    with as_input_error(f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN):
-        module = cls(**options | cls.no_sources)
+    broken, base = (f"{checkpoint}: it is broken", WRITTEN_BY_TRAIN), base_in(state, checkpoint)
+    whole = broken
+    if base is not None:
+        whole = f"{checkpoint}: its base, {base.name}", "the base that it was trained on, in reach"
+    with as_input_error(*whole):
+        module = cls(**options | ({} if base else cls.no_sources))
+    check_base(module.base, base, checkpoint)
+    with as_input_error(*broken):
         module.load_state_dict(state["state_dict"])
         module.eval().check_inputs()
+    module.merge()
     return module

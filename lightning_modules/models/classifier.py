@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import lightning
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 from torchmetrics import Metric, MetricCollection
 
-from lightning_modules.models.explaining import ExplainingModule
+from lightning_modules.models.adapters import Lora
+from lightning_modules.models.trained_part import TrainedPart
 from lightning_modules.tasks import make_task
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.names import tag
@@ -43,12 +44,13 @@ class Classifiers(Registry[type["Classifier"]]):
 CLASSIFIERS = Classifiers("model")
 
 
-class Classifier(ExplainingModule):
+class Classifier(TrainedPart):
     """Fine-tunes a backbone and explains its decisions.
 
     A subclass sets ``self.backbone``, which stays its library's own model, and says what its
     samples are made of (:attr:`sources`), what of a batch goes into the backbone (:meth:`inputs`)
-    and how its parameters are grouped (:meth:`parameter_groups`). It declares the arguments of its
+    and how its parameters are grouped (:meth:`parameter_groups`). With the backbone in place its
+    constructor calls :meth:`choose_trained`. It declares the arguments of its
     own and those whose defaults it changes, and hands ``**options`` on. All arguments become
     hyper-parameters, and are plain values so that checkpoints load with ``weights_only=True``.
 
@@ -56,6 +58,10 @@ class Classifier(ExplainingModule):
         class_names: the classes, in the order of their labels.
         input_config: how the data were made into inputs; kept with the checkpoint.
         freeze_backbone: train the classification head alone.
+        freeze: parameters that are not trained, as patterns of their names; see
+            :func:`.freezing.freeze`.
+        lora: options of :class:`.adapters.Lora`: train adapters in the blocks, and the head, and
+            nothing else. None: there are no adapters.
         compile: ``torch.compile`` the backbone for training.
         lr: peak learning rate.
         warmup: share of all steps in which it rises.
@@ -69,7 +75,6 @@ class Classifier(ExplainingModule):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
-    no_sources: dict[str, Any]  # arguments for which neither hub nor file of weights is asked
     is_trained_here = True  # False: its metrics are not needed
 
     def __init__(
@@ -78,6 +83,8 @@ class Classifier(ExplainingModule):
         input_config: dict[str, Any],
         *,
         freeze_backbone: bool = False,
+        freeze: list[str] | None = None,
+        lora: dict[str, Any] | None = None,
         compile: bool = False,
         lr: NotNegative = 1e-3,
         warmup: Annotated[float, Range(0, 1)] = 0.1,
@@ -94,6 +101,7 @@ class Classifier(ExplainingModule):
         super().__init__()
         # Of all constructors on the way here; config.yaml has them for the logger.
         self.save_hyperparameters(ignore=self.not_kept, logger=False)
+        self.lora = None if lora is None else Lora.of(lora)
         self.task = make_task(
             task,
             class_names,
@@ -120,15 +128,6 @@ class Classifier(ExplainingModule):
         """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
         raise NotImplementedError
 
-    def head_parameters(self) -> set[str]:
-        """Names of the backbone's parameters that make logits of features.
-
-        Unless a subclass knows better, those of the last linear layer.
-        """
-        modules = self.backbone.named_modules()
-        *_, (layer, linear) = ((name, m) for name, m in modules if isinstance(m, nn.Linear))
-        return {f"{layer}.{name}" for name, _ in linear.named_parameters()}
-
     def largest_batch(self) -> dict[str, Any]:
         """A one-sample batch of the largest input that the data can yield."""
         raise NotImplementedError
@@ -154,6 +153,7 @@ class Classifier(ExplainingModule):
         Raises:
             InputError: it does not, or it gives other logits than one a class.
         """
+        self.check_chosen()
         batch = self.largest_batch()
         inputs, (given, accepted) = self.inputs(batch), self.backbone_options()
         training = [module for module in self.modules() if module.training]
@@ -298,5 +298,7 @@ class Classifier(ExplainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind
-        checkpoint["without_sources"] = self.without_sources()
+        checkpoint["without_sources"] = {} if self.base else self.without_sources()
+        if self.base is not None:
+            checkpoint["base"] = self.base.kept()
         checkpoint["hyper_parameters"] |= checkpoint["without_sources"]

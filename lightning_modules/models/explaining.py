@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -67,9 +68,15 @@ class ExplainingModule(lightning.LightningModule):
 
     # ------------------------------------------------------------------------- explanations
 
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Within, the backbone is as it is explained: adapters are merged into its weights."""
+        yield
+
     def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
         """One recorded forward pass, for several methods or classes."""
-        return relprop.record(self.backbone, self.inputs(batch))
+        with self.merged():
+            return relprop.record(self.backbone, self.inputs(batch))
 
     def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, C] of the samples of a recorded batch."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lightning_modules.models import class_names
+from lightning_modules.models.base_weights import base_in, check_base
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.utils.errors import InputError, as_input_error
@@ -43,6 +44,7 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
             resume takes from the checkpoint.
     """
     check_same_data(model, state["hyper_parameters"], checkpoint)
+    check_base(model.base, base_in(state, checkpoint), checkpoint)
     ours, theirs = model.state_dict(), state["state_dict"]
     differ = [
         f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"

@@ -16,6 +16,13 @@ from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.hub import locate
 from lightning_modules.utils.terminal import tell
 
+# Layers that LoRA adapts, of each way that models write their attention.
+HF_TARGETS = [
+    ("query", "value"),
+    ("q_proj", "v_proj"),
+    ("q_lin", "v_lin"),
+    ("query_proj", "value_proj"),
+]
 DISTILLED = ("cls_classifier.", "distillation_classifier.")
 
 

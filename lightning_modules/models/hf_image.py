@@ -14,12 +14,10 @@ from transformers import AutoModelForImageClassification
 from lightning_modules.modalities import Images
 from lightning_modules.models import hf_backbone
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
-from lightning_modules.models.hf_backbone import describe_backbone, saved_config
+from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
 from lightning_modules.models.initial_weights import read_weights
 from lightning_modules.utils.options import NotNegative
 
-# A block, or a block of a stage; what leads from stage to stage is a block of its own.
-BLOCK = re.compile(r"\.(?:stages?|layers?|blocks?)\.\d+(?:\.(?:layers?|blocks?)\.\d+)?")
 NOT_DECAYED = re.compile(r"_token$|position_embedding|relative_position_bias")
 
 
@@ -44,6 +42,7 @@ class HFImageClassifier(Classifier):
     """
 
     no_sources = {"name": None, "weights": None}
+    usual_targets = HF_TARGETS
 
     def __init__(
         self,
@@ -65,10 +64,7 @@ class HFImageClassifier(Classifier):
         for parameter_name, parameter in self.backbone.named_parameters():
             if parameter_name.endswith("mask_token"):  # pretraining's: processes would wait for it
                 parameter.requires_grad_(False)
-        if self.hparams.freeze_backbone:
-            self.backbone.base_model.requires_grad_(False)
-        if self.hparams.compile:
-            self.backbone.compile()
+        self.choose_trained()
 
     @cached_property
     def sources(self) -> dict[str, Images]:
@@ -79,7 +75,7 @@ class HFImageClassifier(Classifier):
         return {"pixel_values": batch["image"].to(self.dtype)}
 
     def parameter_groups(self) -> list[dict]:
-        levels = levels_of(self.backbone)
+        levels = self.levels()
         top = max(levels.values())
         groups: dict[tuple[int, bool], dict] = {}
         for name, parameter in self.backbone.named_parameters():
@@ -138,18 +134,3 @@ def create_backbone(
     height, width = input_config["input_size"][-2:]
     sizes = {"image_size": height if height == width else [height, width]}
     return hf_backbone.from_config(auto, config, class_names, sizes, "vit", accepted)
-
-
-def levels_of(backbone: nn.Module) -> dict[str, int]:
-    """How far up each parameter is: 0 below the first block, the head above the last one.
-
-    Blocks count in the order in which the model has them, whatever stage they are of.
-    """
-    levels, blocks = {}, {}
-    for name, _ in backbone.named_parameters():
-        block = BLOCK.search(name)
-        if block:
-            levels[name] = blocks.setdefault(block[0], len(blocks) + 1)
-        else:
-            levels[name] = -1 if blocks else 0
-    return {name: len(blocks) + 1 if level < 0 else level for name, level in levels.items()}

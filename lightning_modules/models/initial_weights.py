@@ -11,6 +11,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models import class_names as classes
+from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.weights_file import about_weights
 from lightning_modules.utils.checkpoint_files import find_checkpoint, load_data
 from lightning_modules.utils.errors import InputError
@@ -48,6 +49,8 @@ def read_weights(path: str, kind: str) -> Weights:
         if isinstance(found, Mapping) and "kind" in found:
             check_kind(path, found["kind"], kind)
             state = found["state_dict"].items()
+            if found["hyper_parameters"].get("lora"):
+                state = load_classifier(find_checkpoint(path, OPTION)).state_dict().items()
             backbone = {
                 name.removeprefix("backbone."): value
                 for name, value in state

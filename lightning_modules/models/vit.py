@@ -47,6 +47,7 @@ class ViTClassifier(Classifier):
     """
 
     no_sources = {"pretrained": False, "weights": None}
+    usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]
 
     def __init__(
         self,
@@ -70,12 +71,7 @@ class ViTClassifier(Classifier):
             self.backbone.reset_classifier(len(class_names))
         if weights is not None:
             load_weights(self.backbone, weights, class_names)
-        if self.hparams.freeze_backbone:
-            self.backbone.requires_grad_(False)
-            for head in heads_of(self.backbone).values():
-                head.requires_grad_(True)
-        if self.hparams.compile:
-            self.backbone.compile()
+        self.choose_trained()
         self.mix = None
         if mixup > 0 or cutmix > 0:
             if self.hparams.task != "multiclass":
@@ -131,7 +127,9 @@ class ViTClassifier(Classifier):
     ) -> ExplainedImages:
         """The relevance behind each decision; ``target``, ``method`` and ``options`` are those of
         :func:`relprop.explain`, ``max_memory`` among them."""
-        explanation = relprop.explain(self.backbone, self.inputs(batch), target, method, **options)
+        inputs = self.inputs(batch)
+        with self.merged():
+            explanation = relprop.explain(self.backbone, inputs, target, method, **options)
         return ExplainedImages.of(explanation)
 
     def head_parameters(self) -> set[str]:

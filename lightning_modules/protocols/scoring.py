@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from collections.abc import Mapping
@@ -70,15 +69,6 @@ def write_report(
     refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
     table = report.table(protocol, scores, title, about["data"]["kind"])
     return Group(table, *refused)
-
-
-def fingerprint(module: torch.nn.Module) -> str:
-    """A number that other weights do not have, wherever their file lies."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:

@@ -14,6 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import is_first_process
 
+# Options of a resumed run's model, which stay as they were.
+MODEL = ("name", "config", "pretrained", "weights", "model_options", "lora", "freeze")
+
 
 def check_resumed(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     """Raises an error where there is no run to resume, or an override asks for another folder."""
@@ -32,7 +35,7 @@ def check_same_model(begun: Mapping[str, Any], config: Mapping[str, Any]) -> Non
 
     Each is a config's section ``model``. Rates of dropout within its options may change.
     """
-    for option in ("name", "config", "pretrained", "weights", "model_options"):
+    for option in MODEL:
         was, now = (without_dropout(model.get(option)) for model in (begun, config))
         if was != now:
             raise InputError(
