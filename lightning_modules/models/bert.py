@@ -80,21 +80,8 @@ class BertClassifier(ExplainingTexts, Classifier):
 
     def parameter_groups(self) -> list[dict]:
         depth = self.backbone.config.num_hidden_layers
-        groups: dict[tuple[int, bool], dict] = {}
-        for name, parameter in self.backbone.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            level, decays = level_of(name, depth), parameter.ndim > 1
-            group = groups.setdefault(
-                (level, decays),
-                {
-                    "params": [],
-                    "weight_decay": self.hparams.weight_decay if decays else 0.0,
-                    "lr": self.hparams.lr * self.hparams.layer_decay ** (depth + 1 - level),
-                },
-            )
-            group["params"].append(parameter)
-        return list(groups.values())
+        levels = {name: level_of(name, depth) for name, _ in self.backbone.named_parameters()}
+        return self.groups_of(levels, lambda name, parameter: parameter.ndim > 1)
 
     def head_parameters(self) -> set[str]:
         base = {id(parameter) for parameter in self.backbone.base_model.parameters()}

@@ -75,24 +75,9 @@ class HFImageClassifier(Classifier):
         return {"pixel_values": batch["image"].to(self.dtype)}
 
     def parameter_groups(self) -> list[dict]:
-        levels = self.levels()
-        top = max(levels.values())
-        groups: dict[tuple[int, bool], dict] = {}
-        for name, parameter in self.backbone.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            level = levels[name]
-            decays = parameter.ndim > 1 and not NOT_DECAYED.search(name)
-            group = groups.setdefault(
-                (level, decays),
-                {
-                    "params": [],
-                    "weight_decay": self.hparams.weight_decay if decays else 0.0,
-                    "lr": self.hparams.lr * self.hparams.layer_decay ** (top - level),
-                },
-            )
-            group["params"].append(parameter)
-        return list(groups.values())
+        return self.groups_of(
+            self.levels(), lambda name, x: x.ndim > 1 and not NOT_DECAYED.search(name)
+        )
 
     def head_parameters(self) -> set[str]:
         base = {id(parameter) for parameter in self.backbone.base_model.parameters()}

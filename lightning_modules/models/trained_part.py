@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,6 +99,31 @@ class TrainedPart(ExplainingModule):
     def levels(self) -> dict[str, int]:
         """How far up each of the backbone's parameters is; see :func:`.blocks.levels_of`."""
         return levels_of(self.backbone)
+
+    def groups_of(
+        self, levels: Mapping[str, int], decays: Callable[[str, nn.Parameter], bool]
+    ) -> list[dict]:
+        """Groups of the trained parameters of the backbone, by level and by whether they decay.
+
+        The top level has the learning rate ``lr``, and each below it ``layer_decay`` times that of
+        the one above.
+        """
+        top, hparams = max(levels.values()), self.hparams
+        groups: dict[tuple[int, bool], dict] = {}
+        for name, parameter in self.backbone.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            level, is_decayed = levels[name], bool(decays(name, parameter))
+            group = groups.setdefault(
+                (level, is_decayed),
+                {
+                    "params": [],
+                    "weight_decay": hparams.weight_decay if is_decayed else 0.0,
+                    "lr": hparams.lr * hparams.layer_decay ** (top - level),
+                },
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
 
     def head_parameters(self) -> set[str]:
         """Names of the backbone's parameters that make logits of features.
