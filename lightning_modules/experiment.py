@@ -118,7 +118,7 @@ def build(config: DictConfig, checkpoint: Path | None):
     model_options |= state["without_sources"]
     fit_checks.check_one_task(config)
     if model_options.get("class_weights") == "balanced":
-        model_options["class_weights"] = balanced_weights(data.train_labels())
+        model_options["class_weights"] = balanced_weights(data.train_labels(), data.class_names)
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )

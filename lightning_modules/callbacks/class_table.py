@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_modules.models.classifier import Classifier
+from lightning_modules.tasks import rates
 from lightning_modules.utils.files import replace_file
 from lightning_modules.utils.names import printable
 
@@ -32,14 +33,12 @@ class OfClass:
 
 def classes_of(model: Classifier) -> list[OfClass]:
     """The classes of the test in their order."""
-    right, too_many, _, missed, samples = model.tested.double().T
-    figures = torch.stack(
-        [right / (right + too_many), right / samples, 2 * right / (2 * right + too_many + missed)]
-    )
+    counts = model.tested.double()
+    figures = torch.stack(rates(counts), dim=1).tolist()
     return [
-        OfClass(name, int(count), *of_class)
-        for name, count, of_class in zip(
-            model.hparams.class_names, samples, figures.T.tolist(), strict=True
+        OfClass(name, int(samples), *of_class)
+        for name, samples, of_class in zip(
+            model.hparams.class_names, counts[:, -1], figures, strict=True
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,21 @@ class UnfinishedEpoch(Callback):
 def order_of(trainer: Trainer) -> dict[str, Any]:
     """What decides which samples a step of an epoch has, by the names of the options."""
     data = trainer.datamodule
+    weights = data.sample_weights()
     return {
         "data.batch_size": data.batch_size,
         "data.seed": data.seed,
+        "data.sampler": data.sampler,
+        "data, a number of its training labels,": None if weights is None else checksum(weights),
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.limit_train_batches": trainer.limit_train_batches,
         "trainer.devices, all of them,": trainer.world_size,
         "data, its number of training samples,": len(data.train_dataset),
     }
+
+
+def checksum(weights: Tensor) -> int:
+    return zlib.crc32(weights.numpy().tobytes())
 
 
 def of_all_processes(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:

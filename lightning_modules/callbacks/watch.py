@@ -26,7 +26,8 @@ class Report:
 
     Attributes:
         maps: relevance for the true classes, or for the predicted ones where the true ones are not
-            known, [samples, parts of all sources], on the CPU.
+            known, [maps, parts of all sources], on the CPU. A sample has one, or where several
+            labels may be there one of each that is.
         broken: where values arose that are not finite, which count as 0; None if none did.
         scalars, pictures, texts: by the last part of their tag.
     """
@@ -90,19 +91,24 @@ class Watch:
         questions = self.module.task.asked(labels, self.module.logits(trace, batch))
         wanted = [question.target for question in questions]
         found = self.module.explain_sources(trace, batch, wanted, **self.options)
-        self.report.broken = origin_of_broken(found[0], trace)
+        broken = (origin_of_broken(of_target, trace) for of_target in found)
+        self.report.broken = next(filter(None, broken), None)
         found = [{name: x.finite() for name, x in of_target.items()} for of_target in found]
-        self.report.maps = joined_maps(found[0]).nan_to_num(0).float().cpu()
+        scored = [place for place, question in enumerate(questions) if question.scored]
+        # Of the true classes, or of the first question where they are not known.
+        of = {place: questions[place].of for place in scored or [0]}
+        maps = [asked(joined_maps(found[place]), rows) for place, rows in of.items()]
+        self.report.maps = torch.cat(maps).nan_to_num(0).float().cpu()
         pictures, texts = [], []
         for name, modality in self.module.sources.items():
             explained = [of_target[name] for of_target in found]
             prefix = f"{name}/" if len(self.module.sources) > 1 else ""
-            scores = {"concentration": concentration(explained[0].maps).mean()}
-            scored = [x for q, x in zip(questions, explained, strict=True) if q.scored]
-            scores |= modality.scores(batch, *scored) if scored else {}
+            maps = torch.cat([asked(explained[place].maps, rows) for place, rows in of.items()])
+            scores = {"concentration": concentration(maps).mean()}
+            scores |= modality.scores(batch, *(explained[i] for i in scored)) if scored else {}
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
-            titles, of = ([getattr(x, part) for x in questions] for part in ("title", "of"))
-            captions = captions_of(explained, titles, self.module.task, labels, of)
+            titles, rows = ([getattr(x, part) for x in questions] for part in ("title", "of"))
+            captions = captions_of(explained, titles, self.module.task, labels, rows)
             about = (batch, explained, captions)
             pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
             texts.append(modality.samples_text(*about, self.signed))
@@ -116,6 +122,11 @@ class Watch:
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
         watched = f"{self.watched} {modality.called}s, epoch {self.epoch}"
         return f"{self.module.task.question} {watched}{mark}"
+
+
+def asked(maps: Tensor, of: Tensor | None) -> Tensor:
+    """The maps of the samples that a question is asked of; see :class:`.tasks.Asked`."""
+    return maps if of is None else maps[of.to(maps.device)]
 
 
 def concentration(maps: Tensor) -> Tensor:

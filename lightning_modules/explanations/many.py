@@ -14,8 +14,9 @@ from lightning_modules.explanations.files import make_entry, write_all, write_pn
 from lightning_modules.explanations.inputs import Input
 from lightning_modules.explanations.results import show, told
 from lightning_modules.explanations.spool import Batch, Note, Spool
-from lightning_modules.protocols.scoring import fingerprint, progress_bar
+from lightning_modules.protocols.scoring import progress_bar
 from lightning_modules.protocols.shard import Shard
+from lightning_modules.utils.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -122,7 +123,7 @@ def about_call(call: Call, inputs: Sequence[Input], several: bool) -> dict[str, 
 
     ``several``: it has batches to go on between, for which reading all weights is worth it.
     """
-    weights = fingerprint(call.module) if several else None
+    weights = fingerprint(call.module.state_dict()) if several else None
     return {"weights": weights, "inputs": digest_of(inputs), **call.asked}
 
 

@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_modules.models.adapters import Lora
 from lightning_modules.models.trained_part import TrainedPart
-from lightning_modules.tasks import make_task
+from lightning_modules.tasks import make_task, precise
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.names import tag
 from lightning_modules.utils.options import NotNegative, Range, Seed
@@ -195,7 +195,7 @@ class Classifier(TrainedPart):
         )
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        logits, labels = self(batch), batch["label"]
+        logits, labels = precise(self(batch)), batch["label"]
         loss = self.task.loss(logits, labels, training=True)
         self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
@@ -226,7 +226,7 @@ class Classifier(TrainedPart):
         metrics: MetricCollection,
         counts: Metric | None,
     ) -> None:
-        logits, labels = self(batch), batch["label"]
+        logits, labels = precise(self(batch)), batch["label"]
         decided = self.task.decided(logits)
         metrics.update(decided, self.task.truth(labels))
         if counts is not None:

@@ -22,6 +22,7 @@ from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.class_names import are_same
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
+from lightning_modules.tasks import precise
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import NotNegative
 from lightning_modules.utils.timm_names import TimmName, check_backbone_name
@@ -98,7 +99,7 @@ class ViTClassifier(Classifier):
                 "or cutmix: an even data.batch_size"
             )
         images, labels = self.mix(batch["image"].clone(), batch["label"])  # labels are shares now
-        loss = self.task.loss(self.backbone(images), labels, training=True)
+        loss = self.task.loss(precise(self.backbone(images)), labels, training=True)
         self.log_training(loss)
         return loss
 

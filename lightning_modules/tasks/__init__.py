@@ -8,6 +8,8 @@ from lightning_modules.tasks.base import (
     Task,
     captions_of,
     make_task,
+    precise,
+    rates,
 )
 from lightning_modules.tasks.multiclass import Multiclass
 from lightning_modules.tasks.multilabel import Multilabel
@@ -26,4 +28,6 @@ __all__ = [
     "balanced_weights",
     "captions_of",
     "make_task",
+    "precise",
+    "rates",
 ]

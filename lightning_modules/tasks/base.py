@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
@@ -119,9 +120,9 @@ class Task(ABC):
     def asked(self, labels: Tensor | None, logits: Tensor) -> list[Asked]:
         """What is explained of samples, with labels if they have any, and logits [B, C]."""
 
-    @abstractmethod
     def number(self, logits: Tensor, target: int, label: Tensor | None) -> str:
         """What the model gives for one class or number, of logits [C] of a sample."""
+        return f"p = {ACTIVATIONS[self.activation](logits)[target]:.2f}"
 
     def is_wrong(self, logits: Tensor, target: int, label: Tensor | None) -> bool:
         """True if the model is known to be mistaken about one class of a sample."""
@@ -133,6 +134,20 @@ class Task(ABC):
         name = name if len(name) <= NAME else name[: NAME - 1] + "…"
         wrong = self.is_wrong(logits, target, label)
         return Caption(title.format(name), self.number(logits, target, label), wrong)
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Logits in float32 or float64: bf16 has three digits, too few to rank and to subtract by."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def rates(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall and F1 of each class, [C] each, from the value of ``Task.counts``.
+
+    NaN: precision where none was decided for the class, recall where there is no sample of it.
+    """
+    right, too_many, _, missed, samples = counts.T
+    return right / (right + too_many), right / samples, 2 * right / (2 * right + too_many + missed)
 
 
 def captions_of(

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
-from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
-from lightning_modules.tasks.weighting import checked_weights, weighted_mean
+from lightning_modules.tasks.base import TASKS, Asked, Task, rates
+from lightning_modules.tasks.weighting import checked_focal, checked_weights, weighted_mean
 
 
 @TASKS.register("multiclass")
@@ -38,7 +38,7 @@ class Multiclass(Task):
         focal: float = 0.0,
     ) -> None:
         super().__init__(class_names)
-        self.label_smoothing, self.focal = label_smoothing, focal
+        self.label_smoothing, self.focal = label_smoothing, checked_focal(focal)
         self.weights = checked_weights(class_weights, len(self.class_names))
 
     def loss(self, logits: Tensor, labels: Tensor, training: bool = False) -> Tensor:
@@ -68,16 +68,12 @@ class Multiclass(Task):
 
     def by_class(self, counts: Tensor) -> Tensor:
         """The share of each class's samples that are decided right."""
-        right, *_, samples = counts.T
-        return right / samples
+        return rates(counts)[1]
 
     def asked(self, labels: Tensor | None, logits: Tensor) -> list[Asked]:
         """The true class where it is known, and the predicted one."""
         predicted = Asked("predicted: {}", None)
         return [predicted] if labels is None else [Asked("true: {}", labels, None, True), predicted]
-
-    def number(self, logits: Tensor, target: int, label: Tensor | None) -> str:
-        return f"p = {ACTIVATIONS[self.activation](logits)[target]:.2f}"
 
     def is_wrong(self, logits: Tensor, target: int, label: Tensor | None) -> bool:
         return label is not None and target != int(label)

@@ -16,8 +16,8 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_modules.tasks.base import ACTIVATIONS, TASKS, Asked, Task
-from lightning_modules.tasks.weighting import checked_weights
+from lightning_modules.tasks.base import TASKS, Asked, Task, rates
+from lightning_modules.tasks.weighting import checked_focal, checked_weights
 
 
 @TASKS.register("multilabel")
@@ -31,7 +31,7 @@ class Multilabel(Task):
             those that do not; null: 1.
         focal: gamma of the focal loss (Lin et al. 2017): a decision whose right answer has the
             probability p counts (1 - p)^gamma in training.
-        threshold: the probability from which on a label counts as found, 0 to 1, or one a label.
+        threshold: the probability above which a label counts as found, 0 to 1, or one a label.
     """
 
     name = "multilabel"
@@ -50,7 +50,7 @@ class Multilabel(Task):
         threshold: float | list[float] = 0.5,
     ) -> None:
         super().__init__(class_names)
-        self.label_smoothing, self.focal = label_smoothing, focal
+        self.label_smoothing, self.focal = label_smoothing, checked_focal(focal)
         self.weights = checked_weights(class_weights, len(self.class_names))
         classes = len(self.class_names)
         several = [threshold] * classes if isinstance(threshold, (int, float)) else list(threshold)
@@ -98,20 +98,19 @@ class Multilabel(Task):
         return (labels > 0.5).long()
 
     def margin(self, logits: Tensor) -> Tensor:
-        """Logits [..., C] above those of the thresholds: not negative where a label is found."""
+        """Logits [..., C] above those of the thresholds: positive where a label is found."""
         return logits - self.thresholds.logit().to(logits)
 
     def found(self, logits: Tensor) -> Tensor:
         """True where a label is found, bool [..., C]."""
-        return self.margin(logits) >= 0
+        return self.margin(logits) > 0
 
     def counts(self) -> Metric:
         return MultilabelStatScores(len(self.class_names), average=None)
 
     def by_class(self, counts: Tensor) -> Tensor:
         """F1 of each label."""
-        right, too_many, _, missed, _ = counts.T
-        return 2 * right / (2 * right + too_many + missed)
+        return rates(counts)[2]
 
     def asked(self, labels: Tensor | None, logits: Tensor) -> list[Asked]:
         """Each label that is there, and the most probable that is not."""
@@ -133,9 +132,6 @@ class Multilabel(Task):
         return [
             (target, there.gather(-1, target[:, None])[:, 0]) for target in order.T[:most].unbind()
         ]
-
-    def number(self, logits: Tensor, target: int, label: Tensor | None) -> str:
-        return f"p = {ACTIVATIONS[self.activation](logits)[target]:.2f}"
 
     def is_wrong(self, logits: Tensor, target: int, label: Tensor | None) -> bool:
         return label is not None and bool(self.found(logits)[target] != (label[target] > 0.5))

@@ -26,7 +26,14 @@ def checked_weights(given: str | Sequence[float] | None, classes: int) -> Tensor
     return torch.tensor(given, dtype=torch.float64)
 
 
-def balanced_weights(labels: Tensor) -> list[float]:
+def checked_focal(gamma: float) -> float:
+    """Raises a ValueError of a gamma between 0 and 1, whose gradient has no end where p is 1."""
+    if 0 < gamma < 1:
+        raise ValueError(f"focal is {gamma}; accepted: 0, or 1 and more")
+    return gamma
+
+
+def balanced_weights(labels: Tensor, class_names: Sequence[str]) -> list[float]:
     """Weights that make the classes of a training set count the same.
 
     Of classes that exclude each other, ``labels`` [N], it is N / (C n_c) for n_c samples of a
@@ -37,7 +44,7 @@ def balanced_weights(labels: Tensor) -> list[float]:
         ValueError: a class has no samples.
     """
     if labels.ndim == 1:
-        counts = labels.bincount().double()
+        counts = labels.bincount(minlength=len(class_names)).double()
         weights = len(labels) / (len(counts) * counts)
     else:
         counts = (labels > 0.5).sum(dim=0).double()
@@ -45,9 +52,9 @@ def balanced_weights(labels: Tensor) -> list[float]:
     if not (weights.isfinite() & (weights > 0)).all():
         place = int((~(weights.isfinite() & (weights > 0))).nonzero()[0])
         raise ValueError(
-            f"class_weights is 'balanced', and class {place} has {int(counts[place])} of "
-            f"{len(labels)} training samples; accepted: some samples with each class, and some "
-            "without it"
+            f"class_weights is 'balanced', and {class_names[place]!r:.40} has "
+            f"{int(counts[place])} of {len(labels)} training samples; accepted: some samples with "
+            "each class, and some without it"
         )
     return weights.tolist()
 

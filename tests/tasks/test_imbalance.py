@@ -73,11 +73,13 @@ def test_the_focal_loss_of_labels_is_torchvisions(classed):
 def test_balanced_weights_are_sklearns(classed):
     labels = classed[1][:37]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
-    np.testing.assert_allclose(balanced_weights(labels), expected)
+    np.testing.assert_allclose(balanced_weights(labels, NAMES), expected)
     several = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 0]]).float()
-    assert balanced_weights(several) == pytest.approx([1 / 3, 3])
-    with pytest.raises(ValueError, match="class 1 has 0 of 2 training samples; accepted"):
-        balanced_weights(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    assert balanced_weights(several, NAMES[:2]) == pytest.approx([1 / 3, 3])
+    with pytest.raises(ValueError, match="'b' has 0 of 2 training samples; accepted"):
+        balanced_weights(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), NAMES[:2])
+    with pytest.raises(ValueError, match="'c' has 0 of 4 training samples; accepted"):
+        balanced_weights(torch.tensor([0, 1, 1, 0]), NAMES)
 
 
 TOGETHER = """
@@ -203,6 +205,7 @@ trainer: {{max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}
     [
         (["data.sampler=balanced"], "balanced: the labels of the training samples are not known"),
         (["model.class_weights=balanced"], "balanced: the labels of the training samples are not"),
+        (["model.focal=0.5"], "focal is 0.5; accepted: 0, or 1 and more"),
         (["model.class_weights=[1.0, 2.0]"], "class_weights is [1.0, 2.0]; accepted: null, balan"),
         (["task=regression", "model.focal=1.0"], "focal is 1.0, and the task is regression"),
     ],

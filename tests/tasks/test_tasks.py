@@ -8,7 +8,14 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score, r2_score
 
-from lightning_modules.tasks import Multiclass, Multilabel, Regression, captions_of, make_task
+from lightning_modules.tasks import (
+    Multiclass,
+    Multilabel,
+    Regression,
+    captions_of,
+    make_task,
+    precise,
+)
 
 NAMES = ["cat", "dog", "bird", "fish"]
 
@@ -74,6 +81,19 @@ def test_f1_of_each_label(labelled):
     y = torch.cat([labels for _, labels in labelled]).numpy().astype(int)
     expected = f1_score(y, decided, average=None)
     np.testing.assert_allclose(task.by_class(counts.compute()), expected, rtol=1e-6)
+
+
+def test_low_precision_ranks_and_subtracts_as_float32_does():
+    """Of sigmoids in bf16 two values are left between 6 and 10, and 1003.7 becomes 1004."""
+    logits = torch.linspace(6, 10, 40).reshape(10, 4).bfloat16()
+    labels = (torch.arange(40).reshape(10, 4) % 3 == 0).float()
+    task = Multilabel(NAMES)
+    found, expected = (figures(task, [(x, labels)]) for x in (precise(logits), logits.float()))
+    assert found == expected and found != figures(task, [(logits, labels)])
+    near, true = torch.tensor([[1003.0]]).bfloat16(), torch.tensor([[1003.7]])
+    assert float(Regression(["x"]).loss(precise(near), true)) == pytest.approx(
+        (0.7 - 1) ** 2, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("numbers", [1, 3])

@@ -169,6 +169,7 @@ def test_two_processes_have_the_labels_figures_of_one(tmp_path):
         (["task=ordinal"], "task is 'ordinal'; accepted: multiclass, multilabel, regression"),
         (["task=multilabel", "model.mixup=0.5"], "mixup is 0.5 and cutmix 0.0, and the task is"),
         (["model.threshold=0.3"], "threshold is 0.3, and the task is multiclass; accepted"),
+        (["task=regression", "trainer.precision=bf16-true"], "bf16-true, which rounds the true"),
         (["model.task=multilabel"], "data.task is multiclass, model.task is multilabel; accepted"),
         (["data.kind=pets", "data.root=/", "task=regression"], "accepted: of these data multiclas"),
     ],
