@@ -22,6 +22,7 @@ TIMM = {  # the name of a model, the options of the classifier
         "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
         {"model_options": SMALL | {"init_values": 0.1, "reg_tokens": 2}, "task": "multilabel"},
     ),
+    "adapted": ("vit_tiny_patch16_224", {"model_options": SMALL, "lora": {"rank": 2}}),
     "convolutions": ("resnet10t", {"model_options": {"stem_width": 4}, "task": "regression"}),
 }
 REGISTERS = {name: x for name, x in VIT.items() if name != "intermediate_size"}
@@ -31,9 +32,11 @@ HF = {
     "registers": {"config": REGISTERS, "task": "multilabel"},
     "stages": {"config": IMAGE_CLASSIFIERS["ConvNext"][0] | {"model_type": "convnext"}},
     "number": {"config": VIT, "task": "regression", "names": ["how much"]},
+    "adapted": {"config": VIT, "lora": {"rank": 2}},
 }
 TEXTS = {
     "plain": {"config": SIZES},
+    "adapted": {"config": SIZES, "lora": {"rank": 2}},
     "roberta": {"config": SIZES | {"model_type": "roberta"}, "task": "multilabel"},
     "distilbert": {
         "config": {"model_type": "distilbert", "dim": 32, "n_layers": 2, "n_heads": 2},
