@@ -34,7 +34,7 @@ class Multiclass(Task):
         self,
         class_names: Sequence[str],
         label_smoothing: float = 0.0,
-        class_weights: str | list[float] | None = None,
+        class_weights: str | list[int | float] | None = None,
         focal: float = 0.0,
     ) -> None:
         super().__init__(class_names)

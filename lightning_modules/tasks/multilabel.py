@@ -45,9 +45,9 @@ class Multilabel(Task):
         self,
         class_names: Sequence[str],
         label_smoothing: float = 0.0,
-        class_weights: str | list[float] | None = None,
+        class_weights: str | list[int | float] | None = None,
         focal: float = 0.0,
-        threshold: float | list[float] = 0.5,
+        threshold: float | list[int | float] = 0.5,
     ) -> None:
         super().__init__(class_names)
         self.label_smoothing, self.focal = label_smoothing, checked_focal(focal)

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Callback
 from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import TensorDataset
 from torchvision.ops import sigmoid_focal_loss
 
 import train
-from lightning_modules import experiment
 from lightning_modules.data.base import EpochSampler
 from lightning_modules.data.texts.base import LengthSampler, TextItems
 from lightning_modules.tasks import Multiclass, Multilabel, balanced_weights
@@ -163,16 +161,11 @@ def table(tmp_path_factory):
     return path
 
 
-class Stop(Callback):
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 1):
-            raise KeyboardInterrupt
-
-
 IMBALANCED = ("model.class_weights=balanced", "model.focal=2", "data.sampler=balanced")
 
 
-def test_a_balanced_run_that_is_resumed_ends_as_one_that_was_not(table, tmp_path, monkeypatch):
+def test_a_balanced_run_that_is_resumed_ends_as_one_that_was_not(table, tmp_path, capsys):
+    """And not with another order: without the sampler, or with other labels to balance."""
     config = tmp_path / "config.yaml"
     config.write_text(
         f"""
@@ -187,11 +180,18 @@ trainer: {{max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}
     )
     arguments = ["--config", str(config), *IMBALANCED]
     train.main([*arguments, f"run_dir={tmp_path / 'whole'}"])
-    original = experiment.callbacks
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(experiment, "callbacks", lambda config: [Stop(), *original(config)])
-        train.main([*arguments, f"run_dir={tmp_path / 'run'}"])
-    train.main(["--resume", str(tmp_path / "run")])
+    train.main([*arguments, f"run_dir={tmp_path / 'run'}", "trainer.max_steps=8"])  # of 6 an epoch
+    written = table.read_text()
+    for said, text, option in (
+        ("data.sampler is None; accepted with", written, ["data.sampler=null"]),
+        ("a number of its training labels, is", written.replace("no\n", "yes\n", 1), []),
+    ):
+        table.write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            train.main(["--resume", str(tmp_path / "run"), "trainer.max_steps=-1", *option])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+    table.write_text(written)
+    train.main(["--resume", str(tmp_path / "run"), "trainer.max_steps=-1"])
     assert_same_end(tmp_path / "run", tmp_path / "whole")
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     weights = state["hyper_parameters"]["class_weights"]
