@@ -34,6 +34,7 @@ from lightning_modules.models.checkpoints import load_classifier, read_checkpoin
 from lightning_modules.protocols import Progress
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.scoring import KEPT, load_progress, save_progress
+from lightning_modules.tasks import Multiclass
 from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import one_line, slug
@@ -152,7 +153,9 @@ def test_run_folders(whole_run, tmp_path, data):
     shutil.rmtree(folder)
 
 
-OF_IMAGES = SimpleNamespace(sources={"image": Images("image", {})})  # of a classifier
+OF_IMAGES = SimpleNamespace(  # of a classifier
+    sources={"image": Images("image", {})}, task=Multiclass(["a", "b"])
+)
 
 
 @pytest.fixture(scope="module")

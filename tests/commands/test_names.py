@@ -228,7 +228,7 @@ def test_a_run_writes_into_its_folder_alone(base):
     assert {name for name in inside if "tfevents" not in name} == {
         *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml"),
         *("explanations", "explanations/epoch=000.png", "hparams.yaml"),
-        *("metrics.csv", "metrics.json"),
+        *("classes.csv", "metrics.csv", "metrics.json"),
     }
     left = {"run", RUN, OUT, "explained", "terminal", "data", "table.csv", "files"}
     left |= {"trained.txt", "explained.txt", "terminal.txt"}

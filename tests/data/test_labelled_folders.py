@@ -60,7 +60,7 @@ def test_several_labels_a_picture(root, capsys, table, name, options):
 
 def test_weights_and_order_are_balanced_by_label(root):
     data = folder(root, LISTS.replace("sub/c.png,", "sub/c.png,cat"), sampler="balanced")
-    assert balanced_weights(data.train_labels()) == [0.5, 0.5]
+    assert balanced_weights(data.train_labels(), data.class_names) == [0.5, 0.5]
     assert data.sample_weights().tolist() == [0.5, 0.5, 0.5]
 
 
