@@ -65,7 +65,7 @@ def images():
     )
 
 
-SLOW = ("training/", "commands/test_own", "commands/test_import", "commands/test_notebook_")
+SLOW = ("training/", "commands/test_own", "commands/test_import")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
