@@ -30,7 +30,7 @@ def check_model_options(options: Mapping[str, Any] | None) -> None:
 def check_one_task(config: Mapping[str, Any]) -> None:
     """Raises an InputError where data and model are of two tasks, or true numbers are rounded."""
     precision = str(config["trainer"].get("precision"))
-    if config["task"] == "regression" and precision in ("bf16-true", "16-true", "16", "bf16"):
+    if config["task"] == "regression" and precision in ("bf16-true", "16-true"):
         raise InputError(
             f"trainer.precision is {precision}, which rounds the true numbers of a regression; "
             "accepted: 32-true, 64-true, or mixed as bf16-mixed"

@@ -10,6 +10,7 @@ from PIL import Image
 import explain
 import train
 from lightning_modules.data import DigitsDataModule, ReviewsDataModule
+from lightning_modules.models.fit_checks import check_one_task
 from tests.helpers.processes import finish_two
 from tests.helpers.runs import (
     DIGITS,
@@ -182,3 +183,17 @@ def test_a_run_is_not_resumed_with_another_task(tmp_path, capsys):
         train.main(["--resume", str(tmp_path / "run"), "task=multiclass", "trainer.max_epochs=2"])
     said = "task is multiclass; accepted with --resume: multilabel"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", [None, 16, "16", "bf16", "bf16-mixed", "32-true"])
+def test_mixed_precision_under_any_of_its_names_is_for_numbers_too(precision):
+    """Lightning's 16 and bf16 are 16-mixed and bf16-mixed."""
+    of_task = {"task": "regression"}
+    check_one_task(
+        {
+            "task": "regression",
+            "data": of_task,
+            "model": of_task,
+            "trainer": {"precision": precision},
+        }
+    )
