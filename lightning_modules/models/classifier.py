@@ -18,6 +18,7 @@ from lightning_modules.tasks import make_task, precise
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.names import tag
 from lightning_modules.utils.options import NotNegative, Range, Seed
+from relprop.recording.eager import eagerly
 from relprop.registry import Registry
 
 WARMUP_START = 0.01  # of the peak learning rate
@@ -161,7 +162,7 @@ class Classifier(TrainedPart):
         try:
             with (
                 torch.no_grad(),
-                torch.compiler.set_stance("force_eager"),
+                eagerly(),
                 as_input_error(f"{given}: the data do not fit", accepted),
             ):
                 logits = self.of_backbone(inputs)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.models.found_out import LABELS, OWN_FORWARD, Inputs, tensors_in
 from lightning_modules.utils.errors import InputError
+from relprop.recording.eager import eagerly
 from relprop.recording.run import evaluating
 
 # What a module may do to a classifier's scores and leave its decision as it is.
@@ -95,7 +96,7 @@ class OwnForward:
         ]
         args, keywords = apply_to_collection((args, keywords), Tensor, torch.clone)
         try:
-            with evaluating(self.module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            with evaluating(self.module), torch.no_grad(), eagerly():
                 returned = self.module(*args, **keywords)
         finally:
             for handle in handles:

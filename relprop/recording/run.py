@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from relprop.errors import UnsupportedModel, described, warn_caller
+from relprop.recording.eager import eagerly
 from relprop.recording.model_io import batch_size, leaves, scores_of
 from relprop.recording.record import Recording
 from relprop.recording.recorder import Recorder
@@ -44,7 +45,7 @@ def forward(
         of_scores = mask
         if any(name.startswith("decoder_input") for name in keywords):
             of_scores = keywords.get("decoder_attention_mask")
-        with evaluating(model), torch.compiler.set_stance("force_eager"), recorder:
+        with evaluating(model), eagerly(), recorder:
             if isinstance(inputs, Mapping):
                 returned = model(**keywords)
             else:

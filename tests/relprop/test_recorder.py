@@ -10,6 +10,7 @@ from torch.autograd.function import BackwardCFunction
 
 import relprop
 from relprop import rules
+from relprop.recording.eager import eagerly
 from relprop.recording.recorder import Recorder
 from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
 
@@ -30,8 +31,8 @@ def test_frozen_parameters(tiny_vit, images):
     assert_same(everything(model.requires_grad_(False), images), expected)
 
 
-def test_compiled_model():
-    runs = []
+def counting(runs: list):
+    """A backend of ``torch.compile`` that notes each run of what it compiled."""
 
     def backend(graph, _):
         def run(*args):
@@ -40,9 +41,14 @@ def test_compiled_model():
 
         return run
 
+    return backend
+
+
+def test_compiled_model():
+    runs = []
     model, x = Plain(), pixels()
     expected = everything(model, x)
-    compiled = torch.compile(model, backend=backend)
+    compiled = torch.compile(model, backend=counting(runs))
     with torch.no_grad():
         compiled(x)
         assert runs
@@ -51,6 +57,26 @@ def test_compiled_model():
         assert not runs
         compiled(x)
         assert runs  # compiled as before
+
+
+def test_threads_that_overlap_leave_compiled_models_compiled():
+    runs = []
+    compiled = torch.compile(nn.Linear(2, 2), backend=counting(runs))
+    began, first_ended = threading.Event(), threading.Event()
+
+    def second():
+        with eagerly():
+            began.set()
+            first_ended.wait()
+        compiled(torch.ones(1, 2))
+
+    thread = threading.Thread(target=second)
+    with eagerly():
+        thread.start()
+        began.wait()
+    first_ended.set()
+    thread.join()
+    assert runs
 
 
 def test_constant_that_requires_grad():
