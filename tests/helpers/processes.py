@@ -33,9 +33,16 @@ OURS = {"PYTHONPATH": str(ROOT)}  # a script in another folder imports train.py 
 
 
 class Started:
-    """``python SCRIPT WORDS``, which may still run."""
+    """``python SCRIPT WORDS``, which may still run; it prints into files, or in a terminal."""
 
-    def __init__(self, script: Path | str, *words: str, cwd: Path = ROOT, **environment: str):
+    def __init__(
+        self,
+        script: Path | str,
+        *words: str,
+        cwd: Path = ROOT,
+        terminal: str | None = None,
+        **environment: str,
+    ):
         self.command = [str(ROOT / script), *words]
         self.folder = tempfile.TemporaryDirectory()
         self.printed = [Path(self.folder.name, name) for name in ("out", "err")]
@@ -45,7 +52,8 @@ class Started:
         context.set_forkserver_preload(LIBRARIES)
         with patch.dict(os.environ, ONE_THREAD):  # read when a library is loaded
             forkserver.ensure_running()
-        words = (self.command, self.printed, cwd, os.environ | ONE_THREAD | OURS | environment)
+        printed = [Path(terminal)] * 2 if terminal else self.printed
+        words = (self.command, printed, cwd, os.environ | ONE_THREAD | OURS | environment)
         self.process = context.Process(target=become, args=words)
         self.process.start()
 
@@ -65,13 +73,14 @@ def finish(script: Path | str, *words: str, **options) -> CompletedProcess[str]:
     return Started(script, *words, **options).end()
 
 
-def finish_two(script: Path | str, *words: str) -> list[CompletedProcess[str]]:
+def finish_two(script: Path | str, *words: str, **options) -> list[CompletedProcess[str]]:
     """Two processes that know of each other, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     of_both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
     of_both |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "a"}
+    of_both |= options
     both = [Started(script, *words, RANK=rank, LOCAL_RANK=rank, **of_both) for rank in "01"]
     return [process.end() for process in both]
 
