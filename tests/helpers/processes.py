@@ -98,6 +98,7 @@ def become(command: list[str], printed: list[Path], cwd: Path, environment: dict
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # of its workers: Python's own, as elsewhere
     sys.argv = command
     others = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     installed = (sys.prefix, sys.base_prefix, site.getusersitepackages())

@@ -6,7 +6,7 @@ from tests.helpers.runs import EXPERIMENTS
 from tests.training import test_resume
 from tests.training.test_processes import check_failure
 from tests.training.test_resume import check_resume
-from tests.training.test_stops import ACCUMULATED, VALIDATED, WORKERS, check_stop
+from tests.training.test_stops import ACCUMULATED, MIXED, VALIDATED, WORKERS, check_stop
 
 stop_in_epoch = test_resume.stop_in_epoch
 
@@ -14,8 +14,11 @@ stop_in_epoch = test_resume.stop_in_epoch
 @pytest.mark.parametrize(
     ("experiment", "options", "step"),
     [
+        ("digits", (), 1),
         ("digits", (), 4),
         ("digits", (), 5),
+        ("digits", MIXED, 4),
+        ("digits", ACCUMULATED, 4),
         ("digits", WORKERS, 4),
         ("digits", VALIDATED, 9),
         ("reviews", (), 4),
