@@ -22,10 +22,12 @@ LIBRARIES = [  # whose import takes most of the time of a short command
     "h5py",
     "lightning.pytorch.loggers",
     "matplotlib.figure",
+    "omegaconf",
     "sklearn.datasets",
     "sklearn.model_selection",
     "timm.optim",
     "torch.utils.tensorboard",
+    "torchvision.transforms.v2",
     "transformers.models.bert.modeling_bert",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as in the tests: rounding depends on it

@@ -214,7 +214,8 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SIGNALLED)
     options = [*DIGITS, "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=16"]
-    options += ["trainer.max_epochs=2"]
+    options += ["trainer.max_epochs=2", "data.val_size=8", "data.test_size=8"]
+    options += ["data.pairs_size=2", "tracker.samples=2"]
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
     ended = finish_two("train.py", *options, f"run_dir={whole}")
     assert [process.returncode for process in ended] == [0, 0], ended
