@@ -25,7 +25,7 @@ ONE_ROW += ["--methods", "rollout"]
 def shallow(monkeypatch) -> None:
     """What is measured has 2 blocks, where no process of its own measures it."""
     build = partial(timm.create_model, "deit_tiny_patch16_224", depth=2)
-    monkeypatch.setattr("benchmarks.models.build", lambda name: build().eval())
+    monkeypatch.setattr("benchmarks.models.build", lambda *name: build().eval())
 
 
 def rows(printed: str) -> dict[str, list[str]]:
