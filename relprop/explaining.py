@@ -224,17 +224,14 @@ def explain_classes(
 
 
 def _check_graph(found: Sequence[Found], method: str, trace: Trace) -> None:
-    """A ValueError where no map depends on what is differentiated."""
+    """A ValueError where no map depends on attention, which alone is differentiated."""
     tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
     if any(x.requires_grad for x in tensors):
         return
-    what, accepted = "parameters that are trained", "a model that is trained below its head, too"
-    if trace.differentiable == "attention":
-        what = "attention maps that are trained, but by what is a constant"
-        accepted = "generic_attention, rollout, raw_attention, gradcam; or differentiable='exact'"
     raise ValueError(
-        f"maps by {method!r} with differentiable={trace.differentiable!r} do not depend on {what}; "
-        f"accepted: {accepted}"
+        f"maps by {method!r} with differentiable={trace.differentiable!r} depend on attention maps "
+        "by constants alone; accepted: generic_attention, rollout, raw_attention, gradcam; or "
+        "differentiable='exact'"
     )
 
 

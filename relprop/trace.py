@@ -212,5 +212,7 @@ def record(
         raise ValueError(
             f"differentiable is {described(differentiable)}; accepted: False, 'attention', 'exact'"
         )
+    if differentiable and not any(x.requires_grad for x in model.parameters()):
+        raise ValueError("differentiable: no parameter of the model requires grad; accepted: one")
     found = forward(model, inputs, output, position, learned, largest, bool(differentiable))
     return Trace(*found, differentiable)
