@@ -53,9 +53,9 @@ def without_colours(monkeypatch) -> None:
 
 @pytest.mark.parametrize("policy", [None, *POLICIES])
 def test_a_picture_that_is_its_mask_stays_it(policy, monkeypatch):
-    """Of the moves alone, with nearest interpolation for both: a pixel is white in all channels,
-    exactly, where and only where the mask is True. What comes in from outside is grey, and what is
-    erased is noise."""
+    """Of the moves alone, with nearest interpolation for both: a pixel is white in all channels
+    where and only where the mask is True. What comes in from outside is grey, and what is erased is
+    noise."""
     without_colours(monkeypatch)
     pair, shares = PairedTransform(transform(policy), policy), []
     for seed in range(SEEDS):
@@ -134,13 +134,12 @@ policies = st.one_of(
 def test_pictures_and_generators_do_not_know_of_masks(policy, erasing, interpolation, seed):
     """Bit for bit, whatever the policy; that both passes end in one state is checked within."""
     made = transform(policy, interpolation, erasing, (0.08, 1.0))
-    pair = PairedTransform(made, policy)
     noise = np.random.default_rng(0).integers(0, 256, (44, 56, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     with seeded(seed, 1, 2):
         alone = made(picture)
     before = random_states()
-    image, _ = pair(picture, blob(0), seed, 1, 2)
+    image, _ = PairedTransform(made, policy)(picture, blob(0), seed, 1, 2)
     assert torch.equal(image, alone) and random_states() == before
 
 
