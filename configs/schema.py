@@ -40,18 +40,20 @@ TOP_LEVEL = dict(
     model=dict,
     data=dict,
     tracker=dict | None,
+    guidance=dict | None,  # null: none
     trainer=dict,
     loggers=dict[str, dict | None],  # options by name
     callbacks=dict[str, dict | None],
 )
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
-SECTIONS = ("model", "data", "tracker", "trainer", "loggers", "callbacks")
+SECTIONS = ("model", "data", "tracker", "guidance", "trainer", "loggers", "callbacks")
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
 TOP_LEVEL_DEFAULTS = dict(
     seed=0,
     task="multiclass",
     run_dir=MISSING,
     patience=None,
+    guidance=None,
     on_nonfinite="stop",
     imports=[],
 )

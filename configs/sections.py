@@ -55,6 +55,7 @@ def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
         ),
         **data_schema(written),
         "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
+        **guidance_schema(written),
         "trainer": make_schema("trainer", named("lightning", "Trainer")),
         **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
     }
@@ -71,6 +72,13 @@ def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
             accepted = ", ".join(registry)
             raise UnknownKind(f"{section}: {show(name)} is unknown{hint}; accepted: {accepted}")
     return {name: make_schema(f"{section}.{name}", registry[name]) for name in written}
+
+
+def guidance_schema(written: Mapping[str, Any]) -> dict[str, type]:
+    """The schema of the loss on maps; none where it is not asked for."""
+    if written.get("guidance") is None:
+        return {}
+    return {"guidance": make_schema("guidance", named("lightning_modules.guidance", "Guidance"))}
 
 
 def data_schema(written: dict[str, Any]) -> dict[str, type]:

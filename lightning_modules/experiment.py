@@ -30,6 +30,7 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.class_table import write_classes
 from lightning_modules.callbacks.terminal import EpochBar
 from lightning_modules.data import DATAMODULES, DataModule
+from lightning_modules.guidance import Guidance
 from lightning_modules.loggers import Place, finish, make_loggers
 from lightning_modules.models import CLASSIFIERS, fit_checks
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
@@ -123,6 +124,9 @@ def build(config: DictConfig, checkpoint: Path | None):
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
     model.check_inputs()
+    if config.guidance is not None and config.guidance.weight > 0:
+        data.mask_train()
+        model.guidance = Guidance(**config.guidance)
     if checkpoint is not None:
         fit_checks.check_goes_on(model, state, checkpoint)
     return data, model, make_trainer(config, trainer_options, state["global_step"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from relprop.errors import UnsupportedModel
@@ -172,6 +173,15 @@ class Passes:
         """
         found = self._of_sources(self._ends.embedded, target, rules, eps, last)
         return self.by_source({name: self._ends.by_tokens(name, r) for name, r in found.items()})
+
+    def input_gradient(self, of: Tensor) -> Found:
+        """d ``of`` / d source of each, in its shape; ``of`` is a number made of :attr:`output`.
+
+        It has a graph where the recording is ``"exact"``.
+        """
+        tensors = [source.tensor for source in self._recording.sources.values()]
+        found = self._backward.pull([of], [torch.ones_like(of)], tensors, None)
+        return self.by_source(dict(zip(self.sources, found, strict=True)))
 
     def not_finite(
         self, target: Tensor, rules: str | RuleSet = "paper", eps: float = DEFAULT_EPS

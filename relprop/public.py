@@ -10,11 +10,13 @@ from relprop.explaining import (
     explain_trace,
 )
 from relprop.explanation import Explanation
+from relprop.guidance import GUIDANCE_LOSSES, guidance_loss
 from relprop.methods import METHODS, Method, Options, method
 from relprop.recording.operations import register
 from relprop.trace import Trace, record
 
 __all__ = [
+    "GUIDANCE_LOSSES",
     "METHODS",
     "Explanation",
     "Method",
@@ -26,6 +28,7 @@ __all__ = [
     "explain",
     "explain_classes",
     "explain_trace",
+    "guidance_loss",
     "method",
     "record",
     "register",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.text import Text
 from torch import Tensor
@@ -126,6 +127,21 @@ class Modality(ABC):
         ``explained``: one of the true classes, or several where a sample may have several.
         """
         return {}
+
+    def marks(self, batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
+        """What of each sample the data mark as the reason for a class ``target`` [B].
+
+        Returns:
+            Marks [B, ...], True on it, and which samples have any, bool [B].
+        """
+        return target[:, None].bool(), torch.zeros_like(target, dtype=torch.bool)
+
+    def beside(self, explained: Explained, marks: Tensor, drawn: bool) -> tuple[Tensor, Tensor]:
+        """Relevance, and the share of each of its parts that is marked, both of one shape [B, ...].
+
+        ``drawn``: as it is drawn, which of a picture is pixel by pixel.
+        """
+        raise NotImplementedError
 
     def samples_picture(
         self,

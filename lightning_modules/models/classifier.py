@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import lightning
 import numpy as np
@@ -20,6 +20,9 @@ from lightning_modules.utils.names import tag
 from lightning_modules.utils.options import NotNegative, Range, Seed
 from relprop.recording.eager import eagerly
 from relprop.registry import Registry
+
+if TYPE_CHECKING:
+    from lightning_modules.guidance import Guidance
 
 WARMUP_START = 0.01  # of the peak learning rate
 
@@ -77,6 +80,7 @@ class Classifier(TrainedPart):
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     is_trained_here = True  # False: its metrics are not needed
+    guidance: Guidance | None = None  # a loss on maps, beside that of the task
 
     def __init__(
         self,
@@ -198,10 +202,11 @@ class Classifier(TrainedPart):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         logits, labels = precise(self(batch)), batch["label"]
         loss = self.task.loss(logits, labels, training=True)
+        guided = None if self.guidance is None else self.guidance(self, batch, logits)
         self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
-        return loss
+        return loss if guided is None else loss + guided
 
     def log_training(self, loss: Tensor) -> None:
         self.log("train/loss", loss, sync_dist=True)
@@ -267,6 +272,10 @@ class Classifier(TrainedPart):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        if self.guidance is not None:
+            self.guidance.check(self)
 
     def on_train_start(self) -> None:
         # The rates in a checkpoint are of the span that the run had then.

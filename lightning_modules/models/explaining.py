@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning
@@ -57,6 +57,13 @@ class ExplainingModule(lightning.LightningModule):
             batch |= modality.batch(contents)
         return self.transfer_batch_to_device(batch, self.device, 0)
 
+    def part_of(self, batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+        """A batch of some of the samples of a batch whose every entry is one a sample."""
+        return {
+            name: x[list(rows)] if isinstance(x, Tensor) else [x[row] for row in rows]
+            for name, x in batch.items()
+        }
+
     def blank(self, inputs: Tensor) -> Tensor:
         """Inputs that show nothing, for :meth:`inputs` of one source; zeros for those of several.
 
@@ -73,10 +80,14 @@ class ExplainingModule(lightning.LightningModule):
         """Within, the backbone is as it is explained: adapters are merged into its weights."""
         yield
 
-    def record(self, batch: Mapping[str, Tensor]) -> relprop.Trace:
-        """One recorded forward pass, for several methods or classes."""
-        with self.merged():
-            return relprop.record(self.backbone, self.inputs(batch))
+    def record(self, batch: Mapping[str, Tensor], **options) -> relprop.Trace:
+        """One recorded forward pass, for several methods or classes.
+
+        ``options`` are those of :func:`relprop.record`. A differentiable one leads to the weights
+        of adapters, which are not merged then.
+        """
+        with nullcontext() if options.get("differentiable") else self.merged():
+            return relprop.record(self.backbone, self.inputs(batch), **options)
 
     def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, C] of the samples of a recorded batch."""

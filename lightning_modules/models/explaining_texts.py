@@ -28,6 +28,10 @@ class ExplainingTexts(ExplainingModule):
     def per_row(self, values: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return values[batch["text_of_row"]]
 
+    def part_of(self, batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+        found = super().part_of(batch, rows)
+        return found | {"text_of_row": torch.arange(len(rows)).to(found["text_of_row"])}
+
     def explain_sources(
         self,
         trace: relprop.Trace,

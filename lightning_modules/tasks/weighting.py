@@ -65,9 +65,13 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     DistributedDataParallel takes the mean of the gradients of the processes, so each divides by
     the mean of their sums of weights.
     """
-    total = weights.sum()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        total = total.clone()
-        torch.distributed.all_reduce(total)
-        total = total / torch.distributed.get_world_size()
-    return (losses * weights).sum() / total
+    return (losses * weights).sum() / mean_of_processes(weights.sum())
+
+
+def mean_of_processes(x: Tensor) -> Tensor:
+    """The mean of what each process has."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x
+    total = x.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()

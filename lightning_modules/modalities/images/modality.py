@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -85,6 +86,20 @@ class Images(Modality):
                 heatmaps = of_class.heatmap(batch[self.source].shape[-2:]).float().cpu()
                 segmentation.update(heatmaps[known], masks[known])
         return segmentation.compute() if segmentation.rows else {}
+
+    def marks(self, batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
+        """The mask of the object, [B, H, W]."""
+        masks, known = (x.to(target.device) for x in masks_of(batch, target))
+        return masks, known & masks.flatten(1).any(dim=1)  # a crop may leave no object
+
+    def beside(
+        self, explained: ExplainedImages, marks: Tensor, drawn: bool
+    ) -> tuple[Tensor, Tensor]:
+        marks = marks.to(explained.relevance)
+        if drawn or explained.sides is not None:
+            return explained.heatmap(tuple(marks.shape[-2:])), marks
+        maps = explained.relevance.unflatten(-1, explained.grid)
+        return maps, F.adaptive_avg_pool2d(marks, explained.grid)
 
     def samples_picture(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -103,6 +104,23 @@ class Texts(Modality):
         for x in explained:
             f1.update(x.word_scores.float().cpu(), batch["rationale"].cpu(), x.seen.cpu())
         return {"token_f1": f1.compute()["macro_f1"]}
+
+    def marks(self, batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
+        """The pieces of the words of the rationale, [B, N]; of a text in several rows none."""
+        if "rationale" not in batch or batch["label"].ndim > 1:
+            return super().marks(batch, target)
+        ids, rationale = batch["word_ids"], batch["rationale"]
+        if len(ids) != len(rationale):
+            return super().marks(batch, target)
+        marks = rationale.gather(1, ids.clamp(min=0)) & (ids >= 0)
+        known = batch.get("has_rationale", torch.ones_like(marks[:, 0]))
+        return marks, known & marks.any(dim=1)  # truncation may leave none of its words
+
+    def beside(
+        self, explained: ExplainedTexts, marks: Tensor, drawn: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Special tokens are neither in the rationale nor outside of it."""
+        return explained.relevance.masked_fill(explained.special, 0), marks.to(explained.relevance)
 
     def samples_picture(
         self,

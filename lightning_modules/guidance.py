@@ -1,0 +1,178 @@
+"""Training on explanations: beside the loss of the task, one on relevance maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+
+import relprop
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.tasks import ACTIVATIONS, Asked
+from lightning_modules.tasks.weighting import mean_of_processes
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Checked, Count, NotNegative, Range, check_option
+from relprop.guidance import guidance_losses, share_of
+
+INPUT_GRADIENT = "input_gradient"
+DRAWN = ("robustvit",)  # losses of maps as they are drawn, pixel by pixel
+
+
+class Guidance(Checked):
+    """A loss on the relevance of training samples of which is known what should count.
+
+    Those are pictures with a mask of the object, and texts with a rationale; others do not count.
+    They are run a second time for it, in evaluation and in the parameters' own precision.
+
+    Args:
+        weight: of this loss beside that of the task. 0: there is none.
+        method: whose map for the true class is trained, a name in ``relprop.METHODS``; or
+            ``input_gradient``, which has a loss of its own: the squares of the gradient of
+            sum_k log p_k outside of the object ("Right for the Right Reasons", 2017).
+        loss: ``share``: -log of the share of relevance on the object; ``robustvit``: of Chefer,
+            Schwartz, Wolf, NeurIPS 2022.
+        differentiable: what of the map is trained, as of :func:`relprop.record`. None: the
+            attention alone, as published, and of ``input_gradient`` everything.
+        masks: ``shuffled``: each sample has the mask of another, a control that should do harm.
+        start_layer: first block of the product methods.
+        samples: of a batch, and of a process, at most, the first that are known; None: all. Bounds
+            the memory.
+        every_n_steps: a step has this loss if its number is a multiple.
+        warmup: share of the training in which the weight rises from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: NotNegative = 1.0,
+        method: str = "generic_attention",
+        loss: Literal["share", "robustvit"] = "share",
+        differentiable: Literal["attention", "exact"] | None = None,
+        masks: Literal["own", "shuffled"] = "own",
+        start_layer: Annotated[int, Range(0)] = 0,
+        samples: Count | None = None,
+        every_n_steps: Count = 1,
+        warmup: Annotated[float, Range(0, 1)] = 0.0,
+    ) -> None:
+        accepted = [*relprop.METHODS, INPUT_GRADIENT]
+        check_option("guidance.method", method, method in accepted, ", ".join(accepted))
+        of_gradient = method == INPUT_GRADIENT
+        if of_gradient:
+            is_own = loss == "share" and differentiable != "attention"
+            given = {"loss": loss, "differentiable": differentiable}
+            check_option(
+                f"guidance of {method}", given, is_own, "no loss, and differentiable=exact"
+            )
+        self.method, self.masks = method, masks
+        self.loss = "right_reasons" if of_gradient else loss
+        self.differentiable = differentiable or ("exact" if of_gradient else "attention")
+        self.options = {} if of_gradient else {"start_layer": start_layer}
+        self.weight, self.warmup = weight, warmup
+        self.samples, self.every_n_steps = samples, every_n_steps
+
+    # ----------------------------------------------------------------------------- in a step
+
+    def __call__(
+        self, module: Classifier, batch: Mapping[str, Any], logits: Tensor
+    ) -> Tensor | None:
+        """What is added to the loss of a batch, with the logits [B, C]; None: nothing.
+
+        It is the mean over the known samples of all processes.
+        """
+        weight = self.weight_at(module.progress())
+        if weight == 0 or module.global_step % self.every_n_steps:
+            return None
+        losses, shares = self.of_samples(module, batch, logits.detach())
+        known = mean_of_processes(torch.tensor(float(len(losses)), device=logits.device))
+        if known == 0:
+            return None
+        loss = losses.sum() / known
+        module.log("train/guidance_loss", loss.detach(), sync_dist=True)
+        module.log("train/guidance_share", shares.sum() / known, sync_dist=True)
+        return weight * loss
+
+    def weight_at(self, progress: float) -> float:
+        """The weight at a share of the training."""
+        return self.weight * (min(1, progress / self.warmup) if self.warmup else 1)
+
+    def of_samples(
+        self, module: Classifier, batch: Mapping[str, Any], logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each known sample, and the share of relevance on its object.
+
+        Of a sample with several labels those of each.
+        """
+        losses, shares = [logits.new_zeros(0)], [logits.new_zeros(0)]
+        questions = [x for x in module.task.asked(batch["label"], logits) if x.scored]
+        for name, modality in module.sources.items():
+            marks, known = self._marks(module, batch, questions, name)
+            rows = known.any(dim=0).nonzero()[: self.samples, 0].tolist()
+            if not rows or self.masks == "shuffled" and len(rows) < 2:
+                continue
+            part = module.part_of(batch, rows)
+            targets = [x.target[rows] for x in questions]
+            explained = self._explained(module, part, targets, name)
+            for x, of_target, is_known in zip(explained, marks, known[:, rows], strict=True):
+                of_rows = of_target[rows]
+                if self.masks == "shuffled":
+                    of_rows = of_rows.roll(1, dims=0)
+                S, m = (y.flatten(1) for y in modality.beside(x, of_rows, self.loss in DRAWN))
+                losses.append(guidance_losses(S, m, self.loss)[is_known])
+                shares.append(share_of(S.detach().relu(), m)[is_known])
+        return torch.cat(losses), torch.cat(shares)
+
+    def _marks(
+        self, module: Classifier, batch: Mapping[str, Any], questions: list[Asked], source: str
+    ) -> tuple[list[Tensor], Tensor]:
+        """Of each question the marks [B, ...]; and which samples are known and asked, [Q, B]."""
+        found = [module.sources[source].marks(batch, x.target) for x in questions]
+        known = [
+            is_known if x.of is None else is_known & x.of.to(is_known.device)
+            for x, (_, is_known) in zip(questions, found, strict=True)
+        ]
+        return [marks for marks, _ in found], torch.stack(known)
+
+    def _explained(self, module: Classifier, batch, targets: list[Tensor], source: str) -> list:
+        """Relevance for each of the targets, with a graph."""
+        trace = module.record(batch, differentiable=self.differentiable)
+        if self.method != INPUT_GRADIENT:
+            found = module.explain_sources(trace, batch, targets, self.method, **self.options)
+            return [of_target[source] for of_target in found]
+        probability = ACTIVATIONS.get(module.task.activation, torch.exp)
+        g = trace.input_gradient(probability(trace.output).log().sum())
+        grid = tuple(g.shape[-2:]) if g.ndim == 4 else None
+        S = g.square().sum(dim=1 if grid else -1).flatten(1)
+        each = (relprop.Explanation(S, target, trace.logits, grid) for target in targets)
+        return [module.by_source(batch, explanation)[source] for explanation in each]
+
+    # --------------------------------------------------------------------------- before training
+
+    def check(self, module: Classifier) -> None:
+        """Whether the model can be trained so, tried on one sample. No random number is drawn.
+
+        Raises:
+            InputError: it cannot.
+        """
+        given, precision = module.hparams, str(module.trainer.precision)
+        refused = {
+            "model.mixup or model.cutmix, whose pictures have no mask": getattr(
+                module, "mix", None
+            ),
+            "model.freeze_backbone, of which maps are": given.freeze_backbone,
+            "data.overlap, by which a text has several maps": given.input_config.get("overlap"),
+            f"trainer.precision={precision}, in which maps are lost to rounding": precision
+            in ("bf16-true", "16-true"),
+        }
+        for what, is_given in refused.items():
+            if is_given:
+                raise InputError(f"guidance with {what}; accepted: one of the two")
+        batch, target = module.largest_batch(), torch.zeros(1, dtype=torch.long)
+        trained = [x for x in module.parameters() if x.requires_grad]
+        try:
+            for name in module.sources:
+                (x,) = self._explained(module, batch, [target.to(module.device)], name)
+                torch.autograd.grad(x.relevance.sum(), trained, allow_unused=True)
+        except ValueError as error:
+            raise InputError(f"guidance: {error}") from error
