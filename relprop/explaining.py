@@ -200,7 +200,8 @@ def explain_classes(
     def of_class(trace: Trace, target: Tensor) -> Found:
         return METHODS[method](trace, target, chosen)
 
-    with walking(trace.logits.device):
+    live = bool(trace.differentiable)
+    with walking(trace.logits.device), torch.set_grad_enabled(live or torch.is_grad_enabled()):
         classes = [resolve_target(target, trace.logits) for target in targets]
         if against is not None:
             other = resolve_target(against, trace.logits, "against")
@@ -209,15 +210,29 @@ def explain_classes(
             if against is not None:
                 check_against(other, target)
             trace.check_apart(target)
-        if together < 2:
+        if together < 2 or live:
             found = [of_class(trace, target) for target in classes]
         else:
             each = functools.partial(of_class, trace)
             found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(classes)))
+        if live:
+            _check_graph(found, method, trace)
     rules = METHODS[method].rules if chosen.rules is None else chosen.rules
     if METHODS[method].signed and not isinstance(rule_set(rules), Corrections):
         _warn_of_explosion(found, trace.logits)
     return [_explanation(trace, r, t) for r, t in zip(found, classes, strict=True)]
+
+
+def _check_graph(found: Sequence[Found], method: str, trace: Trace) -> None:
+    """A ValueError where no map depends on attention, which alone is differentiated."""
+    tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
+    if any(x.requires_grad for x in tensors):
+        return
+    raise ValueError(
+        f"maps by {method!r} with differentiable={trace.differentiable!r} depend on attention maps "
+        "by constants alone; accepted: generic_attention, rollout, raw_attention, gradcam; or "
+        "differentiable='exact'"
+    )
 
 
 def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
@@ -225,7 +240,7 @@ def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
     if logits.device.type != "cpu":  # which would have to wait for the values
         return
     tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
-    largest = max((float(x.abs().max()) for x in tensors), default=0)
+    largest = max((float(x.detach().abs().max()) for x in tensors), default=0)
     of_logits = float(logits.abs().max())
     if of_logits > 0 and largest > EXPLODED * of_logits:
         warn_caller(
@@ -296,6 +311,11 @@ def check_method(method: str, options: dict) -> Options:
     """
     METHODS.find(method)
     accepted = [field.name for field in dataclasses.fields(Options)]
+    if "differentiable" in options:
+        raise ValueError(
+            "differentiable is of a recording, which keeps its graph; accepted: "
+            "explain_trace(relprop.record(..., differentiable='exact'), ...)"
+        )
     for name in options:
         if name not in accepted:
             raise ValueError(f"unknown option {name!r}; accepted: {', '.join(accepted)}")

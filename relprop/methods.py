@@ -112,7 +112,12 @@ def _heads(maps: Tensor) -> Tensor:
 
 
 def _heads_of_product(G: Tensor, maps: Tensor) -> Tensor:
-    """E_h (G * .)^+, overwriting G: at [B, H, N, N], another tensor costs more than the product."""
+    """E_h (G * .)^+, overwriting G: at [B, H, N, N], another tensor costs more than the product.
+
+    Not where one of them has a graph, which keeps it.
+    """
+    if G.requires_grad or maps.requires_grad:
+        return _heads(G * maps)
     return G.mul_(maps).relu_().mean(dim=1)
 
 
@@ -191,7 +196,8 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     elif valid is not None:  # rows of padding count where the head reads it
         valid = valid[:, None, :] & (valid | (w > 0))[:, :, None]
     low, high = _range(maps, valid)
-    return torch.where(high > low, (row - low) / (high - low), 0)
+    is_flat = ~(high > low)
+    return ((row - low) / (high - low).masked_fill(is_flat, 1)).masked_fill(is_flat, 0)
 
 
 def _read(w: Tensor, maps: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap, Recording
+from relprop.recording.tags import on_path
 from relprop.rules import RuleSet
 from relprop.walks.apart import check_apart
-from relprop.walks.backward import Backward, Top
+from relprop.walks.backward import Backward, Differentiable, Top
 from relprop.walks.ends import BySource, Ends
 from relprop.walks.starts import Starts
 from relprop.walks.tokens import Tokens
@@ -29,34 +30,54 @@ class Passes:
         mask: the input's attention mask [B, N], None without.
         single_use: a backward pass marked ``last`` frees the graph as it goes, so that its memory
             is reused. A pass after it is autograd's RuntimeError.
+        differentiable: what of the maps has a graph to the parameters: ``False``, ``"attention"``
+            or ``"exact"`` (:func:`relprop.record`).
     """
 
-    def __init__(self, logits: Tensor, recording: Recording, mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        recording: Recording,
+        mask: Tensor | None = None,
+        differentiable: Differentiable = False,
+    ) -> None:
         if not recording.sources:
             raise UnsupportedModel(
                 "no embedding of the ids was seen; accepted: ids that go through "
                 "torch.nn.Embedding or torch.nn.functional.embedding, or an input of floats"
             )
-        if not logits.requires_grad:
+        if not on_path(logits):
             raise UnsupportedModel(
                 "the logits do not depend on the input by torch functions (is the model scripted, "
                 "or run under no_grad?)"
             )
         self._recording, self.mask = recording, mask
-        self._backward = Backward(logits, recording)
+        self._backward = Backward(logits, recording, differentiable)
         self._ends = Ends(self._backward)
         self._tokens = Tokens(self._ends, mask)
         self._against: Tensor | None = None
         self.single_use = False
 
     @property
+    def differentiable(self) -> Differentiable:
+        return self._backward.differentiable
+
+    @property
     def logits(self) -> Tensor:
+        """Scores [B, C], without a graph."""
         return self._backward.logits.detach()
+
+    @property
+    def output(self) -> Tensor:
+        """:attr:`logits`, of a differentiable recording with their graph: for a loss on them."""
+        return self._backward.logits if self.differentiable else self.logits
 
     @property
     def attention(self) -> tuple[Tensor, ...]:
         """A^b of every map, [B, H, n, m]."""
-        return tuple(self._finished(x.tensor.detach(), x) for x in self._recording.maps)
+        maps = self._recording.maps
+        seen = [x.tensor if self.differentiable else x.tensor.detach() for x in maps]
+        return tuple(self._finished(A, x) for A, x in zip(seen, maps, strict=True))
 
     @property
     def depth(self) -> int:
@@ -211,7 +232,7 @@ class Passes:
 
     def _frees(self, last: bool) -> bool:
         """Whether the next pass frees the graph. What has to be known of it is found out before."""
-        if not (last and self.single_use):
+        if not (last and self.single_use) or self.differentiable:
             return False
         for name in self.sources:
             with contextlib.suppress(UnsupportedModel):

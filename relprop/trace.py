@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 from torch import Tensor, nn
 
-from relprop.errors import UnsupportedModel
+from relprop.errors import UnsupportedModel, described
 from relprop.passes import DEFAULT_EPS, Found, Passes
 from relprop.recording.run import forward
 from relprop.rules import RuleSet
+from relprop.walks.backward import Differentiable
 from relprop.walks.bimodal import gathered
 from relprop.walks.maps import (
     check_factors,
@@ -175,6 +177,7 @@ def record(
     position: int | Tensor | None = None,
     learned: Sequence[str] = (),
     largest: int | None = None,
+    differentiable: Differentiable = False,
 ) -> Trace:
     """Run ``model`` once, in evaluation, and record what relevance needs.
 
@@ -193,10 +196,23 @@ def record(
         learned: names of parameters that are sources as well, such as the object queries of DETR.
         largest: bytes; the recording breaks off (TooLarge) at the first tensor in a CPU's memory
             that has more.
+        differentiable: what of the maps of this recording has a graph to the model's parameters,
+            so that a loss on them trains it. ``False``: nothing. ``"attention"``: attention maps,
+            while gradient and relevance are constants, as in "Optimizing Relevance Maps of Vision
+            Transformers Improves Robustness" (Chefer, Schwartz, Wolf, NeurIPS 2022); of methods
+            that have attention in their map. ``"exact"``: everything, by a second derivative. A
+            recording serves one ``backward()``.
 
     >>> import relprop, timm, torch
     >>> trace = relprop.record(timm.create_model("test_vit"), torch.rand(1, 3, 160, 160))
     >>> trace.depth, trace.grid, trace.attention[0].shape
     (6, (10, 10), torch.Size([1, 2, 101, 101]))
     """
-    return Trace(*forward(model, inputs, output, position, learned, largest))
+    if differentiable not in get_args(Differentiable):
+        raise ValueError(
+            f"differentiable is {described(differentiable)}; accepted: False, 'attention', 'exact'"
+        )
+    if differentiable and not any(x.requires_grad for x in model.parameters()):
+        raise ValueError("differentiable: no parameter of the model requires grad; accepted: one")
+    found = forward(model, inputs, output, position, learned, largest, bool(differentiable))
+    return Trace(*found, differentiable)

@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, Range, Seed, check_option
-from lightning_modules.utils.terminal import counted
+from lightning_modules.utils.terminal import counted, tell
 from relprop.registry import Registry
+
+FEW = 0.1  # of the training samples, to have a mask
 
 
 def epoch_and_index(key: int | tuple[int, int]) -> tuple[int, int]:
@@ -187,6 +189,20 @@ class DataModule(Checked, lightning.LightningDataModule):
         """How many samples say what decides their label, as "40 masks"; "" where none does."""
         return ""
 
+    def mask_train(self) -> None:
+        """Give the training samples their masks, or check that they have masks or rationales.
+
+        Without this call they are made without masks, unless they bring them at no cost. Says so
+        where few of them have one.
+
+        Raises:
+            InputError: none of them has one, or their augmentation cannot take masks along.
+        """
+        raise InputError(
+            "guidance: the training samples have no masks; accepted: digits, image_folder with a "
+            "folder masks/train, texts with rationales, or guidance=null"
+        )
+
     def example(self) -> list[str]:
         """Arguments of explain.py for a sample of test, or a placeholder for one."""
         return ["--input", "FILE"]
@@ -254,6 +270,16 @@ class DataModule(Checked, lightning.LightningDataModule):
         )
 
 
+def say_if_few(count: int, dataset: Dataset, thing: str) -> None:
+    """Tell how many training samples have a mask or a rationale, where they are FEW."""
+    share = count / len(dataset)
+    if share < FEW:
+        tell(
+            f"guidance: {share:.2%} of the training samples have a {thing} ({count:,} of "
+            f"{len(dataset):,}); the others do not count"
+        )
+
+
 DATAMODULES: Registry[type[DataModule]] = Registry("data set")
 
 
@@ -277,6 +303,10 @@ class ImageDataModule(DataModule):
 
     def annotated(self, dataset: Dataset) -> str:
         return counted(len(dataset), "mask") if "mask" in dataset[0] else ""
+
+    def mask_train(self) -> None:
+        if "mask" not in self.train_dataset[0]:
+            super().mask_train()
 
     def example(self) -> list[str]:
         return ["--input", "PICTURE"]

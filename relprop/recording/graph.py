@@ -115,8 +115,14 @@ class Recorded(torch.autograd.Function):
 
 
 def arguments(node, call: Call) -> tuple[Tensor | None, list, dict]:
-    """Output and arguments of a call that has kept what its rule needs."""
-    saved = [t.detach() for t in node.saved_tensors]
+    """Output and arguments of a call that has kept what its rule needs.
+
+    A walk whose result has a graph runs with gradients enabled (``create_graph``): then they are
+    what they were made of.
+    """
+    saved = list(node.saved_tensors)
+    if not torch.is_grad_enabled():
+        saved = [t.detach() for t in saved]
     remaining = iter(saved)
     args = [next(remaining) if a is TENSOR else a for a in call.args]
     kwargs = {k: next(remaining) if a is TENSOR else a for k, a in call.kwargs.items()}
@@ -170,7 +176,7 @@ def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor |
     found = _of_tensors(call, rule(gradient * output, output, *args, eps=eps, **kwargs))
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
     return tuple(
-        None if r is None else torch.where(x == 0, 0, r / x)
+        None if r is None else r / x.masked_fill(x == 0, torch.inf)
         for x, r in zip(tensors, found, strict=False)
     )
 
@@ -186,7 +192,7 @@ class Corrected:
 
     def relevance(self, x: Tensor, arriving: Tensor) -> Tensor:
         """x * g."""
-        return x.detach() * arriving
+        return x * arriving
 
     def back(self, node, call: Call, arriving: Tensor) -> Any:
         rule = self.running.rule_of(call, self.rules, "gradient")

@@ -54,6 +54,7 @@ from relprop.recording.tags import (
     IDS,
     LEARNED,
     SCORES,
+    WEIGHT,
     State,
     Tag,
     follow,
@@ -77,14 +78,21 @@ class Recorder(TorchFunctionMode):
     """Context in which torch calls are recorded into ``self.recording``.
 
     ``largest``: bytes; TooLarge at the first tensor in a CPU's memory that has more. ``device``:
-    type of the device that the inputs are on, whose autocast is turned off.
+    type of the device that the inputs are on, whose autocast is turned off. ``with_weights``: the
+    graph goes on to the parameters, which are constants otherwise.
     """
 
     _active = _Active()
 
-    def __init__(self, batch_size: int, largest: int | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        largest: int | None = None,
+        device: str = "cpu",
+        with_weights: bool = False,
+    ) -> None:
         super().__init__()
-        self._device = device
+        self._device, self._with_weights = device, with_weights
         self.recording = Recording(batch_size)
         self._largest = largest
         self._rewritten: dict[int, tuple[Tensor, Tensor]] = {}
@@ -141,10 +149,11 @@ class Recorder(TorchFunctionMode):
 
     def learn(self, name: str, parameter: Tensor) -> None:
         """Make a parameter a source, as soon as it has a row for each sample."""
-        self._learned[id(parameter)] = self.mark(parameter.detach().clone(), LEARNED, name)
+        known = parameter if self._with_weights else parameter.detach()
+        self._learned[id(parameter)] = self.mark(known.clone(), LEARNED, name)
 
     def _run_off_path(self, function, args, kwargs):
-        output = function(*args, **kwargs)
+        output = self._made_of_weights(function(*args, **kwargs))
         first = next(iter((*args, *kwargs.values())), None)
         if not isinstance(first, Tensor) or role(first) not in (IDS, LEARNED):
             return output
@@ -158,6 +167,16 @@ class Recorder(TorchFunctionMode):
                 self.add_source(name, x)
             else:
                 self.mark(x, kind, name)
+        return output
+
+    def _made_of_weights(self, output):
+        """What depends on parameters alone, marked: it requires grad, and is no part of a path.
+
+        Not the parameter itself, which outlives the recording.
+        """
+        for x in tensors_in(output):
+            if x.requires_grad and not x.is_leaf and known_tag(x) is None:
+                set_tag(x, Tag(self.recording.running, 0, WEIGHT))
         return output
 
     def _look_up(self, name: str, ids: Tensor, weight: Tensor, output: Tensor) -> Tensor:
@@ -258,7 +277,7 @@ class Recorder(TorchFunctionMode):
         """
         path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
         if not path:
-            return function(*args, **kwargs)
+            return self._made_of_weights(function(*args, **kwargs))
         target = args[0]
         if "inplace" in kwargs:
             kwargs = kwargs | {"inplace": False}
@@ -278,15 +297,15 @@ class Recorder(TorchFunctionMode):
         return None if function is Tensor.__setitem__ else output
 
     def current(self, value):
-        """``value`` as a call must see it: rewritten tensors replaced, parameters as constants."""
+        """``value`` as a call must see it: rewritten tensors replaced, parameters told apart."""
         if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
             values = [self.current(v) for v in value]
             return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
         if not isinstance(value, Tensor):
             return value
         if value.requires_grad and value.is_leaf and known_tag(value) is None:
-            # A parameter: no weight gradients.
-            return self._learned.get(id(value), value.detach())
+            known = value if self._with_weights else value.detach()
+            return self._learned.get(id(value), known)
         while id(value) in self._rewritten:
             value = self._rewritten[id(value)][1]
         if self._stale_storages and value.layout == torch.strided:

@@ -17,7 +17,7 @@ from relprop.recording.model_io import batch_size, leaves, scores_of
 from relprop.recording.record import Recording
 from relprop.recording.recorder import Recorder
 from relprop.recording.refusals import check_recorded
-from relprop.recording.tags import tag
+from relprop.recording.tags import on_path, tag
 
 _RECORDING = threading.RLock()  # recordings change the model's train/eval flags: one at a time
 
@@ -29,6 +29,7 @@ def forward(
     position: int | Tensor | None = None,
     learned: Sequence[str] = (),
     largest: int | None = None,
+    with_weights: bool = False,
 ) -> tuple[Tensor, Recording, Tensor | None]:
     """What a :class:`~relprop.trace.Trace` is made of: logits, the recording, and a mask."""
     check_asked(model, output, position)
@@ -36,7 +37,7 @@ def forward(
     keywords = dict(inputs) if isinstance(inputs, Mapping) else {"input": inputs}
     device = next((x.device for x in keywords.values() if isinstance(x, Tensor)), "cpu")
     with _RECORDING, as_if_alone(device), torch.enable_grad():
-        recorder = Recorder(batch_size(inputs), largest, torch.device(device).type)
+        recorder = Recorder(batch_size(inputs), largest, torch.device(device).type, with_weights)
         keywords = leaves(keywords, recorder)
         for name in learned:
             recorder.learn(name, _parameter(model, name))
@@ -52,7 +53,7 @@ def forward(
                 returned = model(keywords["input"])
             scores = scores_of(returned, output, position, of_scores)
         scores, recording = recorder.current(scores), recorder.recording
-        if scores.requires_grad:
+        if on_path(scores):
             check_recorded([scores], recording.running)
             recording.read(tag(scores).number)
     check_learned(learned, recording)

@@ -13,6 +13,7 @@ PIXELS = "pixels"  # of whatever shape: numbers that relevance flows back to
 PICTURE = "picture"  # pixels [B, C, H, W]
 IDS = "ids"
 LEARNED = "learned"  # a parameter that is to be a source, until it has a row for each sample
+WEIGHT = "weight"  # made of parameters alone, where a recording is differentiable
 SCORES = "attention scores"
 EXPONENTIAL = "exponential of attention scores"
 ATTENTION = "attention"
@@ -210,5 +211,11 @@ def tensors_in(*values) -> list[Tensor]:
 
 
 def on_path(x) -> bool:
-    """Whether relevance can reach ``x``: it depends on a source."""
-    return isinstance(x, Tensor) and x.requires_grad
+    """Whether relevance can reach ``x``: it depends on a source.
+
+    In a differentiable recording parameters, and what is made of them alone, require grad as well.
+    """
+    if not isinstance(x, Tensor) or not x.requires_grad:
+        return False
+    known = known_tag(x)
+    return not x.is_leaf if known is None else known.role not in (WEIGHT, IDS, LEARNED)

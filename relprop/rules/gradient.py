@@ -86,7 +86,7 @@ def refused(what: str) -> Rule:
 @carries("gradient")
 def activation(gradient: Tensor, output: Tensor, input: Tensor, *args, eps: float, **kwargs):
     """Relevance passes unchanged (AttnLRP, eq. 9): g_x = g y / x, 0 where x is 0."""
-    slope = (output / input).masked_fill_(input == 0, 0)
+    slope = output / input.masked_fill(input == 0, torch.inf)
     return (gradient * slope,)
 
 

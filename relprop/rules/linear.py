@@ -32,7 +32,7 @@ def divide(a: Tensor, b: Tensor, eps: float) -> Tensor:
 
     ``eps`` 0 is exact division.
     """
-    stabilised = torch.copysign(b.new_full((), eps), b).add_(b)
+    stabilised = torch.copysign(b.new_full((), eps), b.detach()).add_(b)
     return a / stabilised.masked_fill_(b == 0, torch.inf)
 
 

@@ -59,7 +59,8 @@ def add_epsilon(
     """The published LRP baseline for a sum of two streams: R_a = a s(R, a+b), R_b = b s(R, a+b)."""
     S = divide(relevance, output, eps)
     R_a = input * S
-    return R_a, S.mul_(other).mul_(alpha)
+    of_other = S * other if torch.is_grad_enabled() else S.mul_(other)  # R_a's graph keeps S
+    return R_a, of_other.mul_(alpha)
 
 
 @per_sample

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,16 +16,39 @@ from relprop.recording.graph import Corrected, Relevance, Walk
 from relprop.recording.record import Recording, Source
 from relprop.recording.run import walking
 from relprop.rules import Corrections, RuleSet, rule_set
+from relprop.rules.weights import Weights
 
+Differentiable = Literal[False, "attention", "exact"]
 Top = tuple[Sequence[Tensor], Sequence[Tensor]]  # tensors, and what a backward pass begins with
+
+
+@contextmanager
+def _graph_is_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "a second time" not in str(error):
+            raise
+        raise RuntimeError(
+            "the graph of the recording is freed: by a backward() of a loss on its maps, or by a "
+            "recording of a single use; accepted: a recording for each backward()"
+        ) from error
 
 
 @dataclass
 class Backward:
-    """Backward passes through a recording, which takes one at a time; ``logits`` [B, C]."""
+    """Backward passes through a recording, which takes one at a time.
+
+    Attributes:
+        logits: [B, C].
+        differentiable: what of the passes has a graph to the parameters: False, nothing;
+            ``"attention"``, attention maps, and so the weights that they move, while gradient and
+            relevance are constants; ``"exact"``, everything.
+    """
 
     logits: Tensor
     recording: Recording
+    differentiable: Differentiable = False
     lock: threading.RLock = field(default_factory=threading.RLock)  # type: ignore[valid-type]
 
     def top(self, target: Tensor, against: Tensor | None = None) -> Top:
@@ -50,7 +75,11 @@ class Backward:
     ) -> tuple[Tensor, ...]:
         """Relevance of tensors."""
         found = self.pull(*top, tensors, walk, free)
-        return tuple(walk.relevance(x, f) for x, f in zip(tensors, found, strict=True))
+        return tuple(walk.relevance(self.value(x), f) for x, f in zip(tensors, found, strict=True))
+
+    def value(self, x: Tensor) -> Tensor:
+        """A tensor as relevance is read of it: a constant, unless everything is differentiated."""
+        return x if self.differentiable == "exact" else x.detach()
 
     def pull(
         self,
@@ -65,12 +94,14 @@ class Backward:
 
         ``free``: the graph goes as it is passed. ``graph``: the result has one of its own.
         """
-        with self.lock, walking(self.logits.device), self.recording.walk(walk):
+        live = Weights if self.differentiable == "attention" else object
+        graph = graph or self.differentiable and isinstance(walk, live)
+        with self.lock, walking(self.logits.device), self.recording.walk(walk), _graph_is_there():
             found = torch.autograd.grad(
                 outputs,  # type: ignore[arg-type]
                 inputs,  # type: ignore[arg-type]
                 arriving,
-                retain_graph=not free,
+                retain_graph=bool(self.differentiable) or not free,
                 create_graph=graph,
                 allow_unused=True,
             )

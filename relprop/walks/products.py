@@ -85,9 +85,9 @@ def walk_product(
             *G, gradient = _split(pull(*gradient, inputs, None), further)
         if product.relevance and inputs:
             *R, relevance = _split(pull(*relevance, inputs, rules), further)
-        factors = _factors(recording, product, maps, G, R, rules)
+        factors = _factors(backward, product, maps, G, R, rules)
         del G, R
-        scales = _scales(recording, factors, pull) if product.normalize else {}
+        scales = _scales(backward, factors) if product.normalize else {}
         within = {name: x for name, x in ends.items() if low < tag(x).number <= high}
         walk = Weights(factors, scales, product.chosen or frozenset())
         w = pull(*at, [*below, *within.values()], walk, free)
@@ -113,25 +113,25 @@ def _maps(recording: Recording, product: Product, low: int, high: int) -> dict[i
     }
 
 
-def _factors(recording, product: Product, maps, G, R, rules) -> dict[int, Tensor]:
+def _factors(backward: Backward, product: Product, maps, G, R, rules) -> dict[int, Tensor]:
     """C_b of each map."""
-    found = {}
+    found, batch = {}, backward.recording.batch_size
     for (i, map), g, r in zip(maps.items(), G, R, strict=True):
-        A = map.tensor.detach()
+        A = map.tensor if backward.differentiable else map.tensor.detach()
         r = None if r is None else rules.relevance(A, r)
-        known = (None if x is None else map.canonical(x, recording.batch_size) for x in (A, g, r))
+        known = (None if x is None else map.canonical(x, batch) for x in (A, g, r))
         found[i] = product.combine(*known)
     return found
 
 
-def _scales(recording: Recording, factors: dict[int, Tensor], pull) -> dict[int, Tensor]:
+def _scales(backward: Backward, factors: dict[int, Tensor]) -> dict[int, Tensor]:
     """What weights leave each sum that takes up attention, in its shape, by its number.
 
     That is 1 + the row sums of its C_b where all of the attention goes through A V. A row sum is
     known where A V is, the 1 at the residual: both are carried to the sum by the transpose of the
     walk of weights from the sum to there.
     """
-    found = {}
+    found, recording, live = {}, backward.recording, bool(backward.differentiable)
     for stream in recording.streams.values():
         taken = [i for i in stream.maps if i in factors]
         if stream.residual is None or not taken:
@@ -140,11 +140,11 @@ def _scales(recording: Recording, factors: dict[int, Tensor], pull) -> dict[int,
         at = torch.zeros_like(stream.tensor, requires_grad=True)
         inputs = [stream.residual[0], *(edge for edge, *_ in places)]
         with torch.enable_grad():
-            arriving = pull([stream.tensor], [at], inputs, Weights(), graph=True)
+            arriving = backward.pull([stream.tensor], [at], inputs, Weights(), graph=True)
         leaving = [at.new_ones(stream.residual[1])]
         for _, shape, of_map in places:
             r = factors[of_map.map].sum(dim=-1)
             each = to_output(of_map, torch.ones_like(r), shape)
             leaving.append(to_output(of_map, r, shape) / each)
-        (found[stream.tag.number],) = torch.autograd.grad(arriving, at, leaving)
+        (found[stream.tag.number],) = torch.autograd.grad(arriving, at, leaving, create_graph=live)
     return found

@@ -80,7 +80,7 @@ class Starts:
         arriving = self.backward.pull(*top, tensors, Stopping(walk, numbers))
         batch = self.backward.recording.batch_size
         held = [
-            _tokens(start, walk.relevance(x, r), batch).abs()
+            _tokens(start, walk.relevance(self.backward.value(x), r), batch).abs()
             for start, x, r in zip(self.streams, tensors, arriving, strict=True)
         ]
         found = []
@@ -88,6 +88,7 @@ class Starts:
             joined = self._joined(start)
             group = [h for other, h in zip(self.streams, held, strict=True) if other in joined]
             total = torch.stack([h.flatten(1).sum(dim=1) for h in group]).sum(dim=0)
+            total = total.masked_fill(total == 0, torch.inf)  # where nothing arrives, 0
             share = tokens / total.view(-1, *[1] * (tokens.ndim - 1))
             found.append(torch.nan_to_num(share))
         return found

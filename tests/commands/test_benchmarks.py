@@ -1,5 +1,6 @@
 """The benchmark runs, and says what it measured; no figure of it is tested."""
 
+import multiprocessing
 import re
 from functools import partial
 
@@ -24,7 +25,7 @@ ONE_ROW += ["--methods", "rollout"]
 def shallow(monkeypatch) -> None:
     """What is measured has 2 blocks, where no process of its own measures it."""
     build = partial(timm.create_model, "deit_tiny_patch16_224", depth=2)
-    monkeypatch.setattr("benchmarks.models.build", lambda name: build().eval())
+    monkeypatch.setattr("benchmarks.models.build", lambda *name: build().eval())
 
 
 def rows(printed: str) -> dict[str, list[str]]:
@@ -47,7 +48,10 @@ def check_one_row(printed: str) -> None:
     assert re.fullmatch(r"\d+ \(\d+\.\d\d\)", memory)
 
 
-def test_one_command_one_table(monkeypatch, capsys):
+def test_one_command_one_table(shallow, monkeypatch, capsys):
+    """Memory is measured in a process that is forked; in a fresh one: in tests/soak."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr("benchmarks.measure.multiprocessing.get_context", lambda name: fork)
     monkeypatch.setattr("sys.argv", ["benchmarks", *ONE_ROW])
     main()
     check_one_row(capsys.readouterr().out)

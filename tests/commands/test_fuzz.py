@@ -46,6 +46,7 @@ CASES = settings(  # as many as the profile says: tests/conftest.py
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+FEWER = settings(CASES, max_examples=settings.default.max_examples // 4)  # of many files each
 TOLD = (InputError, ConfigError, UnknownKind, UnknownName, ValueError)
 TOLD += (FileNotFoundError, FileExistsError, IsADirectoryError)
 
@@ -124,7 +125,7 @@ def whole_run(checkpoint, tmp_path_factory) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items()}
 
 
-@CASES
+@FEWER
 @given(st.data())
 def test_run_folders(whole_run, tmp_path, data):
     """Files of a run are missing, damaged, or folders; those that are there stay as they are."""

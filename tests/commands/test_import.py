@@ -1,6 +1,5 @@
 """--import MODULE: a module of the user's registers what the command line then finds."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import explain
 import train
 from lightning_modules.callbacks.endings import explain_command, how_to_carry_on
 from lightning_modules.data import DATAMODULES
-from tests.helpers.processes import ROOT, finish
+from tests.helpers.processes import ROOT, finish, finish_two
 from tests.helpers.runs import DIGITS
 from tests.helpers.samples import save
 
@@ -185,22 +184,19 @@ def test_the_commands_for_people_have_the_imports_that_they_need(folder):
     assert explain_command(config, data) == command
 
 
-def run_command(*words: str) -> subprocess.CompletedProcess:
-    """A command of the product's, in the current folder, in a process of its own."""
-    return finish(*words, cwd=Path.cwd(), PYTHONPATH="")
-
-
 def test_a_module_of_the_users_trains_tracks_and_explains(folder, capsys):
     """In two processes, with a worker each; and the run says what it needs to go on."""
     (folder / "mine_all.py").write_text(MODULE)
     few = [option for option in DIGITS if not option.startswith(("--config", "trainer.max_ep"))]
-    ended = run_command(
+    ended, other = finish_two(
         *("train.py", "--import", "mine_all", *few, *DATA, "run_dir=run", "data.kind=mine"),
         *("tracker.method=mine_of_all", "tracker.samples=4", "data.num_workers=1"),
         *("trainer.max_epochs=2", "trainer.max_steps=1", "data.batch_size=16"),
         *("trainer.devices=2", "trainer.strategy=ddp"),
+        cwd=folder,
+        PYTHONPATH="",
     )
-    assert ended.returncode == 0, ended.stderr
+    assert (ended.returncode, other.returncode) == (0, 0), ended.stderr + other.stderr
     assert "data        mine: 64 training" in ended.stdout
     assert "python explain.py --import mine_all --checkpoint run --input" in ended.stdout
     assert "python train.py --import mine_all --resume run" in ended.stdout
@@ -215,6 +211,6 @@ def test_a_module_of_the_users_trains_tracks_and_explains(folder, capsys):
 
     save(folder / "a.png", Image.fromarray(np.zeros((32, 32, 3), np.uint8)))
     words = ["--checkpoint", "run", "--input", "a.png", "--method", "mine_of_all"]
-    explained = run_command("explain.py", "--import", "mine_all", *words)
+    explained = finish("explain.py", "--import", "mine_all", *words, cwd=folder, PYTHONPATH="")
     assert explained.returncode == 0, explained.stderr
     assert "1 of 1 explained" in explained.stdout

@@ -7,8 +7,7 @@ import logging
 import os
 import pty
 import re
-import subprocess
-import sys
+import select
 import time
 import warnings
 from pathlib import Path
@@ -30,9 +29,9 @@ from lightning_modules.callbacks.terminal import (
 from lightning_modules.data import DATAMODULES
 from lightning_modules.utils import terminal
 from tests.data.test_image_folder import folder, root  # noqa: F401
+from tests.helpers.processes import Started, finish
 from tests.helpers.runs import DIGITS, rows, run
 
-ROOT = Path(__file__).parents[2]
 STOPPED = ["trainer.max_steps=5", "trainer.log_every_n_steps=50"]  # within the second epoch
 LIBRARIES = (  # what they would say in the runs below
     "GPU available",
@@ -49,24 +48,19 @@ LIBRARIES = (  # what they would say in the runs below
 )
 
 
-def start(*words: str, **streams) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "TERM": "xterm"}
-    command = [sys.executable, "train.py", *words]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
+SCREEN = {"COLUMNS": "100", "TERM": "xterm"}
+OPTIONS = [option for option in DIGITS if "enable_" not in option and "log_every" not in option]
+OPTIONS += STOPPED
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> SimpleNamespace:
-    """A run into a pipe that is stopped within its second epoch: its folder, what it printed."""
+    """A run into files that is stopped within its second epoch: its folder, what it printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "a run"
-    options = [option for option in DIGITS if "enable_" not in option and "log_every" not in option]
-    process = start(
-        *options, *STOPPED, f"run_dir={run_dir}", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err.decode()
+    ended = finish("train.py", *OPTIONS, f"run_dir={run_dir}", **SCREEN)
+    assert ended.returncode == 0, ended.stderr
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    said = {"out": out.decode(), "err": err.decode()}
+    said = {"out": ended.stdout, "err": ended.stderr}
     return SimpleNamespace(run_dir=run_dir, metrics=metrics, **said)
 
 
@@ -74,24 +68,22 @@ def stopped(tmp_path_factory) -> SimpleNamespace:
 def resumed(stopped) -> SimpleNamespace:
     """The same, carried on in a pseudo terminal: all that it printed, and what is left of it."""
     ours, theirs = pty.openpty()
-    process = start(
-        *("--resume", str(stopped.run_dir), "trainer.max_steps=-1"), stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
+    words = ("--resume", str(stopped.run_dir), "trainer.max_steps=-1")
+    started = Started("train.py", *words, terminal=os.ttyname(theirs), **SCREEN)
     printed = b""
-    while part := read(ours):
-        printed += part
+    while not select.select([started.process.sentinel], [], [], 0)[0] or waits(ours, 0):
+        if waits(ours, 0.1):
+            printed += os.read(ours, 65536)
+    os.close(theirs)
     os.close(ours)
-    assert process.wait() == 0, printed.decode()
     text = printed.decode()
+    assert started.end().returncode == 0, text
     return SimpleNamespace(run_dir=stopped.run_dir, out=text, screen=on_screen(text))
 
 
-def read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # as Linux tells that the other end is closed
-        return b""
+def waits(terminal: int, seconds: float) -> bool:
+    """Whether something can be read of it, at once or so many seconds later."""
+    return bool(select.select([terminal], [], [], seconds)[0])
 
 
 def on_screen(printed: str) -> str:
@@ -117,7 +109,7 @@ def on_screen(printed: str) -> str:
 # ------------------------------------------------------------------------------------- a run
 
 
-def test_a_pipe_gets_plain_lines(stopped):
+def test_what_is_no_terminal_gets_plain_lines(stopped):
     for line in (*stopped.out.split("\n"), *stopped.err.split("\n")):
         assert line.isprintable(), repr(line)
     assert not re.search("━|Epoch|Testing", stopped.out + stopped.err)  # of a bar

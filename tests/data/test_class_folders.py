@@ -192,7 +192,6 @@ def test_without_a_folder_of_masks_nothing_is_said_of_them(root, said):
         "masks/val/cat/9.png",
         "masks/val/cat/0_mask.png",
         "masks/cat/0.png",
-        "masks/train/cat/0.png",
         "masks/val/cat/0.npy",
         "masks/.DS_Store",
     ],  # fmt: skip

@@ -292,6 +292,15 @@ def test_texts_are_those_of_a_table(tmp_path):
     assert data.example() == ["--text", "good film 0"]
 
 
+@pytest.mark.parametrize("columns", [PICTURES, TEXTS], ids=["pictures", "texts"])
+def test_they_have_neither_masks_nor_rationales_to_train_on(tmp_path, columns):
+    features = FEATURES if columns is PICTURES else None
+    data = hf(saved(tmp_path, train=columns, validation=columns, features=features), vocab_size=60)
+    with pytest.raises(InputError) as raises:
+        data.mask_train()
+    message_of(raises, "guidance: the training samples have no masks; accepted: digits")
+
+
 def test_a_row_without_a_text(tmp_path):
     blank = {"text": ["a", " \n"], "label": ["a", "b"]}
     for name, column, told in (

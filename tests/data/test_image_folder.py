@@ -13,6 +13,7 @@ from PIL import Image
 
 from lightning_modules.data import ImageFolderDataModule
 from lightning_modules.data.images import folder as image_folder_file
+from lightning_modules.data.images.transforms import operations_of
 from tests.helpers.samples import assert_same_batches, batches, message_of, random_states, save
 
 
@@ -179,6 +180,20 @@ def test_every_option_of_the_augmentation_counts(root):
     assert torch.equal(images(hflip=1.0), plain.flip(-1))
     for on in ({"auto_augment": "original"}, {"random_erasing": 1.0}, {"scale": [0.1, 0.2]}):
         assert not torch.equal(images(**on), plain), on
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m10-inc1", "rand-m19-mmax20-inc1", "rand-m0", "v0", "augmix-m10-mstd0"]
+)
+def test_a_picture_that_keeps_no_bits_of_its_colours_is_black(root, policy):
+    """timm's policies ask for it, the default one in a picture of a thousand; Pillow refuses."""
+    picture = Image.open(root / "train" / "cat" / "0.png")
+    steps = folder(root, auto_augment=policy).train_transform.transforms
+    chosen = [x for step in steps for x in operations_of(step) if x.name.startswith("Posterize")]
+    for operation in chosen:
+        operation.prob = 1.0
+    black = [not np.asarray(operation(picture)).any() for operation in chosen]
+    assert any(black) and (all(black) or policy == "v0")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_samples_order_and_augmentation_are_those_of_folders(root):
         assert_same_batches(list(getattr(alone, f"{split}_dataset")), list(expected))
 
 
+def test_they_have_no_masks_to_train_on(tmp_path):
+    path = write_tar(tmp_path / "a.tar", GOOD)
+    with pytest.raises(InputError) as raises:
+        tars(path, val=str(write_tar(tmp_path / "val.tar", GOOD))).mask_train()
+    message_of(raises, "guidance: the training samples have no masks; accepted: digits")
+
+
 def test_no_picture_is_read_before_its_turn(tmp_path):
     path = write_tar(tmp_path / "a.tar", [*GOOD, ("c.png", b"no picture"), ("c.cls", b"cat")])
     val = write_tar(tmp_path / "val.tar", GOOD)

@@ -303,6 +303,26 @@ def test_masks_of_the_folder_hold_and_lose_the_square(root, tmp_path):
     assert "mask" not in data.train_dataset[0]
 
 
+def test_training_masks_are_those_of_the_markers_or_of_the_folder_without_the_squares(
+    root, tmp_path
+):
+    data = folder(root)
+    before = data.train_dataset[3]
+    data.mask_train()
+    assert torch.equal(data.train_dataset[3]["mask"], before["mask"])
+
+    for path in root.rglob("*.png"):
+        save(tmp_path / path.relative_to(root), np.full((32, 32), 128, np.uint8))
+        if path.parts[-3] == "train":
+            save(tmp_path / "masks" / path.relative_to(root), np.full((32, 32), 255, np.uint8))
+    plain = {"auto_augment": None, "random_erasing": 0.0}
+    data = folder(tmp_path, **plain, marker={"share": 1.0, "size": 9})
+    assert "mask" not in data.train_dataset[3]
+    data.mask_train()
+    sample = data.train_dataset[3]
+    assert torch.equal(sample["mask"], ~squares(sample, data)[0][1])
+
+
 def test_classes_have_colours_of_their_own(root, tmp_path):
     for split, number in itertools.product(("train", "val"), range(40)):
         save(tmp_path / split / f"{number:02}" / "a.png", np.zeros((8, 8, 3), np.uint8))

@@ -140,6 +140,21 @@ def test_pets(pets):
     assert torch.equal(first, again) and not torch.equal(first, later)
 
 
+def test_training_pets_bring_their_masks_when_they_are_asked_for(pets):
+    """The pictures are those without masks, and bright where the mask is but for its outline."""
+    options = {"random_erasing": 0.0, "auto_augment": None, "scale": [0.8, 1.0]}
+    data = DATAMODULES["pets"](str(pets), image_size=32, num_workers=0, **options)
+    before = [data.train_dataset[1, index] for index in range(16)]
+    data.mask_train()
+    for index, plain in enumerate(before):
+        sample = data.train_dataset[1, index]
+        assert sample.keys() == {"image", "label", "mask"} and plain.keys() == {"image", "label"}
+        assert torch.equal(sample["image"], plain["image"]) and sample["mask"].dtype == torch.bool
+        bright = sample["image"][0] > 0
+        assert not (bright & ~sample["mask"]).any()
+        assert bright.sum() > 0.5 * sample["mask"].sum()
+
+
 def test_pets_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"data\.root .*accepted: oxford-iiit-pet"):
         DATAMODULES["pets"](str(tmp_path))

@@ -1,11 +1,10 @@
 """Where some images have a mask, the others do not count: in the tracker and in the protocol."""
 
-import socket
+import json
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 import explain
 import train
@@ -15,6 +14,7 @@ from lightning_modules.data import ImageFolderDataModule
 from lightning_modules.metrics import Segmentation
 from lightning_modules.protocols import PROTOCOLS, Shard, evaluate, values_of
 from lightning_modules.utils.errors import InputError
+from tests.helpers.processes import finish_two
 from tests.helpers.runs import TRAINER, rows
 from tests.helpers.samples import save
 
@@ -85,20 +85,25 @@ def test_the_protocol_scores_the_samples_with_a_mask(root, batch_size):
     assert scores != pytest.approx(by_hand(root, range(8)), abs=1e-2)  # with masks that are none
 
 
-def found_by_rank(rank: int, port: int, root, results) -> None:
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    results[rank] = found(root, Shard(rank, 2), batch_size=1)
-    dist.destroy_process_group()
+ONE_OF_TWO = """
+import json, sys
+import torch.distributed as dist
+from lightning_modules.protocols import Shard
+from tests.data.test_some_masks import found
+
+dist.init_process_group("gloo")
+print(json.dumps(found(sys.argv[1], Shard(dist.get_rank(), 2), batch_size=1)))
+dist.destroy_process_group()
+"""
 
 
-def test_two_processes_score_the_same_samples(root):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(found_by_rank, (port, root, results), nprocs=2)
-        assert results[0] == results[1] == found(root, batch_size=1)
+def test_two_processes_score_the_same_samples(root, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ONE_OF_TWO)
+    ended = finish_two(script, str(root))
+    assert [process.returncode for process in ended] == [0, 0], ended
+    first, second = (json.loads(process.stdout.splitlines()[-1]) for process in ended)
+    assert first == second == list(found(root, batch_size=1))
 
 
 def report(root, samples):

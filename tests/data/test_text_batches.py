@@ -89,9 +89,14 @@ def test_a_batch(tokenizer):
             assert "".join(piece.removeprefix("##") for piece in pieces) == word
 
 
-def test_a_batch_has_a_rationale_only_if_all_of_its_items_have(tokenizer):
-    batch = TextCollator(tokenizer, 64)([item("a film", rationale=[]), item("a film")])
-    assert "rationale" not in batch and "flipped_word" not in batch
+def test_a_batch_tells_which_of_its_items_have_no_rationale(tokenizer):
+    collate, known = TextCollator(tokenizer, 64), item("a film", rationale=[(2, 6)])
+    batch = collate([item("a dull film"), known, item("a film", rationale=[])])
+    assert batch["has_rationale"].tolist() == [False, True, True]
+    assert batch["has_rationale"].dtype == torch.bool
+    assert batch["rationale"].tolist() == [[False] * 3, [False, True, False], [False] * 3]
+    assert "has_rationale" not in collate([known]) and "flipped_word" not in batch
+    assert not {"rationale", "has_rationale"} & collate([item("a film")]).keys()
 
 
 def test_truncation_keeps_sep_and_counts_the_words_that_lost_a_piece(tokenizer):

@@ -22,10 +22,12 @@ LIBRARIES = [  # whose import takes most of the time of a short command
     "h5py",
     "lightning.pytorch.loggers",
     "matplotlib.figure",
+    "omegaconf",
     "sklearn.datasets",
     "sklearn.model_selection",
     "timm.optim",
     "torch.utils.tensorboard",
+    "torchvision.transforms.v2",
     "transformers.models.bert.modeling_bert",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as in the tests: rounding depends on it
@@ -33,9 +35,16 @@ OURS = {"PYTHONPATH": str(ROOT)}  # a script in another folder imports train.py 
 
 
 class Started:
-    """``python SCRIPT WORDS``, which may still run."""
+    """``python SCRIPT WORDS``, which may still run; it prints into files, or in a terminal."""
 
-    def __init__(self, script: Path | str, *words: str, cwd: Path = ROOT, **environment: str):
+    def __init__(
+        self,
+        script: Path | str,
+        *words: str,
+        cwd: Path = ROOT,
+        terminal: str | None = None,
+        **environment: str,
+    ):
         self.command = [str(ROOT / script), *words]
         self.folder = tempfile.TemporaryDirectory()
         self.printed = [Path(self.folder.name, name) for name in ("out", "err")]
@@ -45,7 +54,8 @@ class Started:
         context.set_forkserver_preload(LIBRARIES)
         with patch.dict(os.environ, ONE_THREAD):  # read when a library is loaded
             forkserver.ensure_running()
-        words = (self.command, self.printed, cwd, os.environ | ONE_THREAD | OURS | environment)
+        printed = [Path(terminal)] * 2 if terminal else self.printed
+        words = (self.command, printed, cwd, os.environ | ONE_THREAD | OURS | environment)
         self.process = context.Process(target=become, args=words)
         self.process.start()
 
@@ -65,13 +75,14 @@ def finish(script: Path | str, *words: str, **options) -> CompletedProcess[str]:
     return Started(script, *words, **options).end()
 
 
-def finish_two(script: Path | str, *words: str) -> list[CompletedProcess[str]]:
+def finish_two(script: Path | str, *words: str, **options) -> list[CompletedProcess[str]]:
     """Two processes that know of each other, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     of_both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
     of_both |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "a"}
+    of_both |= options
     both = [Started(script, *words, RANK=rank, LOCAL_RANK=rank, **of_both) for rank in "01"]
     return [process.end() for process in both]
 
@@ -89,6 +100,7 @@ def become(command: list[str], printed: list[Path], cwd: Path, environment: dict
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # of its workers: Python's own, as elsewhere
     sys.argv = command
     others = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     installed = (sys.prefix, sys.base_prefix, site.getusersitepackages())

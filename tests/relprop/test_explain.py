@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from tests.helpers.methods import crossed
 
 # --------------------------------------------------------------------------------- batches
 
@@ -19,8 +20,7 @@ KINDS = {  # kinds of models: options of timm's VisionTransformer
 }
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "method"), crossed(KINDS))
 def test_batch_is_as_one_by_one(kind, method, tiny_vit, images):
     model, target = tiny_vit(**KINDS[kind]), torch.tensor([0, 3, 1])
     images = images * torch.tensor([1.0, 0.1, 10.0])[:, None, None, None]

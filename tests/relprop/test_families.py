@@ -27,6 +27,7 @@ LARGE = {
     for name in (
         *("inception_resnet_v2", "inception_v3", "inception_v4", "nasnet", "pnasnet", "xception"),
         *("dla", "hrnet", "selecsls"),
+        *("resnest", "res2net", "senet", "repghost", "rexnet", "fastvit"),
         *("ghostnet", "hardcorenas", "hgnet", "lcnetv2", "mobilenetv5"),
         *("cpubone", "efficientformer", "efficientformer_v2", "efficientvim"),
         *("efficientvit_msra", "nextvit"),

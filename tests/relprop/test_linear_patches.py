@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import UnsupportedModel
+from tests.helpers.methods import crossed
 from tests.helpers.plain import B, D, Plain, assert_same, everything, pixels
 from tests.relprop.test_patches import METHODS, TARGET, picture
 
@@ -83,8 +84,7 @@ def recorded(name: str) -> tuple[relprop.Trace, relprop.Trace]:
     return relprop.record(linear(name), pixels()), relprop.record(Plain(), pixels())
 
 
-@METHODS
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize(("name", "method"), crossed(CUTS))
 def test_maps_are_those_of_the_convolution(name, method):
     found, expected = (relprop.explain_trace(trace, TARGET, method) for trace in recorded(name))
     assert found.grid == expected.grid == ((12, 12) if method == "lrp" else (3, 3))
@@ -108,8 +108,7 @@ def test_several_classes_at_once():
             torch.testing.assert_close(found.relevance, alone.relevance)
 
 
-@METHODS
-@pytest.mark.parametrize("name", ["reshape", "im2col"])
+@pytest.mark.parametrize(("name", "method"), crossed(["reshape", "im2col"]))
 def test_of_a_picture_that_the_model_pads(name, method):
     x = picture(3, 10, 9)
     found = relprop.explain(

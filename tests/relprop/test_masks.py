@@ -69,12 +69,11 @@ def test_padding_changes_nothing(method):
         shorter.load_state_dict(model.state_dict())
         shorter.position = nn.Parameter(model.position[:, :length])
         alone = relprop.record(shorter, x[i : i + 1, :length])
-        for target in range(C):
-            found = relprop.explain_trace(padded, target, method).relevance[i]
-            expected = relprop.explain_trace(alone, target, method).relevance[0]
-            torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
-            assert found[length:].eq(0).all()
-            largest = max(largest, found.abs().max())
+        found = relprop.explain_trace(padded, i % C, method).relevance[i]
+        expected = relprop.explain_trace(alone, i % C, method).relevance[0]
+        torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
+        assert found[length:].eq(0).all()
+        largest = max(largest, found.abs().max())
     assert largest > 0
 
 
@@ -94,11 +93,10 @@ def test_padding_of_a_text_changes_nothing_beside_a_token_of_the_models_own(meth
     for i, length in enumerate(N - PADDED):
         alone = {"x": x[i : i + 1, :length], "attention_mask": mask[i : i + 1, :length]}
         alone = relprop.record(model, alone)
-        for target in range(C):
-            found = relprop.explain_trace(padded, target, method).relevance[i]
-            expected = relprop.explain_trace(alone, target, method).relevance[0]
-            torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
-            largest = max(largest, found.abs().max())
+        found = relprop.explain_trace(padded, i % C, method).relevance[i]
+        expected = relprop.explain_trace(alone, i % C, method).relevance[0]
+        torch.testing.assert_close(found[:length], expected, rtol=1e-9, atol=1e-12)
+        largest = max(largest, found.abs().max())
     assert largest > 0
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
 import relprop
+from tests.helpers.methods import crossed
 from tests.helpers.plain import B, Plain, pixels
 from tests.relprop.test_linear_patches import linear
 
@@ -82,8 +83,7 @@ def recorded(name: str, patches: str) -> tuple[relprop.Trace, relprop.Trace]:
     return relprop.record(wrapped, x), relprop.record(model, normalise(x))
 
 
-@METHODS
-@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize(("name", "method"), crossed(NORMALISED))
 @pytest.mark.parametrize("patches", ["convolution", "linear layer"])
 def test_maps_are_those_of_the_model_on_normalised_pictures(name, method, patches):
     found, expected = (

@@ -1,5 +1,6 @@
 """Models whose relevance is no number: told by its operation, and never scored or drawn."""
 
+import shutil
 import warnings
 
 import pytest
@@ -9,16 +10,16 @@ from torch import nn
 
 import explain
 import relprop
-from tests.helpers.runs import run
+from tests.helpers.runs import ONE_EPOCH
 
 PROTOCOLS = {"digits": "perturbation", "reviews": "rationales"}
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
-def broken(request, tmp_path_factory):
+def broken(request, trained, tmp_path_factory):
     """A run whose checkpoint has a weight that is no number, and what to explain by it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    path = run(folder, "trainer.max_epochs=1", "tracker=null", experiment=request.param)
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    path = shutil.copytree(trained(*ONE_EPOCH, experiment=request.param), folder)
     file = path / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(file, weights_only=True)
     name = next(name for name in checkpoint["state_dict"] if name.endswith("norm.weight")

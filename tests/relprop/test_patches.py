@@ -11,6 +11,7 @@ from torch import Tensor
 import relprop
 from relprop import UnsupportedModel
 from relprop.sides import Side
+from tests.helpers.methods import crossed
 from tests.helpers.plain import B, D, Plain
 
 METHODS = pytest.mark.parametrize("method", relprop.METHODS)
@@ -130,8 +131,7 @@ def padded_by_the_model(name: str) -> tuple[relprop.Trace, relprop.Trace]:
     return tuple(relprop.record(model, x) for model, x in models)
 
 
-@METHODS
-@pytest.mark.parametrize("name", PADDED)
+@pytest.mark.parametrize(("name", "method"), crossed(PADDED))
 def test_the_map_of_a_picture_that_the_model_pads_is_cut_from_that_of_the_padded_one(name, method):
     pad, top, left = PADDED[name]
     x = picture(3, 10, 9)
@@ -161,8 +161,7 @@ def test_a_timm_model_that_pads(method, tiny_vit):
     torch.testing.assert_close(found.heatmap((36, 20)), heatmap)
 
 
-@METHODS
-@pytest.mark.parametrize("sides", [(3, 0, 0, 2), (0, 3, 2, 0), (0, 3, 0, 2)])
+@pytest.mark.parametrize(("sides", "method"), crossed([(3, 0, 0, 2), (0, 3, 2, 0), (0, 3, 0, 2)]))
 def test_two_patches_a_side_one_of_which_sees_copies_of_the_edge(method, sides, tiny_vit):
     """Where a patch lies is told by the pixels that both see."""
     model, pad = tiny_vit(img_size=16), torch.nn.ReplicationPad2d(sides)
@@ -232,8 +231,7 @@ def rearranged_by_the_model(name: str) -> tuple[relprop.Trace, relprop.Trace]:
     return tuple(relprop.record(model, x) for model, x in models)
 
 
-@METHODS
-@pytest.mark.parametrize("name", REARRANGED)
+@pytest.mark.parametrize(("name", "method"), crossed(REARRANGED))
 def test_patches_lie_where_they_lie_in_the_callers_picture(name, method):
     shape, _, of_map = REARRANGED[name]
     found, expected = (

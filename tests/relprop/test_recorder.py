@@ -12,6 +12,7 @@ import relprop
 from relprop import rules
 from relprop.recording.eager import eagerly
 from relprop.recording.recorder import Recorder
+from tests.helpers.methods import crossed
 from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
 
 # --------------------------------------------------------------- what a model may be wrapped in
@@ -97,8 +98,7 @@ CONTEXTS = {
 }
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize(("context", "method"), crossed(CONTEXTS))
 def test_contexts(context, method, tiny_vit, images):
     model, images = tiny_vit().float(), images.float()
     expected = relprop.explain(model, images, method=method)

@@ -68,7 +68,7 @@ def test_or_is_skipped(tmp_path, poison):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_cleanly_and_says_how_to_carry_on(tmp_path, number):
     run_dir = tmp_path / "run"
-    slow = [*DIGITS, f"run_dir={run_dir}", "trainer.max_epochs=500"]
+    slow = [*DIGITS, f"run_dir={run_dir}", "trainer.max_epochs=500", "tracker=null"]
     started = Started("train.py", *slow)
     while not (run_dir / "checkpoints" / "last.ckpt").is_file():
         assert started.process.exitcode is None, started.end().stderr
@@ -230,14 +230,16 @@ def test_relevance_that_is_no_number_is_named_by_its_operation(tiny_vit, images)
 
 
 @pytest.mark.parametrize("experiment", ["digits", "reviews"])
-def test_training_goes_on_with_relevance_that_is_no_number(tmp_path, monkeypatch, experiment):
+def test_training_goes_on_with_relevance_that_is_no_number(
+    trained, tmp_path, monkeypatch, experiment
+):
     """And what is trained is the same."""
     rule = relprop.rules.PAPER["matmul"]
 
     def broken(relevance, *args, eps):
         return tuple(r / 0 for r in rule(relevance, *args, eps=eps))
 
-    whole = run(tmp_path / "whole", "tracker=null", experiment=experiment)
+    whole = trained("tracker=null", experiment=experiment)
     monkeypatch.setitem(relprop.rules.PAPER, "matmul", broken)
     with pytest.warns(UserWarning, match="epoch 1: relevance is not finite, first in .*'matmul'"):
         run(tmp_path / "run", experiment=experiment)

@@ -79,8 +79,8 @@ def test_a_run_resumed_within_a_second_has_its_curves(tmp_path, stop_in_epoch):
     assert len(curve(tmp_path / "run", "val/accuracy")) == EPOCHS
 
 
-def test_the_tracker_does_not_touch_training(experiment, undisturbed, tmp_path):
-    without = run(tmp_path / "run", "tracker=null", experiment=experiment)
+def test_the_tracker_does_not_touch_training(experiment, undisturbed, trained):
+    without = trained("tracker=null", experiment=experiment)
     assert_identical(load(without)["state_dict"], load(undisturbed)["state_dict"])
     assert_identical(load(without)["optimizer_states"], load(undisturbed)["optimizer_states"])
 

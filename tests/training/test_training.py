@@ -112,7 +112,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, named, tmp_path, capsy
     ],
 )
 def test_protocols_are_curves_of_training_and_leave_it_alone(
-    tmp_path, experiment, protocols, logged
+    trained, tmp_path, experiment, protocols, logged
 ):
     scored = run(
         tmp_path / "scored",
@@ -122,7 +122,7 @@ def test_protocols_are_curves_of_training_and_leave_it_alone(
     )
     for tag in [*logged, "seconds"]:
         assert len(curve(scored, f"protocols/{tag}")) == 2, tag  # epochs 0 and 2
-    plain = run(tmp_path / "plain", "tracker=null", experiment=experiment)
+    plain = trained("tracker=null", experiment=experiment)
     weights, without = load(scored)["state_dict"], load(plain)["state_dict"]
     assert all(torch.equal(weights[name], without[name]) for name in weights)
 

@@ -51,6 +51,7 @@ class AugmentedDataModule(ResizedDataModule):
 
     Attributes:
         train_transform: as eval_transform, at random.
+        auto_augment: the policy in it.
 
     Args:
         auto_augment: timm's name of an AutoAugment, RandAugment or AugMix policy. None: none.
@@ -72,6 +73,7 @@ class AugmentedDataModule(ResizedDataModule):
         **options,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, **options)
+        self.auto_augment = auto_augment
         self.train_transform = make_train_transform(
             self.input_config, auto_augment, random_erasing, hflip, scale
         )

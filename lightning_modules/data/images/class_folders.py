@@ -4,7 +4,7 @@ root/train/<class>/*   the classes are the folders of train, sorted by name
 root/val/<class>/*     no class that train lacks
 root/test/<class>/*    optional
 root/masks/<split>/<class>/<same stem>.*
-                       optional, for val and test
+                       optional
 """
 
 from collections import defaultdict
@@ -100,12 +100,12 @@ def find_masks(root: Path, splits: Mapping[str, Samples]) -> dict[str, dict[str,
 
     Raises:
         InputError: an image has two masks, or a mask two images; or there is a folder `masks`, and
-            no sample has one.
+            no sample has one, nor are there masks of train.
     """
     masks = {split: _masks_of(root, split, samples) for split, samples in splits.items()}
     if not (root / "masks").is_dir():
         return masks
-    if not any(masks.values()):
+    if not any(masks.values()) and ("train" in splits or not (root / "masks" / "train").is_dir()):
         looked_for = " and ".join(
             f"{root / 'masks' / _stem(samples[0][0], root)}.* for {samples[0][0]}"
             for samples in splits.values()

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import DATAMODULES, epoch_and_index
+from lightning_modules.data.base import DATAMODULES, epoch_and_index, say_if_few
 from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.class_folders import (
@@ -22,6 +22,7 @@ from lightning_modules.data.images.class_folders import (
 from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image, read_mask
 from lightning_modules.data.images.labelled_folders import find_labelled
 from lightning_modules.data.images.marker import MarkedImages, mark
+from lightning_modules.data.images.paired import PairedTransform
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.data.labels import Label
 from lightning_modules.data.marker import Marker
@@ -35,7 +36,11 @@ Read = Callable[..., Image.Image]
 class TrainImages(Dataset):
     """Augmented images: `{"image": float [3, H, W], "label": int or float [C]}`.
 
-    A sample depends on (seed, epoch, index) alone.
+    A sample depends on (seed, epoch, index) alone. Once it is given masks, it has two more entries:
+
+        mask: bool [H, W], True on the object where the augmentation has left it in the image;
+            without a mask, False everywhere
+        has_mask: bool; only where some of the images have no mask
 
     Args:
         samples: (path, label) of every image; or what else ``read`` reads in place of a path.
@@ -51,6 +56,16 @@ class TrainImages(Dataset):
         self.transform = transform
         self.seed = seed
         self.read = read
+        self.masks: Mapping[str, str] = {}
+
+    def take_masks(self, masks: Mapping[str, str], transform: PairedTransform) -> None:
+        """Give samples masks.
+
+        Args:
+            masks: their paths, by the path of their image.
+            transform: as that of the images, for both.
+        """
+        self.masks, self.paired = masks, transform
 
     @property
     def labels(self) -> list[Label]:
@@ -62,9 +77,20 @@ class TrainImages(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = epoch_and_index(key)
         path, label = self.samples[index]
-        image = self.read(path)
-        with seeded(self.seed, epoch, index):
-            return {"image": self.transform(image), "label": collated(label)}
+        picture, entropy = self.read(path), (self.seed, epoch, index)
+        if path in self.masks:
+            mask = mask_of(picture, path, self.masks[path])
+            image, mask = self.paired(picture, mask, *entropy)
+        else:
+            with seeded(*entropy):
+                image = self.transform(picture)
+            mask = nowhere(image)
+        sample = {"image": image, "label": collated(label)}
+        if self.masks:
+            sample["mask"] = mask
+        if 0 < len(self.masks) < len(self.samples):
+            sample["has_mask"] = path in self.masks
+        return sample
 
 
 class EvalImages(Dataset):
@@ -102,22 +128,27 @@ class EvalImages(Dataset):
         image = self.read(path)
         sample = {"image": self.transform(image), "label": collated(label)}
         if path in self.masks:
-            mask = self.mask_transform(self._read_mask_of(path, image))[0] > 0
+            mask = self.mask_transform(mask_of(image, path, self.masks[path]))[0] > 0
             sample |= {"mask": mask, "has_mask": True}
         elif self.masks:
-            nowhere = torch.zeros(sample["image"].shape[-2:], dtype=torch.bool)
-            sample |= {"mask": nowhere, "has_mask": False}
+            sample |= {"mask": nowhere(sample["image"]), "has_mask": False}
         return sample
 
-    def _read_mask_of(self, path: str, image: Image.Image) -> Image.Image:
-        """The mask of an image, of its size, in mode "L"."""
-        mask = read_mask(self.masks[path])
-        if mask.size != image.size:
-            raise InputError(
-                f"{self.masks[path]}: {mask.width}x{mask.height} pixels; accepted: the "
-                f"{image.width}x{image.height} pixels of its image {path}"
-            )
-        return mask
+
+def mask_of(image: Image.Image, path: str, mask_path: str) -> Image.Image:
+    """The mask in a file, in mode "L", of the size of its image, which is that at ``path``."""
+    mask = read_mask(mask_path)
+    if mask.size != image.size:
+        raise InputError(
+            f"{mask_path}: {mask.width}x{mask.height} pixels; accepted: the "
+            f"{image.width}x{image.height} pixels of its image {path}"
+        )
+    return mask
+
+
+def nowhere(image: torch.Tensor) -> torch.Tensor:
+    """The mask of an image [3, H, W] that has none: bool [H, W]."""
+    return torch.zeros(image.shape[-2:], dtype=torch.bool)
 
 
 def collated(label: Label) -> int | torch.Tensor:
@@ -132,7 +163,7 @@ def with_mask(dataset: Dataset) -> list[int]:
         return [place for place, index in enumerate(dataset.indices) if index in there]
     if isinstance(dataset, MarkedImages):
         return dataset.with_square() if dataset.makes_masks else with_mask(dataset.dataset)
-    if isinstance(dataset, EvalImages):
+    if isinstance(dataset, (TrainImages, EvalImages)):
         return [index for index, (path, _) in enumerate(dataset.samples) if path in dataset.masks]
     return list(range(len(dataset))) if "mask" in dataset[0] else []
 
@@ -145,8 +176,8 @@ class ImageFolderDataModule(AugmentedDataModule):
         root/val/<class>/*     no class that train lacks
         root/test/<class>/*    optional: without it, val serves as test
         root/masks/<split>/<class>/<same stem>.*
-                               optional, for val and test, and for some or all of their images:
-                               see `read_mask`
+                               optional, for some or all of the images: see `read_mask`; those
+                               of train are read for guidance alone
 
     Images are files of IMAGE_ENDINGS; what else lies there is left out, and told. What is hidden
     (`.ipynb_checkpoints`, `Thumbs.db`) is neither class nor image nor mask. See `read_image`.
@@ -201,6 +232,7 @@ class ImageFolderDataModule(AugmentedDataModule):
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; accepted: {LAYOUT}")
+        self.folder = folder
         splits = {split: folder / split for split in ("train", "val", "test")}
         if not splits["test"].is_dir():
             tell(f"{splits.pop('test')}: no such folder, so val serves as test")
@@ -228,6 +260,20 @@ class ImageFolderDataModule(AugmentedDataModule):
         self.test_dataset = datasets.get("test", self.val_dataset)
         if marked is not None:
             mark(self, marked, makes_masks=not (folder / "masks").is_dir())
+
+    def mask_train(self) -> None:
+        dataset = self.train_dataset
+        if not (self.folder / "masks" / "train").is_dir():
+            return super().mask_train()  # a marker gives masks without files
+        if self.task == "multilabel":
+            raise InputError(
+                f"guidance: {self.folder / 'masks'} does not say which of several labels a mask is "
+                "of; accepted: task=multiclass, task=regression, or guidance=null"
+            )
+        transform = PairedTransform(self.train_transform, self.auto_augment)
+        masks = find_masks(self.folder, {"train": dataset.samples})["train"]
+        dataset.take_masks(masks, transform)
+        say_if_few(len(masks), dataset, "mask")
 
     def annotated(self, dataset: EvalImages) -> str:
         count = len(with_mask(dataset))

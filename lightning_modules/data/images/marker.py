@@ -82,6 +82,10 @@ class MarkedImages(Dataset):
             sample[name][place] = filled[name]
         return sample
 
+    def take_masks(self, *given) -> None:
+        """Give the pictures masks, see :class:`.folder.TrainImages`."""
+        self.dataset.take_masks(*given)
+
     def with_square(self) -> list[int]:
         """Indices of the samples that have a square; of training samples, in epoch 0."""
         return [index for index in range(len(self)) if self._draw(index)[0] is not None]

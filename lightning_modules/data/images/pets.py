@@ -10,6 +10,7 @@ from torchvision.transforms import Compose
 
 from lightning_modules.data.base import DATAMODULES, epoch_and_index
 from lightning_modules.data.images.base import AugmentedDataModule
+from lightning_modules.data.images.paired import PairedTransform
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.utils.options import check_option
 
@@ -20,7 +21,13 @@ class TrainPets(Dataset):
     """Augmented pictures: `{"image": float [3, H, W], "label": int}`.
 
     A sample depends on (seed, epoch, index) alone.
+
+    Attributes:
+        paired: as ``transform``, for a picture and its mask. A sample has a `mask` as well then,
+            bool [H, W], True on the pet.
     """
+
+    paired: PairedTransform | None = None
 
     def __init__(
         self, pets: OxfordIIITPet, indices: list[int], transform: Compose, seed: int
@@ -32,9 +39,12 @@ class TrainPets(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = epoch_and_index(key)
-        image, (label, _) = self.pets[self.indices[index]]
+        picture, (label, trimap) = self.pets[self.indices[index]]
+        if self.paired is not None:
+            image, mask = self.paired(picture, pet_of(trimap), self.seed, epoch, index)
+            return {"image": image, "label": label, "mask": mask}
         with seeded(self.seed, epoch, index):
-            return {"image": self.transform(image), "label": label}
+            return {"image": self.transform(picture), "label": label}
 
 
 class EvalPets(Dataset):
@@ -49,9 +59,13 @@ class EvalPets(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         image, (label, trimap) = self.pets[self.indices[index]]
-        pet = Image.fromarray((np.asarray(trimap) != BACKGROUND).astype(np.uint8) * 255)
-        mask: torch.Tensor = self.mask_transform(pet)[0] > 0
+        mask: torch.Tensor = self.mask_transform(pet_of(trimap))[0] > 0
         return {"image": self.transform(image), "label": label, "mask": mask}
+
+
+def pet_of(trimap: Image.Image) -> Image.Image:
+    """The mask of a trimap: mode "L", 255 on the pet."""
+    return Image.fromarray((np.asarray(trimap) != BACKGROUND).astype(np.uint8) * 255)
 
 
 @DATAMODULES.register("pets")
@@ -89,3 +103,6 @@ class PetsDataModule(AugmentedDataModule):
         self.train_dataset = TrainPets(trainval, train.tolist(), self.train_transform, self.seed)
         self.val_dataset = EvalPets(trainval, sorted(val.tolist()), self.eval_transform)
         self.test_dataset = EvalPets(test, list(range(len(test))), self.eval_transform)
+
+    def mask_train(self) -> None:
+        self.train_dataset.paired = PairedTransform(self.train_transform, self.auto_augment)

@@ -1,19 +1,21 @@
 """From a picture to the input of a model: timm's transforms, for images and for their masks."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import timm
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image, ImageOps
 from timm.data import (
     DEFAULT_CROP_PCT,
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
     create_transform,
 )
+from timm.data.auto_augment import AugmentOp, AugMixAugment, AutoAugment, RandAugment
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from lightning_modules.utils.options import check_option, refusal, show
@@ -69,7 +71,7 @@ def make_train_transform(
     in_range = len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1
     check_option("scale", scale, in_range, "[low, high] with 0 < low <= high <= 1")
     try:
-        return create_transform(
+        transform = create_transform(
             input_config["input_size"],
             is_training=True,
             scale=tuple(scale),
@@ -88,6 +90,25 @@ def make_train_transform(
             f"({error})"
         )
         raise ValueError(refusal("auto_augment", show(auto_augment), accepted)) from error
+    for step in transform.transforms:
+        for operation in operations_of(step):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = posterize
+    return transform
+
+
+def operations_of(step: Callable) -> list[AugmentOp]:
+    """The operations of timm's that a step of a training transform chooses from."""
+    if isinstance(step, AutoAugment):
+        return [operation for chain in step.policy for operation in chain]
+    return step.ops if isinstance(step, (RandAugment, AugMixAugment)) else []
+
+
+def posterize(picture: Image.Image, bits: int, **_) -> Image.Image:
+    """timm's operation; without any bits a picture is black, and Pillow 13 refuses to make it."""
+    if bits < 1:
+        return picture.point(lambda _: 0)
+    return picture if bits >= 8 else ImageOps.posterize(picture, bits)
 
 
 def make_eval_transform(input_config: dict) -> Compose:

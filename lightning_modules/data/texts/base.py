@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index
+from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index, say_if_few
 from lightning_modules.data.texts.batches import TextCollator, content_of
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import (
@@ -85,6 +85,11 @@ class LengthSampler(EpochSampler):
         # rank waits for another.
         np.random.default_rng((self.seed, self.epoch)).shuffle(batches)
         return [*itertools.chain(*batches), *order[partial:]]
+
+
+def with_rationale(dataset: TextItems) -> int:
+    """How many texts have a rationale of some words."""
+    return sum(bool(item["rationale"]) for item in dataset.items)
 
 
 def shortened(text: str) -> str:
@@ -186,8 +191,14 @@ class TextDataModule(DataModule):
             self._make_collator()
 
     def annotated(self, dataset: TextItems) -> str:
-        count = sum(bool(item["rationale"]) for item in dataset.items)
+        count = with_rationale(dataset)
         return counted(count, "rationale") if count else ""
+
+    def mask_train(self) -> None:
+        count = with_rationale(self.train_dataset)
+        if not count:
+            super().mask_train()
+        say_if_few(count, self.train_dataset, "rationale")
 
     def example(self) -> list[str]:
         plain = (x for x in self.test_dataset.items if x["text"][:1].isalnum())

@@ -38,7 +38,8 @@ class TextCollator:
         second: B ints, where in `text` the second text of a pair begins, and token_type_ids,
             long [R, N], 1 on the second text, as models know it; only of pairs
         rationale: bool [B, W], the words that overlap a span of the item's rationale, False on
-            padding; only where every item has a rationale
+            padding; only where an item has a rationale
+        has_rationale: bool [B], only where some items have none; their row is False everywhere
         flipped_word: long [B], the word that the item's `flipped` is; only where every item has it
 
     Args:
@@ -65,12 +66,15 @@ class TextCollator:
         words = [find_words(str(text)) for text in texts]
         batch = self.rows(texts, words)
         batch |= {"label": torch.tensor([item["label"] for item in items])}
-        if all(item["rationale"] is not None for item in items):
+        known = [item["rationale"] is not None for item in items]
+        if any(known):
             marked = [
-                torch.from_numpy(overlapping(spans, item["rationale"]))
+                torch.from_numpy(overlapping(spans, item["rationale"] or []))
                 for spans, item in zip(words, items, strict=True)
             ]
             batch["rationale"] = torch.nn.utils.rnn.pad_sequence(marked, batch_first=True)
+        if any(known) and not all(known):
+            batch["has_rationale"] = torch.tensor(known)
         if all("flipped" in item for item in items):
             batch["flipped_word"] = torch.tensor(
                 [

@@ -94,8 +94,10 @@ class Texts(Modality):
     # -------------------------------------------------------------------------- while training
 
     def scores(self, batch: Mapping[str, Any], *explained: ExplainedTexts) -> dict[str, Tensor]:
-        """The most relevant words against those of the rationale, where there are rationales."""
+        """The most relevant words against those of the rationale, of the texts that have one."""
         if "rationale" not in batch or batch["label"].ndim > 1:  # of one class it is the rationale
+            return {}
+        if not batch["rationale"].any():
             return {}
         f1 = TokenF1(None, sync_on_compute=False)
         for x in explained:

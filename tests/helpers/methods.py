@@ -1,0 +1,16 @@
+"""Which methods are asked of which cases, where every method of every case would take minutes."""
+
+from collections.abc import Iterable
+
+import relprop
+
+# One of each way back: products of attention maps with gradients and without, relevance of pixels,
+# corrected gradients of the embeddings, and those of each block.
+WAYS = ("transformer_attribution", "rollout", "lrp", "attnlrp", "libra")
+
+
+def crossed(cases: Iterable) -> list[tuple]:
+    """Each case with a method of each way, and the first case with all methods."""
+    first, *others = cases
+    pairs = [(first, method) for method in relprop.METHODS]
+    return pairs + [(case, method) for case in others for method in WAYS]
