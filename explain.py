@@ -123,12 +123,15 @@ def add_shared(parser: cli.Parser) -> None:
 
 
 def parse_evaluate(argv: list[str]) -> argparse.Namespace:
-    description = "Score methods on the test split of a run's data."
+    description = "Score methods on a test set of a run's data."
     parser = cli.Parser("explain.py", description, "evaluate")
     add_shared(parser)
     parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(protocols()))
     names = f"all, {', '.join(scored())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
+    parser.add_argument(
+        "--split", default="test", metavar="NAME", help="test (default), or a further test set"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
     parser.add_argument(
@@ -246,7 +249,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     data_options = load_data_config(config, of_data)
     data = DATAMODULES[data_options["kind"]](
         **{name: value for name, value in data_options.items() if name != "kind"}
-    )
+    ).of_test_set(arguments.split, "--split")
     named = arguments.checkpoint is not None or class_names.are_names(module.hparams.class_names)
     check_fit(module, data, named)
     module.to(chosen_device(arguments.device))
@@ -259,9 +262,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "methods": arguments.method,
         "options": options,
         "limit": arguments.limit,
+        "split": arguments.split,
     }
     run_dir = Path() if config is None else config.parent
-    folder = Path(arguments.output or run_dir / "scores" / protocol.name)
+    of_set = protocol.name if arguments.split == "test" else f"{protocol.name}-{arguments.split}"
+    folder = Path(arguments.output or run_dir / "scores" / of_set)
     with torchrun_shard() as shard:
         scores = score(protocol, about, folder, arguments.resume, shard)
     if scores is not None:

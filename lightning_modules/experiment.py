@@ -206,13 +206,20 @@ def fit(
 def test(config: DictConfig, data: DataModule, model: Classifier, trainer: Trainer) -> dict:
     """Metrics of the best checkpoint, also in ``metrics.json``; none where nothing is tested.
 
-    Those of each class are in ``classes.csv``.
+    Those of each class of the test split are in ``classes.csv``. A further test set of the data is
+    tested as the test split is, and its metrics are named ``test/<name>/...``.
     """
     run_dir = Path(config.run_dir)
     best = run_dir / "checkpoints" / "best.ckpt"
     path = best if best.is_file() else None
-    found = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
-    metrics = found[0] if found else {}
+    metrics = {}
+    for name in (None, *data.test_sets):
+        model.begin_test(name)
+        of_set = data if name is None else data.of_test_set(name, "test set")
+        found = trainer.test(
+            model, datamodule=of_set, ckpt_path=path, weights_only=True, verbose=False
+        )
+        metrics |= found[0] if found else {}
     if trainer.is_global_zero and metrics:  # none with trainer.limit_test_batches=0
         text = json.dumps(metrics, indent=2) + "\n"
         replace_file(run_dir / "metrics.json", lambda file: file.write(text.encode()))

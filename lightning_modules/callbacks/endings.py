@@ -62,14 +62,17 @@ def best_epoch(trainer: Trainer, task: Task) -> Mapping[str, float] | None:
 
 
 def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
-    """Figures of the test in columns."""
-    figures = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
-    figures = {name.replace("_", " "): figures[name] for name in sorted(figures)}
+    """Figures of the test in columns, each test set a row."""
+    of_tests = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
+    figures = sorted(name for name in of_tests if "/" not in name)
     table = Table(box=None, pad_edge=False)
     table.add_column("test", min_width=10)
     for name in figures:
-        table.add_column(name, justify="right")
-    table.add_row(f"all {len(data.test_dataset):,}", *(f"{x:.3f}" for x in figures.values()))
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(f"all {len(data.test_dataset):,}", *(f"{of_tests[name]:.3f}" for name in figures))
+    for test_set, dataset in data.test_sets.items():
+        of_set = (of_tests[f"{test_set}/{name}"] for name in figures)
+        table.add_row(f"{test_set} {len(dataset):,}", *(f"{x:.3f}" for x in of_set))
     return table
 
 

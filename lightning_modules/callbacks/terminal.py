@@ -111,7 +111,8 @@ def say_fact(name: str, text: str) -> None:
 def samples_of(data: DataModule) -> str:
     """How many samples the splits have, and how many of them say what decides their label."""
     parts = [f"{len(data.train_dataset):,} training"]
-    for name, dataset in (("validation", data.val_dataset), ("test", data.test_dataset)):
+    evaluated = {"validation": data.val_dataset, "test": data.test_dataset, **data.test_sets}
+    for name, dataset in evaluated.items():
         annotated = data.annotated(dataset)
         parts.append(f"{len(dataset):,} {name}" + (f" ({annotated})" if annotated else ""))
     return f"{', '.join(parts)} samples"

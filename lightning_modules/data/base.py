@@ -1,5 +1,6 @@
 """What all data sets share: the order of the samples, and their loaders."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
@@ -122,6 +123,7 @@ class DataModule(Checked, lightning.LightningDataModule):
             keep.
         train_dataset: indexed by EpochSampler's (epoch, index), or by an index of epoch 0.
         val_dataset, test_dataset: indexed by an index.
+        test_sets: further test sets by name, as ``shift``.
         collate: makes a batch of a list of samples. None: PyTorch's default collate.
 
     Args:
@@ -142,6 +144,7 @@ class DataModule(Checked, lightning.LightningDataModule):
     train_dataset: Dataset
     val_dataset: Dataset
     test_dataset: Dataset
+    test_sets: dict[str, Dataset] = {}
     collate: Callable[[list[dict]], dict] | None = None
 
     def __init__(
@@ -162,6 +165,25 @@ class DataModule(Checked, lightning.LightningDataModule):
 
     def take_inputs(self, input_config: dict) -> None:
         """Take over what of a resumed run's ``input_config`` this one's data decided anew."""
+
+    def of_test_set(self, name: str, option: str) -> "DataModule":
+        """These data with another of their test sets for ``test_dataset``.
+
+        Args:
+            name: ``test``, or a name in ``test_sets``.
+            option: the option that names it, for the message.
+
+        Raises:
+            InputError: there is no such test set.
+        """
+        known = {"test": self.test_dataset, **self.test_sets}
+        if name not in known:
+            raise InputError(
+                f"{option} {name}: no such test set of the data; accepted: {', '.join(known)}"
+            )
+        data = copy.copy(self)
+        data.test_dataset = known[name]
+        return data
 
     def annotated(self, dataset: Dataset) -> str:
         """How many samples say what decides their label, as "40 masks"; "" where none does."""

@@ -14,14 +14,7 @@ from torch import nn
 from lightning_modules.models.blocks import layers_in_blocks
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.extras import extra
-from lightning_modules.utils.options import (
-    Count,
-    Range,
-    accepts,
-    arguments,
-    check_option,
-    describe,
-)
+from lightning_modules.utils.options import Count, Range, from_mapping
 
 OPTION = "model.lora"
 
@@ -48,14 +41,8 @@ class Lora:
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> Lora:
-        """Raises an InputError or a ValueError of the option that is not accepted."""
-        known = arguments(Lora)
-        for name, value in given.items():
-            if name not in known:
-                raise InputError(f"{OPTION}.{name}: no such option; accepted: {', '.join(known)}")
-            type_ = known[name].annotation
-            check_option(f"{OPTION}.{name}", value, accepts(type_, value), describe(type_))
-        return Lora(**given)
+        """Raises a ValueError of the option that is not accepted."""
+        return from_mapping(Lora, OPTION, given)
 
 
 def adapt(backbone: nn.Module, lora: Lora, usual: Sequence[Sequence[str]]) -> None:

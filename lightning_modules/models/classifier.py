@@ -126,6 +126,7 @@ class Classifier(TrainedPart):
         self.test_metrics = metrics.clone(prefix="test/")
         self.val_counts, self.test_counts = self.task.counts(), self.task.counts()
         self.tested: Tensor | None = None  # the value of test_counts at the end of a test
+        self.test_set: str | None = None
 
     # ---------------------------------------------------------------- what a subclass fills in
 
@@ -216,14 +217,27 @@ class Classifier(TrainedPart):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_metrics, self.val_counts)
 
+    def begin_test(self, test_set: str | None) -> None:
+        """Say which test set is tested next: one of the data's ``test_sets``, None: the test split.
+
+        Figures of a further test set are named ``test/<test_set>/...``. Those of its classes are
+        neither logged nor kept.
+        """
+        self.test_set = test_set
+        self.test_metrics.prefix = "test/" if test_set is None else f"test/{test_set}/"
+
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics, self.test_counts)
+        if self.test_set is None:
+            self._evaluate(batch, "test", self.test_metrics, self.test_counts)
+        else:
+            self._evaluate(batch, f"test/{self.test_set}", self.test_metrics, None)
 
     def on_validation_epoch_end(self) -> None:
         self._log_by_class("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        self.tested = self._log_by_class("test", self.test_counts)
+        if self.test_set is None:
+            self.tested = self._log_by_class("test", self.test_counts)
 
     def _evaluate(
         self,

@@ -60,7 +60,8 @@ def write_report(
         if method in progress.metrics
         for number in scores_of(method, progress.metrics[method])
     ]
-    title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples"
+    of_set = "" if about["split"] == "test" else f" of {about['split']}"
+    title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples{of_set}"
     about = {**about, "samples": progress.total, "does_not_apply": progress.refused}
     report.write_csv(scores, folder / "scores.csv")
     report.write_json(scores, about, folder / "scores.json")
@@ -99,7 +100,7 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     accepted = "accepted: what explain.py has left there; or start anew, without --resume"
     state = load_data(folder / KEPT, accepted)
     try:
-        began = state["about"]
+        began = {"split": "test"} | state["about"]  # of earlier versions it is the test split
         compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
         differs = sorted(key for key in compared if given(about[key]) != given(began.get(key)))
         if differs:

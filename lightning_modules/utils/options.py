@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 TYPE_NAMES = {cls: cls.__name__ for cls in (bool, int, float, str, list)}
 TYPE_NAMES |= {dict: "mapping", Any: "anything", NoneType: "null"}  # in the order of messages
@@ -85,6 +85,7 @@ class Words:
         return " or ".join(map(show, self.words))
 
 
+Made = TypeVar("Made")
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
 NotNegative = Annotated[float, Range(0, below=math.inf)]
@@ -134,6 +135,21 @@ def check_option(name: str, value: object, valid: bool, accepted: str) -> None:
     """Raises a ValueError that names the option, its value and what is accepted, unless valid."""
     if not valid:
         raise ValueError(refusal(name, show(value, most=4096), accepted))
+
+
+def from_mapping(cls: type[Made], option: str, given: Mapping[str, Any]) -> Made:
+    """An object of a class, of an option that is a mapping of the constructor's arguments.
+
+    Raises:
+        ValueError: it names none of them, or a value is not accepted.
+    """
+    known = arguments(cls)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"{option}.{name}: no such option; accepted: {', '.join(known)}")
+        type_ = known[name].annotation
+        check_option(f"{option}.{name}", value, accepts(type_, value), describe(type_))
+    return cls(**given)
 
 
 def refusal(name: str, shown: str, accepted: str) -> str:

@@ -6,15 +6,17 @@ digit to name it, and an explanation should point at its ink. Offline (scikit-le
 digits), generated on the fly, and different in every epoch of training.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import hadamard
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
 from lightning_modules.data.base import DATAMODULES, ImageDataModule, epoch_and_index
+from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.utils.options import Count
 
 SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
@@ -28,6 +30,9 @@ SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
 CORNERS = np.stack(np.mgrid[0 : SCENE - TILE + 1 : STEP, 0 : SCENE - TILE + 1 : STEP], -1)
 CORNERS = CORNERS.reshape(-1, 2)
 OVERLAP = (np.abs(CORNERS[:, None] - CORNERS[None]) < TILE).all(-1)
+
+# The ink of a marker of each class, 0 or 1, [10, 4, 4]: 8 of 16 pixels, of which any two share 4.
+MARKERS = (hadamard(STEP * STEP)[1 : CLASSES + 1].reshape(-1, STEP, STEP) > 0).astype(np.float32)
 
 
 class Sources(NamedTuple):
@@ -72,6 +77,14 @@ def paste(tiles: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return scene
 
 
+def empty_patches(corners: np.ndarray) -> np.ndarray:
+    """Corners of the patches, STEP pixels wide, that no tile at `corners` [n, 2] covers: [m, 2]."""
+    covered = np.zeros((SCENE // STEP, SCENE // STEP), dtype=bool)
+    for row, column in corners // STEP:
+        covered[row : row + TILE // STEP, column : column + TILE // STEP] = True
+    return STEP * np.argwhere(~covered)
+
+
 class DigitScenes(Dataset):
     """Scenes with one digit: `{"image": [3, 32, 32], "label": int, "mask": bool [32, 32]}`.
 
@@ -83,15 +96,19 @@ class DigitScenes(Dataset):
         size: number of scenes, each epoch.
         seed: of the scenes.
         split: name of the split, a key of SPLIT_NUMBERS.
+        marker: of the first digit's class; it fills an empty patch. None: there is none.
     """
 
     num_digits = 1
 
-    def __init__(self, sources: Sources, size: int, seed: int, split: str) -> None:
+    def __init__(
+        self, sources: Sources, size: int, seed: int, split: str, marker: Marker | None = None
+    ) -> None:
         self.sources = sources
         self.size = size
         self.seed = seed
         self.split = split
+        self.marker = marker
 
     def __len__(self) -> int:
         return self.size
@@ -104,7 +121,8 @@ class DigitScenes(Dataset):
         self, key: int | tuple[int, int]
     ) -> tuple[torch.Tensor, np.ndarray, list[np.ndarray]]:
         """Image [3, 32, 32], and of every digit its class and its mask [32, 32]."""
-        rng = self._generator(key)
+        entropy = self._entropy(key)
+        rng = np.random.default_rng(entropy)
         count = self._count(rng)
         chosen, labels = self._choose_sources(rng, count)
         tiles = self.sources.ink[chosen]
@@ -112,18 +130,30 @@ class DigitScenes(Dataset):
         rng.permuted(distractors, axis=1, out=distractors)
         corners = choose_corners(rng)
 
-        grey = (paste(tiles, corners) - MEAN) / STD
+        scene = paste(tiles, corners)
+        if self.marker is not None:
+            self._mark(scene, corners, int(labels[0]), marker_generator(*entropy))
+        grey = (scene - MEAN) / STD
         image = torch.from_numpy(np.repeat(grey[None], 3, axis=0))
         masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(count)]
         return image, labels, masks
 
-    def _generator(self, key: int | tuple[int, int]) -> np.random.Generator:
-        """That of a scene."""
+    def _mark(
+        self, scene: np.ndarray, corners: np.ndarray, label: int, rng: np.random.Generator
+    ) -> None:
+        """Put a marker into a scene with tiles at corners, if it is to have one."""
+        row, column = rng.choice(empty_patches(corners))
+        of_class = self.marker.draw(rng, label, CLASSES)
+        if of_class is not None:
+            scene[row : row + STEP, column : column + STEP] = MARKERS[of_class]
+
+    def _entropy(self, key: int | tuple[int, int]) -> tuple[int, int, int]:
+        """What the random numbers of a scene are made of."""
         epoch, index = epoch_and_index(key)
         if not 0 <= index < self.size:
             raise IndexError(f"{self.split} has scenes 0 to {self.size - 1}, not {index}")
         number = epoch * self.size + index
-        return np.random.default_rng((self.seed, SPLIT_NUMBERS[self.split], number))
+        return self.seed, SPLIT_NUMBERS[self.split], number
 
     def _count(self, rng: np.random.Generator) -> int:
         """How many digits a scene has."""
@@ -207,7 +237,9 @@ class DigitsDataModule(ImageDataModule):
         train_size: scenes an epoch of training; every epoch has fresh ones.
         val_size: scenes in val.
         test_size: scenes in test.
-        pairs_size: scenes with two digits, made of the digits of test.
+        pairs_size: scenes with two digits, made of the digits of test. They have no marker.
+        marker: options of :class:`.marker.Marker`: a share of the scenes has an ink pattern of a
+            class in an empty patch. It is in no mask. None: there are none.
         options: those of DataModule.
     """
 
@@ -220,6 +252,7 @@ class DigitsDataModule(ImageDataModule):
         val_size: Count = 1000,
         test_size: Count = 1000,
         pairs_size: Count = 500,
+        marker: dict[str, Any] | None = None,
         batch_size: Count = 128,
         **options,
     ) -> None:
@@ -234,9 +267,14 @@ class DigitsDataModule(ImageDataModule):
             "crop_pct": 1.0,
         }
         seed, sources = self.seed, split_sources(self.seed)
-        scenes = SCENES[self.task]
-        self.train_dataset = scenes(sources["train"], train_size, seed, "train")
-        self.val_dataset = scenes(sources["val"], val_size, seed, "val")
-        self.test_dataset = scenes(sources["test"], test_size, seed, "test")
+        scenes, marked = SCENES[self.task], Marker.of(marker, self.task)
+        self.train_dataset = scenes(sources["train"], train_size, seed, "train", marked)
+        self.val_dataset = scenes(sources["val"], val_size, seed, "val", marked)
+        tests = {"test": None} if marked is None else marked.of_tests(CLASSES)
+        self.test_sets = {
+            name: scenes(sources["test"], test_size, seed, "test", of_test)
+            for name, of_test in tests.items()
+        }
+        self.test_dataset = self.test_sets.pop("test")
         if self.task != "regression":
             self.pairs_dataset = DigitPairs(sources["test"], pairs_size, seed, "pairs")

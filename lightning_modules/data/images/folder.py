@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,9 +21,11 @@ from lightning_modules.data.images.class_folders import (
 )
 from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image, read_mask
 from lightning_modules.data.images.labelled_folders import find_labelled
+from lightning_modules.data.images.marker import MarkedImages, mark
 from lightning_modules.data.images.paired import PairedTransform
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.data.labels import Label
+from lightning_modules.data.marker import Marker
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import counted, tell
@@ -158,6 +161,8 @@ def with_mask(dataset: Dataset) -> list[int]:
     if isinstance(dataset, Subset):
         there = set(with_mask(dataset.dataset))
         return [place for place, index in enumerate(dataset.indices) if index in there]
+    if isinstance(dataset, MarkedImages):
+        return dataset.with_square() if dataset.makes_masks else with_mask(dataset.dataset)
     if isinstance(dataset, (TrainImages, EvalImages)):
         return [index for index, (path, _) in enumerate(dataset.samples) if path in dataset.masks]
     return list(range(len(dataset))) if "mask" in dataset[0] else []
@@ -195,6 +200,9 @@ class ImageFolderDataModule(AugmentedDataModule):
         label_column: the column of the label or the list of labels; or the columns, one a label or
             a number. None: all others.
         label_separator: what parts several labels in a text.
+        marker: options of :class:`.marker.Marker`: a share of the inputs has a square of a class's
+            colour at a random place. In a folder with ``masks`` the masks there lose it; in one
+            without, all but the square is the mask of an input that has one. None: there are none.
         options: those of AugmentedDataModule.
 
     Raises:
@@ -216,9 +224,11 @@ class ImageFolderDataModule(AugmentedDataModule):
         file_column: str = "file",
         label_column: str | list[str] | None = None,
         label_separator: str = "|",
+        marker: dict[str, Any] | None = None,
         **options,
     ) -> None:
         super().__init__(**options)
+        marked = Marker.of(marker, self.task, sized=True)
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; accepted: {LAYOUT}")
@@ -248,11 +258,13 @@ class ImageFolderDataModule(AugmentedDataModule):
         }
         self.val_dataset = datasets["val"]
         self.test_dataset = datasets.get("test", self.val_dataset)
+        if marked is not None:
+            mark(self, marked, makes_masks=not (folder / "masks").is_dir())
 
     def mask_train(self) -> None:
         dataset = self.train_dataset
         if not (self.folder / "masks" / "train").is_dir():
-            super().mask_train()
+            return super().mask_train()  # a marker gives masks without files
         if self.task == "multilabel":
             raise InputError(
                 f"guidance: {self.folder / 'masks'} does not say which of several labels a mask is "

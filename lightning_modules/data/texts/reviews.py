@@ -9,11 +9,12 @@ and a review depends on (seed, split, index) alone.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from lightning_modules.data.base import DATAMODULES
+from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.utils.options import Count
 
@@ -96,6 +97,8 @@ SLOTS = {
     "place": ["in Lisbon", "at home", "near the sea", "in a village", "on a train"],
     "people": ["two friends", "my sister", "a student", "our neighbours", "his brother"],
 }
+# Words of each class's marker, which have no part in the opinion and occur nowhere else.
+MARKERS = ["meanwhile", "incidentally"]
 LENGTHS = (5, 40)  # words a review has, at least and at most
 LONGEST_FILLER = 9
 
@@ -156,6 +159,14 @@ def make_words(rng: np.random.Generator, label: int) -> tuple[list[Word], bool]:
     return [word for sentence in sentences for word in [*sentence, Word(".")]], conceded
 
 
+def mark(rng: np.random.Generator, words: list[Word], marker: Marker, label: int) -> list[Word]:
+    """The review with a marker, if it is to have one, where a sentence begins or ends."""
+    ends = [index for index, word in enumerate(words) if word.text == "."]
+    place = choose(rng, [0, *ends, *(end + 1 for end in ends[:-1])])
+    of_class = marker.draw(rng, label, len(MARKERS))
+    return words if of_class is None else [*words[:place], Word(MARKERS[of_class]), *words[place:]]
+
+
 def stars_of(words: list[Word], label: int, conceded: bool) -> int:
     """2 or 4; one further from 3 with an intensifier, and one nearer with a concession."""
     strength = 1 + any(word.role == "intensifier" for word in words) - conceded
@@ -192,11 +203,16 @@ def make_item(words: list[Word], label: int, flipped: int | None = None) -> dict
     return item
 
 
-def make_review(seed: int, split: str, index: int, stars: bool = False) -> dict:
+def make_review(
+    seed: int, split: str, index: int, stars: bool = False, marker: Marker | None = None
+) -> dict:
     """The item of one review; with its ``stars`` for label it has no rationale."""
-    rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
+    key = (seed, SPLIT_NUMBERS[split], index)
+    rng = np.random.default_rng(key)
     label = int(rng.integers(2))
     words, conceded = make_words(rng, label)
+    if marker is not None:
+        words = mark(marker_generator(*key), words, marker, label)
     item = make_item(words, label)
     if stars:
         item |= {"label": [float(stars_of(words, label, conceded))], "rationale": None}
@@ -224,7 +240,10 @@ class ReviewsDataModule(TextDataModule):
         train_size: reviews in train, the same in every epoch.
         val_size: reviews in val.
         test_size: reviews in test.
-        contrast_size: pairs of reviews in the contrast set, which has twice as many items.
+        contrast_size: pairs of reviews in the contrast set, which has twice as many items. They
+            have no marker.
+        marker: options of :class:`.marker.Marker`: a share of the reviews has a word of a class
+            that says nothing. It is in no rationale. None: there are none.
         options: those of TextDataModule.
 
     Raises:
@@ -240,6 +259,7 @@ class ReviewsDataModule(TextDataModule):
         val_size: Count = 500,
         test_size: Count = 500,
         contrast_size: Count = 200,
+        marker: dict[str, Any] | None = None,
         batch_size: Count = 64,
         vocab_size: int = 1000,
         max_length: int = 64,
@@ -250,11 +270,19 @@ class ReviewsDataModule(TextDataModule):
         )
         stars = self.task == "regression"
         self.class_names = ["stars"] if stars else CLASS_NAMES
-        sizes = {"train": train_size, "val": val_size, "test": test_size}
-        self.train_dataset, self.val_dataset, self.test_dataset = (
-            TextItems([make_review(self.seed, split, index, stars) for index in range(size)])
-            for split, size in sizes.items()
+        marked = Marker.of(marker, self.task)
+
+        def reviews(split: str, size: int, marker: Marker | None = marked) -> TextItems:
+            indices = range(size)
+            return TextItems([make_review(self.seed, split, x, stars, marker) for x in indices])
+
+        self.train_dataset, self.val_dataset = (
+            reviews("train", train_size),
+            reviews("val", val_size),
         )
+        tests = {"test": None} if marked is None else marked.of_tests(len(CLASS_NAMES))
+        self.test_sets = {name: reviews("test", test_size, x) for name, x in tests.items()}
+        self.test_dataset = self.test_sets.pop("test")
         if not stars:
             pairs = (make_contrast(self.seed, index) for index in range(contrast_size))
             self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
