@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import relprop
-from lightning_modules.protocols.base import Protocol, Score
+from lightning_modules.protocols.base import MODEL, Protocol, Score
 from lightning_modules.protocols.baselines import BASELINES
 from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.utils.files import replace_file
@@ -40,6 +40,8 @@ def color_of(method: str) -> str:
     """
     if method == "random":
         return "#bbbbbb"
+    if method == MODEL:
+        return PALETTE[0]
     own = [name for name, x in relprop.METHODS.items() if x.function.__module__ != methods.__name__]
     known = [name for name in (*relprop.METHODS, *BASELINES) if name not in own]
     return PALETTE[[*known, *own].index(method) % len(PALETTE)]
