@@ -124,8 +124,8 @@ class Backgrounds:
         before, after = self.decided(batch, on_other, predict=self.module)
         task = self.module.task
         return {
-            place: "new background: "
-            + ("same" if torch.equal(before[i], after[i]) else task.names_of(after[i]))
+            place: "background: "
+            + ("holds" if torch.equal(before[i], after[i]) else f"now {task.names_of(after[i])}")
             for i, place in enumerate(known)
             if there[i]
         }

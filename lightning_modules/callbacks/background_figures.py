@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import Dataset
 
 from lightning_modules.backgrounds import Backgrounds
+from lightning_modules.callbacks.relevance_tracker import SHARDED
 from lightning_modules.metrics import BackgroundEffect
 
 SAMPLES = 256  # at most, of a split
 FIGURES = ("background_effect", "background_control", "object_only")
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class BackgroundFigures(Callback):

@@ -9,13 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DIRECTIONS = 16  # in which a hull is measured
-MARGIN = 1 / 64  # of the longer side: what a mask may miss of its object's edge
+MARGIN = 1 / 64  # of the longer side: how far what a mask misses of an object's edge may reach
 
 
 def on_backgrounds(
     pictures: Tensor, masks: Tensor, others: Tensor, other_masks: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each object, pixel for pixel, over the background of another picture.
+    """Each object, pixel for pixel and with a margin, over the background of another picture.
+
+    Strokes that touched those of another background could not be told apart from them: without the
+    margin, which keeps a line of the own background between them, scenes of digits are misread for
+    that alone.
 
     Args:
         pictures: [B, 3, H, W].
@@ -26,7 +30,7 @@ def on_backgrounds(
     Returns:
         The pictures [B, 3, H, W]; and where there is an object as well as a background, bool [B].
     """
-    objects, holes = joined(masks), hulls(other_masks)
+    objects, holes = grown(joined(masks)), hulls(other_masks)
     there = objects.flatten(1).any(dim=1) & ~holes.flatten(1).all(dim=1)
     return torch.where(objects[:, None], pictures, filled(others, holes)), there
 
@@ -34,6 +38,17 @@ def on_backgrounds(
 def joined(masks: Tensor) -> Tensor:
     """The pixels of any object, bool [B, H, W]."""
     return masks.any(dim=1) if masks.ndim == 4 else masks
+
+
+def margin_of(masks: Tensor) -> int:
+    """Of masks [..., H, W], in pixels."""
+    return max(1, round(MARGIN * max(masks.shape[-2:])))
+
+
+def grown(masks: Tensor) -> Tensor:
+    """Masks [B, H, W] with the margin around them."""
+    margin = margin_of(masks)
+    return F.max_pool2d(masks[:, None].float(), 2 * margin + 1, 1, margin)[:, 0] > 0
 
 
 def hulls(masks: Tensor) -> Tensor:
@@ -45,16 +60,13 @@ def hulls(masks: Tensor) -> Tensor:
     """
     if masks.ndim == 4:
         return joined(hulls(masks.flatten(0, 1)).unflatten(0, masks.shape[:2]))
-    height, width = masks.shape[-2:]
-    margin = max(1, round(MARGIN * max(height, width)))
-    rows = torch.arange(height, device=masks.device)[:, None]
-    columns = torch.arange(width, device=masks.device)
+    rows, columns = (torch.arange(length, device=masks.device) for length in masks.shape[-2:])
     inside = masks.flatten(1).any(dim=1)[:, None, None].expand_as(masks)
     for step in range(DIRECTIONS):
         angle = 2 * math.pi * step / DIRECTIONS
-        along = rows * math.sin(angle) + columns * math.cos(angle)
+        along = rows[:, None] * math.sin(angle) + columns * math.cos(angle)
         reach = along.expand(masks.shape).masked_fill(~masks, -torch.inf).amax(dim=(1, 2))
-        inside = inside & (along <= reach[:, None, None] + margin)
+        inside = inside & (along <= reach[:, None, None] + margin_of(masks))
     return inside
 
 

@@ -84,7 +84,7 @@ class Texts(Modality):
 
     def with_object(self, dataset: Dataset) -> list[int]:
         """Those with a rationale."""
-        return [index for index in range(len(dataset)) if dataset[index]["rationale"]]
+        return [index for index in range(len(dataset)) if dataset[index].get("rationale")]
 
     def on_backgrounds(
         self, batch: Mapping[str, Any], others: Mapping[str, Any]
