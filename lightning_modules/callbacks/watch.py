@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -89,9 +88,7 @@ class Watch:
             modality.watch_more(self, len(indices))
         return self.report
 
-    def report_on(
-        self, batch: dict[str, Any], notes: Mapping[int, str] = MappingProxyType({})
-    ) -> Report:
+    def report_on(self, batch: dict[str, Any], notes: Mapping[int, str] | None = None) -> Report:
         """Report on a batch: on what its task asks, true and predicted classes, say.
 
         ``notes``: what the last caption of a sample says beside, by its place in the batch.
@@ -118,7 +115,7 @@ class Watch:
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
             titles, rows = ([getattr(x, part) for x in questions] for part in ("title", "of"))
             captions = captions_of(explained, titles, self.module.task, labels, rows)
-            captions = with_notes(captions, notes)
+            captions = with_notes(captions, notes or {})
             about = (batch, explained, captions)
             pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
             texts.append(modality.samples_text(*about, self.signed))

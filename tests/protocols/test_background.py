@@ -12,12 +12,19 @@ from torch.utils.data import Dataset
 import explain
 from lightning_modules.backgrounds import Backgrounds
 from lightning_modules.callbacks import BackgroundFigures
-from lightning_modules.callbacks.watch import Watch
+from lightning_modules.callbacks.watch import Watch, with_notes
 from lightning_modules.data.base import ImageDataModule
 from lightning_modules.modalities import Images
+from lightning_modules.modalities.drawing import (
+    HEADING,
+    MARGIN,
+    PANEL,
+    TITLE,
+    explanation_grid,
+)
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.protocols import PROTOCOLS, evaluate, values_of
-from lightning_modules.tasks import make_task
+from lightning_modules.tasks import Caption, make_task
 from lightning_modules.utils.errors import InputError
 from tests.helpers.processes import finish_two
 from tests.helpers.runs import ONE_EPOCH
@@ -227,3 +234,21 @@ def test_watched_samples_say_what_is_decided_on_another_background(monkeypatch):
     for place, index in enumerate([7, 2, 5]):
         before, now = (dataset.markers[i] for i in (index, other[index]))
         assert notes[place] == f"background: {'holds' if now == before else 'now ' + 'abcd'[now]}"
+
+
+def test_a_note_stands_above_the_input_and_in_the_last_line_of_a_text():
+    true, predicted = Caption("true: a", "p = 0.10"), Caption("predicted: b", "p = 0.90")
+    plain = [[true, None], [predicted, predicted]]
+    found = with_notes(plain, {0: "background: holds"})
+    lines = [[str(x) for x in of_samples] for of_samples in found]
+    assert lines == [
+        ["true: a, p = 0.10", "None"],
+        ["predicted: b, p = 0.90, background: holds", "predicted: b, p = 0.90"],
+    ]
+    picture = np.zeros((8, 8, 3))
+    before, after = (
+        explanation_grid([picture] * 2, [[picture] * 2] * 2, captions, "heading")
+        for captions in (plain, found)
+    )
+    rows, columns = (before != after).any(axis=2).nonzero()
+    assert len(rows) and rows.max() < HEADING + TITLE and columns.max() < MARGIN + PANEL
