@@ -6,15 +6,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from lightning_modules.backgrounds import Backgrounds
-from lightning_modules.data.images.digits import CORNERS, TILE, DigitsDataModule
+from lightning_modules.data.images.digits import (
+    CORNERS,
+    TILE,
+    DigitsDataModule,
+    split_sources,
+)
 from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import input_config_of, train_tokenizer
 from lightning_modules.modalities import Texts
-from lightning_modules.modalities.images.backgrounds import filled, grown, hulls, on_backgrounds
+from lightning_modules.modalities.images.backgrounds import (
+    objects_and_holes,
+    on_backgrounds,
+    widened,
+)
 
 SCENES = 200
 
@@ -63,33 +73,43 @@ def test_no_second_digit_comes_along_with_a_background():
 
 
 def test_the_outline_of_what_is_filled_in_tells_nothing():
-    """On noise what is filled in is smooth: where the mask alone is, its strokes can be read."""
-    _, masks, labels = scenes()
-    noise = torch.randn(SCENES, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    """To a reader of outlines alone; the outlines of strokes and their margin it can read."""
 
-    def outline(holes: torch.Tensor) -> torch.Tensor:
-        """1 on what is smooth in a picture."""
-        picture = filled(noise, holes)
-        return (picture == noise).all(dim=1).logical_not().float()
+    def legible(outline) -> float:
+        parts = split_sources(0)["train"], split_sources(0)["val"]
+        masks = (F.pad(torch.from_numpy(part.ink > 0), (4, 4, 4, 4)) for part in parts)
+        train, val = (outline(of_part).flatten(1).float().numpy() for of_part in masks)
+        return KNeighborsClassifier(5).fit(train, parts[0].classes).score(val, parts[1].classes)
 
-    assert read(outline(masks), masks, labels) > 0.7
-    assert read(outline(hulls(masks)), masks, labels) < 0.25
+    assert legible(widened) > 0.7
+    assert legible(lambda masks: objects_and_holes(masks)[1]) < 0.25
 
 
-def test_a_hull_is_convex_and_has_a_margin():
+def test_a_box_has_a_margin_and_what_is_moved_lies_in_it():
     mask = torch.zeros(2, 64, 64, dtype=torch.bool)
-    mask[0, 20, 20] = mask[0, 20, 40] = mask[0, 40, 20] = True
-    hull = hulls(mask)
-    assert hull[0, 28, 28] and hull[0, 19, 20]
-    assert not hull[0, 35, 35] and not hull[0, 17, 20] and not hull[1].any()
-    assert not (grown(mask) & ~hulls(grown(mask))).any()
+    mask[0, 20, 20:30] = mask[0, 20:40, 20] = True
+    moved, hole = objects_and_holes(mask)
+    expected = torch.zeros_like(mask)
+    expected[0, 19:41, 19:31] = True
+    assert torch.equal(hole, expected) and not (moved & ~hole).any()
+    assert moved[0].sum() == 3 * 12 + 3 * 19
+
+
+def test_of_an_object_that_surrounds_its_background_the_mask_is_taken_as_it_is():
+    """All but a marker is object: another marker takes its place, and nothing else changes."""
+    pictures, mask = torch.rand(2, 3, 32, 32), torch.ones(2, 32, 32, dtype=torch.bool)
+    mask[:, 8:12, 8:12] = False
+    made, there = on_backgrounds(pictures, mask, pictures.flip(0), mask.flip(0))
+    assert torch.equal(made, torch.where(mask[:, None], pictures, pictures.flip(0)))
+    assert there.all()
 
 
 def test_the_control_is_the_picture_but_for_what_is_filled_in():
     pictures, masks, _ = scenes()
     made, _ = on_backgrounds(pictures, masks, pictures, masks)
+    moved, holes = objects_and_holes(masks)
     changed = (made != pictures).any(dim=1)
-    assert changed.any() and not (changed & ~(hulls(masks) & ~masks)).any()
+    assert changed.any() and not (changed & ~(holes & ~moved)).any()
 
 
 def test_the_objects_of_several_labels_are_each_filled_in():
@@ -98,11 +118,13 @@ def test_the_objects_of_several_labels_are_each_filled_in():
     pictures, masks = (torch.stack([x[name] for x in samples]) for name in ("image", "mask"))
     other = torch.arange(20).roll(10)
     made, _ = on_backgrounds(pictures, masks, pictures[other], masks[other])
-    united, others = masks.any(dim=1), masks[other].any(dim=1) & ~grown(masks.any(dim=1))
+    united, others = masks.any(dim=1), masks[other].any(dim=1) & ~widened(masks.any(dim=1))
     assert torch.equal(made.masked_select(united[:, None]), pictures.masked_select(united[:, None]))
     assert ink(pictures[other])[others].mean() > 0.5 > 2 * ink(made)[others].mean()
-    one_by_one = torch.stack([hulls(mask[mask.flatten(1).any(1)]).any(0) for mask in masks])
-    assert torch.equal(hulls(masks), one_by_one)
+    one_by_one = torch.stack(
+        [objects_and_holes(mask[mask.flatten(1).any(1)])[1].any(0) for mask in masks]
+    )
+    assert torch.equal(objects_and_holes(masks)[1], one_by_one)
 
 
 def test_a_picture_that_is_all_object_or_all_background_does_not_count():

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DIRECTIONS = 16  # in which a hull is measured
 MARGIN = 1 / 64  # of the longer side: how far what a mask misses of an object's edge may reach
 
 
@@ -30,14 +27,23 @@ def on_backgrounds(
     Returns:
         The pictures [B, 3, H, W]; and where there is an object as well as a background, bool [B].
     """
-    objects, holes = grown(joined(masks)), hulls(other_masks)
+    (objects, _), (_, holes) = objects_and_holes(masks), objects_and_holes(other_masks)
     there = objects.flatten(1).any(dim=1) & ~holes.flatten(1).all(dim=1)
     return torch.where(objects[:, None], pictures, filled(others, holes)), there
 
 
-def joined(masks: Tensor) -> Tensor:
-    """The pixels of any object, bool [B, H, W]."""
-    return masks.any(dim=1) if masks.ndim == 4 else masks
+def objects_and_holes(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """What is moved of a picture, and what is filled in there, bool [B, H, W] each.
+
+    The object is moved with a margin. Its box is filled in, for an outline tells what it was where
+    what is around it has a texture. Both are the mask alone where that box is the whole picture: of
+    what an object surrounds nothing would be left.
+    """
+    several = masks if masks.ndim == 4 else masks[:, None]
+    mask = several.any(dim=1)
+    box = boxes(several.flatten(0, 1)).unflatten(0, several.shape[:2]).any(dim=1)
+    is_around = box.flatten(1).all(dim=1)[:, None, None]
+    return torch.where(is_around, mask, widened(mask)), torch.where(is_around, mask, box)
 
 
 def margin_of(masks: Tensor) -> int:
@@ -45,29 +51,23 @@ def margin_of(masks: Tensor) -> int:
     return max(1, round(MARGIN * max(masks.shape[-2:])))
 
 
-def grown(masks: Tensor) -> Tensor:
+def widened(masks: Tensor) -> Tensor:
     """Masks [B, H, W] with the margin around them."""
     margin = margin_of(masks)
     return F.max_pool2d(masks[:, None].float(), 2 * margin + 1, 1, margin)[:, 0] > 0
 
 
-def hulls(masks: Tensor) -> Tensor:
-    """The convex hull of each object with a margin around it, joined, bool [B, H, W].
+def boxes(masks: Tensor) -> Tensor:
+    """The pixels of the box around each of masks [B, H, W], with its margin."""
+    wide = widened(masks)
+    rows, columns = (between(wide.any(dim=axis)) for axis in (2, 1))
+    return rows[:, :, None] & columns[:, None, :]
 
-    The outline of an object tells what it was, where its surroundings have a texture that what is
-    filled in lacks. A hull has no outline of strokes, holes and limbs, and the margin takes in
-    the edge that a mask may miss.
-    """
-    if masks.ndim == 4:
-        return joined(hulls(masks.flatten(0, 1)).unflatten(0, masks.shape[:2]))
-    rows, columns = (torch.arange(length, device=masks.device) for length in masks.shape[-2:])
-    inside = masks.flatten(1).any(dim=1)[:, None, None].expand_as(masks)
-    for step in range(DIRECTIONS):
-        angle = 2 * math.pi * step / DIRECTIONS
-        along = rows[:, None] * math.sin(angle) + columns * math.cos(angle)
-        reach = along.expand(masks.shape).masked_fill(~masks, -torch.inf).amax(dim=(1, 2))
-        inside = inside & (along <= reach[:, None, None] + margin_of(masks))
-    return inside
+
+def between(there: Tensor) -> Tensor:
+    """True from the first True of each row [B, N] to its last."""
+    behind, before = there.cumsum(dim=1) > 0, there.flip(1).cumsum(dim=1).flip(1) > 0
+    return behind & before
 
 
 def filled(pictures: Tensor, holes: Tensor) -> Tensor:
