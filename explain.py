@@ -259,7 +259,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "weights": fingerprint(module.state_dict()),
         "protocol": protocol.name,
         "data": data_options,
-        "methods": arguments.method,
+        "methods": protocol.scored(arguments.method, scored()),
         "options": options,
         "limit": arguments.limit,
         "split": arguments.split,

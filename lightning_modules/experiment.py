@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.callbacks import (
+    BackgroundFigures,
     EpochCheckpoint,
     FiniteSteps,
     MetricsTable,
@@ -169,6 +170,7 @@ def callbacks(config: DictConfig) -> list[Callback]:
     folder, task = Path(config.run_dir) / "checkpoints", TASKS[config.task]
     chosen = [
         FiniteSteps(config.run_dir, config.on_nonfinite),
+        BackgroundFigures(),
         MetricsTable(config.run_dir),
         EpochCheckpoint(folder, "best", f"val/{task.monitor}", task.mode),
         EpochCheckpoint(folder, "last"),  # after it, so that it knows the best one

@@ -1,6 +1,7 @@
 """What happens beside training: explanations tracked, metrics kept as a table, stops."""
 
 from lightning_modules.callbacks import averaging, gradual_unfreezing  # noqa: F401
+from lightning_modules.callbacks.background_figures import BackgroundFigures
 from lightning_modules.callbacks.epoch_checkpoint import EpochCheckpoint
 from lightning_modules.callbacks.finite_steps import FiniteSteps
 from lightning_modules.callbacks.metrics_table import MetricsTable
@@ -13,6 +14,7 @@ from lightning_modules.callbacks.unfinished_epoch import UnfinishedEpoch
 
 __all__ = [
     "CALLBACKS",
+    "BackgroundFigures",
     "EpochCheckpoint",
     "FiniteSteps",
     "MetricsTable",

@@ -28,7 +28,7 @@ from lightning_modules.callbacks.sources import check_source
 from lightning_modules.callbacks.watch import Report, Watch
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.models.told import Told
-from lightning_modules.protocols import PROTOCOLS, Protocol, evaluate, values_of
+from lightning_modules.protocols import MODEL, PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, Seed, check_option
 
@@ -286,9 +286,9 @@ class RelevanceTracker(Checked, Callback):
 
     def _log_protocols(self, trainer: Trainer, module: ExplainingModule) -> None:
         started = time.perf_counter()
-        method = self.options["method"]
         options = {"start_layer": self.options["start_layer"]}
         for protocol in self._protocols(trainer, module):
+            method = MODEL if protocol.of_model else self.options["method"]
             *_, progress = evaluate(protocol, [method], options, len(self.indices))
             if method in progress.refused:
                 rank_zero_warn(f"{protocol.name} has no score: {progress.refused[method]}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 import relprop
+from lightning_modules.backgrounds import Backgrounds
 from lightning_modules.modalities import Explained, Modality
-from lightning_modules.modalities.drawing import stack
+from lightning_modules.modalities.drawing import SHOWN, stack
 from lightning_modules.modalities.explained import joined_maps
 from lightning_modules.models.explaining import ExplainingModule
-from lightning_modules.tasks import captions_of
+from lightning_modules.tasks import Caption, captions_of
 
 
 @dataclass
@@ -80,13 +81,18 @@ class Watch:
 
     def samples(self, indices: Sequence[int]) -> Report:
         """Report on samples of the validation set, and on what else the data have to watch."""
-        self.report_on(self.load(self.data.val_dataset, indices))
+        backgrounds = Backgrounds.of(self.module, self.data, self.data.val_dataset)
+        notes = {} if backgrounds is None else backgrounds.notes(indices[:SHOWN])
+        self.report_on(self.load(self.data.val_dataset, indices), notes)
         for modality in self.module.sources.values():
             modality.watch_more(self, len(indices))
         return self.report
 
-    def report_on(self, batch: dict[str, Any]) -> Report:
-        """Report on a batch: on what its task asks, true and predicted classes, say."""
+    def report_on(self, batch: dict[str, Any], notes: Mapping[int, str] | None = None) -> Report:
+        """Report on a batch: on what its task asks, true and predicted classes, say.
+
+        ``notes``: what the last caption of a sample says beside, by its place in the batch.
+        """
         trace, labels = self.module.record(batch), batch.get("label")
         questions = self.module.task.asked(labels, self.module.logits(trace, batch))
         wanted = [question.target for question in questions]
@@ -109,6 +115,7 @@ class Watch:
             self.report.scalars |= {f"{prefix}{score}": x for score, x in scores.items()}
             titles, rows = ([getattr(x, part) for x in questions] for part in ("title", "of"))
             captions = captions_of(explained, titles, self.module.task, labels, rows)
+            captions = with_notes(captions, notes or {})
             about = (batch, explained, captions)
             pictures.append(modality.samples_picture(*about, self.heading(modality), self.signed))
             texts.append(modality.samples_text(*about, self.signed))
@@ -122,6 +129,17 @@ class Watch:
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
         watched = f"{self.watched} {modality.called}s, epoch {self.epoch}"
         return f"{self.module.task.question} {watched}{mark}"
+
+
+def with_notes(
+    captions: Sequence[Sequence[Caption | None]], notes: Mapping[int, str]
+) -> list[list[Caption | None]]:
+    """Captions of each explanation, with the note of a sample in the last that it has."""
+    found = [list(of_samples) for of_samples in captions]
+    for sample, note in notes.items():
+        of_sample = next(x for x in reversed(found) if x[sample] is not None)
+        of_sample[sample] = replace(of_sample[sample], note=note)
+    return found
 
 
 def asked(maps: Tensor, of: Tensor | None) -> Tensor:

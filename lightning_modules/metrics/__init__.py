@@ -1,5 +1,6 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
+from lightning_modules.metrics.background import BackgroundEffect
 from lightning_modules.metrics.perturbation import PerturbationAccuracy, perturb
 from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
@@ -8,6 +9,7 @@ from lightning_modules.metrics.segmentation import Segmentation
 from lightning_modules.metrics.specificity import ClassSpecificity
 
 __all__ = [
+    "BackgroundEffect",
     "ClassSpecificity",
     "Faithfulness",
     "PerturbationAccuracy",

@@ -51,7 +51,7 @@ class SampledMetric(Metric):
             rows = self.gathered()
         generator = torch.Generator().manual_seed(seed)
         drawn = [
-            self.score(rows[torch.randint(len(rows), (len(rows),), generator=generator)])
+            self.score(rows[torch.randint(max(1, len(rows)), (len(rows),), generator=generator)])
             for _ in range(draws)
         ]
         ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from rich.text import Text
 from torch import Tensor
+from torch.utils.data import Dataset
 
 import relprop
 from lightning_modules.modalities.drawing import (
@@ -94,6 +95,23 @@ class Modality(ABC):
     def blank(self, inputs: Tensor) -> Tensor | float:
         """Inputs that show nothing, from which integrated gradients begin: a black picture, say."""
         return 0.0
+
+    # -------------------------------------------------------------------- objects, backgrounds
+
+    def with_object(self, dataset: Dataset) -> list[int]:
+        """Indices of the samples whose object is known, and with it what is background."""
+        return []
+
+    def on_backgrounds(
+        self, batch: Mapping[str, Any], others: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Tensor]:
+        """A batch whose objects stand on the backgrounds of as many others.
+
+        Of the others' own objects nothing is left. Beside ``batch`` itself for the others it is a
+        control: the same is done to the own backgrounds. Samples of both are those of
+        :meth:`with_object`. The second is where there is an object and a background, bool [B].
+        """
+        raise NotImplementedError
 
     # -------------------------------------------------------------------------------- drawing
 

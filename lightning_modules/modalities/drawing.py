@@ -161,7 +161,8 @@ def explanation_grid(
     """
     rows = []
     for i in range(min(SHOWN, len(inputs))):
-        row = [Panel(inputs[i], "input")]
+        notes = [of_maps[i].note for of_maps in captions if of_maps[i] is not None]
+        row = [Panel(inputs[i], "\n".join(["input", *filter(None, notes)]))]
         for maps, of_maps in zip(drawn, captions, strict=True):
             if (caption := of_maps[i]) is not None:
                 row.append(Panel(maps[i], f"{caption.asked}\n{caption.number}", caption.wrong))

@@ -1,6 +1,7 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
-from lightning_modules.protocols.base import PROTOCOLS, Protocol, Score, scores_of, values_of
+from lightning_modules.protocols.background import Background
+from lightning_modules.protocols.base import MODEL, PROTOCOLS, Protocol, Score, scores_of, values_of
 from lightning_modules.protocols.baselines import BASELINES
 from lightning_modules.protocols.evaluation import Progress, evaluate
 from lightning_modules.protocols.explainer import scored_methods
@@ -12,7 +13,9 @@ from lightning_modules.protocols.shard import Shard, torchrun_shard
 
 __all__ = [
     "BASELINES",
+    "MODEL",
     "PROTOCOLS",
+    "Background",
     "Perturbation",
     "Progress",
     "Protocol",

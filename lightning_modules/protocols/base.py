@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from lightning_modules.models.classifier import Classifier
 from lightning_modules.protocols.explainer import Explainer
 from lightning_modules.utils.errors import InputError
 from relprop.registry import Registry
+
+MODEL = "model"  # what is scored where it is no method
 
 # Columns of the paper's tables 1 and 2.
 IN_PAPER = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
@@ -54,7 +56,7 @@ PROTOCOLS = Protocols("protocol")
 
 
 class Protocol:
-    """A way to score explanation methods on a data set.
+    """A way to score explanation methods on a data set, or the model itself (``of_model``).
 
     A subclass says which samples it needs (:meth:`samples`), by which metrics a method is measured
     (:meth:`metrics`), and what a method's explanations of a batch are worth (:meth:`update`).
@@ -69,6 +71,7 @@ class Protocol:
     name: str  # in PROTOCOLS
     modality: str | None = None  # of the source that it scores, in MODALITIES; None: of any
     tasks: tuple[str, ...] = ("multiclass",)  # those that it has a meaning for, in TASKS
+    of_model: bool = False  # the model itself is scored, once, and no method
     title: str  # of the table
     columns: Sequence[Column]
     paper_data: str = ""  # the kind of data that the paper's figures are of
@@ -90,6 +93,21 @@ class Protocol:
                 f"{' or '.join(self.tasks)}"
             )
         self.source = fitting[0]
+
+    def scored(self, methods: Sequence[str], every: Collection[str]) -> list[str]:
+        """What is scored of the ``methods`` asked for, by name; ``every``: those that there are.
+
+        Raises:
+            InputError: it is the model, and some methods are asked for.
+        """
+        if not self.of_model:
+            return list(methods)
+        if set(methods) != set(every):
+            raise InputError(
+                f"--method {methods[0]}: --protocol {self.name} scores the model, and no method; "
+                "accepted: no --method"
+            )
+        return [MODEL]
 
     def samples(self) -> Dataset:
         """The samples to score on. It costs nothing to ask.

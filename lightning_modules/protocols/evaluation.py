@@ -97,11 +97,11 @@ def score_batch(
     methods: Sequence[str],
     options: Mapping[str, Any],
 ) -> BatchScores:
-    """Record the batch of the samples ``indices``, and score every method on it."""
+    """Record the batch of the samples ``indices``, and score every method on it, or the model."""
     module, scores = protocol.module, BatchScores()
     batch = module.transfer_batch_to_device(batch, module.device, 0)
     batch["index"] = torch.tensor(indices)
-    trace = module.record(batch)
+    trace = None if protocol.of_model else module.record(batch)
     protocol.begin(batch)
     for method in methods:
         metrics = protocol.metrics()

@@ -20,7 +20,7 @@ class Explainer:
 
     Attributes:
         module: the classifier.
-        trace: the recording.
+        trace: the recording; None where the model itself is scored.
         batch: what was recorded, with ``index``, the places of its samples in the data.
         method: name of a method or of a baseline.
         options: of the method.
@@ -28,7 +28,7 @@ class Explainer:
     """
 
     module: Classifier
-    trace: relprop.Trace
+    trace: relprop.Trace | None
     batch: Mapping[str, Any]
     method: str
     options: Mapping[str, Any]

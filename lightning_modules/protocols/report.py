@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import relprop
-from lightning_modules.protocols.base import Protocol, Score
+from lightning_modules.protocols.base import MODEL, Protocol, Score
 from lightning_modules.protocols.baselines import BASELINES
 from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.utils.files import replace_file
@@ -40,6 +40,8 @@ def color_of(method: str) -> str:
     """
     if method == "random":
         return "#bbbbbb"
+    if method == MODEL:
+        return "#4477aa"
     own = [name for name, x in relprop.METHODS.items() if x.function.__module__ != methods.__name__]
     known = [name for name in (*relprop.METHODS, *BASELINES) if name not in own]
     return PALETTE[[*known, *own].index(method) % len(PALETTE)]
@@ -96,17 +98,24 @@ def write_json(scores: Sequence[Score], about: Mapping[str, Any], path: Path) ->
 
 
 def picture(protocol: Protocol, scores: Sequence[Score], title: str, path: Path) -> None:
-    """The protocol's curves, or else its columns as bars; intervals as bands and whiskers."""
-    panels = protocol.curves or {column.name: column.heading for column in protocol.columns}
+    """The protocol's curves, or else its columns as bars; intervals as bands and whiskers.
+
+    Of a model the columns stand in one panel, of methods each has its own.
+    """
+    headings = {column.name: column.heading for column in protocol.columns}
+    panels = {MODEL: "share"} if protocol.of_model else protocol.curves or headings
     figure = Figure(figsize=(2.6 + 4.6 * len(panels), 4.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=not protocol.curves)[0]
     for ax, (name, label) in zip(axes, panels.items(), strict=True):
         shown = [score for score in scores if score.name == name]
-        if protocol.curves:
+        if protocol.of_model:
+            draw_bars(ax, scores, [headings[score.name] for score in scores])
+            ax.set(xlabel=label, xlim=(0, 1))
+        elif protocol.curves:
             draw_curves(ax, shown)
             ax.set(xlabel=protocol.x_label, ylabel=label, ylim=(0, None))
         else:
-            draw_bars(ax, shown)
+            draw_bars(ax, shown, [score.method for score in shown])
             ax.set(xlabel=label)
         ax.grid(alpha=0.3)
     if protocol.curves:
@@ -131,11 +140,11 @@ def draw_curves(ax: Axes, scores: Sequence[Score]) -> None:
         ax.fill_between(x, low, high, color=color, alpha=0.08, linewidth=0)
 
 
-def draw_bars(ax: Axes, scores: Sequence[Score]) -> None:
+def draw_bars(ax: Axes, scores: Sequence[Score], labels: Sequence[str]) -> None:
     values = np.array([score.value for score in scores])
     ends = np.array([[score.low for score in scores], [score.high for score in scores]])
     ax.barh(
-        [score.method for score in scores],
+        labels,
         values,
         xerr=np.abs(ends - values),
         color=[color_of(score.method) for score in scores],

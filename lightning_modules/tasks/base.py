@@ -44,14 +44,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands above a map: the class, its number, and whether the model is mistaken."""
+    """What stands above a map: the class, its number, and whether the model is mistaken.
+
+    ``note``: what else is known of the sample, "" if nothing; above its input, where that is shown.
+    """
 
     asked: str
     number: str
     wrong: bool = False
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.asked}, {self.number}"
+        return ", ".join(filter(None, [self.asked, self.number, self.note]))
 
 
 class Task(ABC):
@@ -67,6 +71,7 @@ class Task(ABC):
         mode: ``max`` where a higher one is better, else ``min``.
         fewest: the least number of classes or of numbers.
         of_class: the figure that is logged of each class; None: none is.
+        decides: of logits one thing or another is decided, as :meth:`decision` has it.
         question: what stands above pictures of watched samples.
 
     Args:
@@ -79,6 +84,7 @@ class Task(ABC):
     mode: ClassVar[str] = "max"
     fewest: ClassVar[int] = 2
     of_class: ClassVar[str | None] = None
+    decides: ClassVar[bool] = False
     question: ClassVar[str] = "Why each class?"
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -99,8 +105,17 @@ class Task(ABC):
         return logits
 
     def truth(self, labels: Tensor) -> Tensor:
-        """What the metrics are given for the labels of a batch."""
+        """What the metrics are given for the labels of a batch; as a right decision is."""
         return labels
+
+    def decision(self, logits: Tensor) -> Tensor:
+        """What is decided of logits [B, C]: a class, long [B], or of each label, bool [B, C]."""
+        raise NotImplementedError
+
+    def names_of(self, decision: Tensor) -> str:
+        """The class, or the labels, that are decided for of one sample: "none" where none is."""
+        found = [int(decision)] if decision.ndim == 0 else decision.nonzero()[:, 0].tolist()
+        return ", ".join(printable(self.class_names[i]) for i in found) or "none"
 
     def counts(self) -> Metric | None:
         """Counts right and wrong decisions by class; None where there are no classes.

@@ -28,6 +28,7 @@ class Multiclass(Task):
     name = "multiclass"
     activation = "softmax"
     monitor = "accuracy"
+    decides = True
     of_class = "accuracy"
 
     def __init__(
@@ -62,6 +63,9 @@ class Multiclass(Task):
         if classes > 5:
             metrics["accuracy_top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
         return MetricCollection(metrics)
+
+    def decision(self, logits: Tensor) -> Tensor:
+        return logits.argmax(dim=-1)
 
     def counts(self) -> Metric:
         return MulticlassStatScores(len(self.class_names), average=None)

@@ -38,6 +38,7 @@ class Multilabel(Task):
     activation = "sigmoid"
     monitor = "average_precision"
     fewest = 1
+    decides = True
     of_class = "f1"
     question = "Why each label?"
 
@@ -104,6 +105,9 @@ class Multilabel(Task):
     def found(self, logits: Tensor) -> Tensor:
         """True where a label is found, bool [..., C]."""
         return self.margin(logits) > 0
+
+    def decision(self, logits: Tensor) -> Tensor:
+        return self.found(logits)
 
     def counts(self) -> Metric:
         return MultilabelStatScores(len(self.class_names), average=None)

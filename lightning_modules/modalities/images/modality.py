@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 import relprop
 from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
+from lightning_modules.data.images.folder import with_mask
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.metrics import ClassSpecificity, Segmentation
 from lightning_modules.modalities.base import MODALITIES, Modality
+from lightning_modules.modalities.images.backgrounds import on_backgrounds
 from lightning_modules.modalities.images.draw import explanation_picture, unnormalize
 from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.modalities.images.part import ImagePart, seen_region
@@ -57,6 +60,18 @@ class Images(Modality):
         """A black picture."""
         mean, std = (torch.tensor(self.input_config[x]) for x in ("mean", "std"))
         return (-mean / std)[:, None, None].to(inputs)
+
+    # -------------------------------------------------------------------- objects, backgrounds
+
+    def with_object(self, dataset: Dataset) -> list[int]:
+        return with_mask(dataset)
+
+    def on_backgrounds(
+        self, batch: Mapping[str, Any], others: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Tensor]:
+        pairs = [x for of in (batch, others) for x in (of[self.source], of["mask"])]
+        pictures, there = on_backgrounds(*pairs)
+        return {**batch, self.source: pictures}, there
 
     # -------------------------------------------------------------------------------- drawing
 

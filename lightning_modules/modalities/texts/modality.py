@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 import relprop
@@ -19,6 +20,7 @@ from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 from lightning_modules.metrics import TokenF1
 from lightning_modules.modalities.base import MODALITIES, Modality
+from lightning_modules.modalities.texts.backgrounds import parted, seen_words
 from lightning_modules.modalities.texts.draw import markdown, sample_paragraphs, text_picture
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.modalities.texts.part import TextPart
@@ -77,6 +79,27 @@ class Texts(Modality):
         self, batch: Mapping[str, Any], explanation: relprop.Explanation
     ) -> ExplainedTexts:
         return ExplainedTexts.of_batch(batch, explanation)
+
+    # -------------------------------------------------------------------- objects, backgrounds
+
+    def with_object(self, dataset: Dataset) -> list[int]:
+        """Those with a rationale."""
+        return [index for index in range(len(dataset)) if dataset[index].get("rationale")]
+
+    def on_backgrounds(
+        self, batch: Mapping[str, Any], others: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Tensor]:
+        """The rationales among others' words outside of theirs; see :meth:`Parted.among`.
+
+        A text whose rationale is cut off by longer words has no object.
+        """
+        pairs = list(zip(parted(batch), parted(others), strict=True))
+        made = self.batch([own.among(other) for own, other in pairs])
+        there = [
+            own.has_both and bool(other.others) and own.places <= set(seen)
+            for (own, other), seen in zip(pairs, seen_words(made), strict=True)
+        ]
+        return {**batch, **made}, torch.tensor(there)
 
     # -------------------------------------------------------------------------------- drawing
 
