@@ -18,7 +18,8 @@ class BackgroundFigures(Callback):
     """Logs ``val/background_effect``, ``val/background_control`` and ``val/object_only``.
 
     They are those of :class:`~lightning_modules.metrics.BackgroundEffect`, wherever two samples or
-    more have a mask or a rationale; ``test/...`` in the test. They are of ``SAMPLES`` such samples
+    more have a mask or a rationale; ``test/...`` in the test, ``test/<name>/...`` of a further test
+    set. They are of ``SAMPLES`` such samples
     at most, evenly spread over the split, and of no more than are validated. It costs three forward
     passes of each. No random number is drawn, and several processes find what one finds. Where no
     process has the whole model, nothing is logged.
@@ -34,7 +35,9 @@ class BackgroundFigures(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         batches = trainer.num_test_batches
-        self._log(trainer, module, "test", trainer.datamodule.test_dataset, batches[0])
+        further = getattr(module, "test_set", None)
+        split = "test" if further is None else f"test/{further}"
+        self._log(trainer, module, split, trainer.datamodule.test_dataset, batches[0])
 
     def _log(
         self,
