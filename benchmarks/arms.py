@@ -1,0 +1,215 @@
+"""What training on explanations brings where a marker goes with the label.
+
+python -m benchmarks.arms digits                    (configs/vit_marker.yaml, every arm, five seeds)
+python -m benchmarks.arms reviews --output FOLDER   (configs/bert_marker.yaml)
+python -m benchmarks.arms digits --arms plain default --seeds 0 1 --times 1
+
+Per seed a model is trained plainly; then, from its weights, one for each arm and weight, all over
+the same samples in the same order. The weight of an arm is the one with the highest mean
+val/object_only: validation has no shift in it. Every row is kept in OUTPUT/KIND.jsonl as soon as it
+is measured, and a second call goes on there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+
+from benchmarks.measure import progress
+from configs.schema import load_config
+from lightning_modules.callbacks import MetricsTable
+from lightning_modules.experiment import Ended, experiment
+from lightning_modules.utils.cli import Parser
+from relprop.guidance import share_of
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MAPS = 150  # samples whose maps are looked at
+METHODS = ("generic_attention", "transformer_attribution")
+WEIGHTS = (0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train on explanations: options of ``guidance``, and the unit of its weights."""
+
+    options: dict[str, Any]
+    unit: float = 1.0
+
+
+ARMS = {
+    "plain": None,
+    "default": Arm({}),
+    "exact": Arm({"differentiable": "exact"}),
+    "robustvit": Arm({"loss": "robustvit"}, unit=4.0),  # 0.8 / 0.2, as published
+    "raw_attention": Arm({"method": "raw_attention"}),
+    "rollout": Arm({"method": "rollout"}),
+    # About as large as the cross-entropy, as its authors advise.
+    "input_gradient": Arm({"method": "input_gradient"}, unit=0.01),
+    "shuffled": Arm({"masks": "shuffled"}),
+    "exact, shuffled": Arm({"differentiable": "exact", "masks": "shuffled"}),
+}
+KINDS = {  # config; options of the second stage
+    "digits": ("vit_marker.yaml", ["model.lr=5e-4", "data.train_size=3840"]),
+    "reviews": ("bert_marker.yaml", ["model.lr=2e-4", "data.train_size=1920"]),
+}
+SHARED = ["tracker=null", "loggers={}", "data.val_size=500", "data.test_size=600"]
+
+
+def trained(kind: str, seed: int, folder: Path, *options: str) -> Ended:
+    """A run, tested."""
+    config, _ = KINDS[kind]
+    given = [f"run_dir={folder}", f"seed={seed}", *SHARED, *options]
+    return experiment(load_config(CONFIGS / config, given), None)
+
+
+def second_stage(kind: str, seed: int, base: Path, folder: Path, arm: Arm | None, weight: float):
+    """A model trained on from ``base`` as an arm says."""
+    options = [*KINDS[kind][1], f"model.weights={base}", "trainer.max_epochs=1"]
+    if kind == "reviews":
+        options.append(f"data.tokenizer={base}")
+    if arm is not None:
+        options += [f"guidance.{name}={value}" for name, value in arm.options.items()]
+        options.append(f"guidance.weight={weight}")
+    return trained(kind, seed, folder, *options)
+
+
+# ------------------------------------------------------------------------------------ figures
+
+
+def figures(ended: Ended) -> dict[str, float]:
+    """What a row has: accuracies, causal figures, and where maps lie."""
+    tested = ended.tested
+    found = {
+        "id": tested["test/accuracy"],
+        "shift": tested["test/shift/accuracy"],
+        "none": tested["test/none/accuracy"],
+        "changed by marker": changed(ended),
+    }
+    for name in ("background_effect", "background_control", "object_only"):
+        found[name] = tested[f"test/none/{name}"]  # where no marker is part of a background
+    found |= {f"on object, {method}": on_object(ended, method) for method in METHODS}
+    (table,) = (x for x in ended.trainer.callbacks if isinstance(x, MetricsTable))
+    return found | {name: table.rows[-1][name] for name in ("val/accuracy", "val/object_only")}
+
+
+def batches(ended: Ended, dataset: Dataset, size: int = 100) -> Iterable[dict[str, Any]]:
+    return DataLoader(dataset, size, collate_fn=ended.data.collate or default_collate)
+
+
+def changed(ended: Ended) -> float:
+    """The share of test samples whose prediction differs with the markers of shift and with none."""
+    module, sets = ended.model.eval(), ended.data.test_sets
+    with torch.no_grad():
+        predicted = [
+            torch.cat([module(batch).argmax(dim=1) for batch in batches(ended, sets[name])])
+            for name in ("shift", "none")
+        ]
+    return float((predicted[0] != predicted[1]).float().mean())
+
+
+def on_object(ended: Ended, method: str) -> float:
+    """The mean share of positive relevance for the true class that is on the object, in shift."""
+    module, found = ended.model.eval(), []
+    dataset = ended.data.test_sets["shift"]
+    ((name, modality),) = module.sources.items()
+    for batch in batches(ended, Subset(dataset, range(min(MAPS, len(dataset)))), 50):
+        marks, known = modality.marks(batch, batch["label"])
+        explained = module.explain_trace(module.record(batch), batch, batch["label"], method)
+        S, m = (x.flatten(1) for x in modality.beside(explained, marks, False))
+        found.append(share_of(S.relu(), m)[known])
+    return float(torch.cat(found).mean())
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def chosen_weights(rows: list[dict]) -> dict[str, float]:
+    """Of each arm the weight with the highest mean val/object_only."""
+    found = {}
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_arm = [row for row in rows if row["arm"] == arm]
+        found[arm] = max(
+            dict.fromkeys(row["weight"] for row in of_arm),
+            key=lambda weight: statistics.mean(
+                row["val/object_only"] for row in of_arm if row["weight"] == weight
+            ),
+        )
+    return found
+
+
+def print_table(rows: list[dict]) -> None:
+    """Means and standard deviations over the seeds, and each seed's shift less that of plain."""
+    chosen = chosen_weights(rows)
+    names = [x for x in rows[0] if x not in ("arm", "weight", "seed")]
+    print("| arm | weight | seeds |", " | ".join(names), "| shift less plain |")
+    print("| --- " * (len(names) + 4) + "|")
+    plain = {row["seed"]: row["shift"] for row in rows if row["arm"] == "plain"}
+    for arm, weight in chosen.items():
+        of_arm = [row for row in rows if row["arm"] == arm and row["weight"] == weight]
+        cells = [spread([row[name] for row in of_arm]) for name in names]
+        less = [f"{100 * (r['shift'] - plain[r['seed']]):+.1f}" for r in of_arm if plain]
+        shown = "" if arm in ("plain", "base") else f"{weight:g}"
+        print(f"| {arm} | {shown} | {len(of_arm)} |", " | ".join(cells), "|", ", ".join(less), "|")
+
+
+def spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0
+    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
+
+
+# ---------------------------------------------------------------------------------------- main
+
+
+def measure(
+    kind: str, seeds: list[int], arms: list[str], weights: list[float], output: Path
+) -> None:
+    """Train what is not measured yet, and print the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{kind}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
+    wanted = [("base", 0.0, seed) for seed in seeds]
+    for seed in seeds:
+        for name in arms:
+            arm = ARMS[name]
+            units = [0.0] if arm is None else [arm.unit * weight for weight in weights]
+            wanted += [(name, weight, seed) for weight in units]
+    for name, weight, seed in progress([key for key in wanted if key not in done], kind):
+        base = output / f"{kind}-base-{seed}"
+        if name == "base":
+            ended = trained(kind, seed, base)
+        else:
+            folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
+            ended = second_stage(kind, seed, base, folder, ARMS[name], weight)
+        row = {"arm": name, "weight": weight, "seed": seed, **figures(ended)}
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    print_table(rows)
+
+
+def main() -> None:
+    parser = Parser("python -m benchmarks.arms", __doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--times", nargs="+", type=float, default=list(WEIGHTS))
+    parser.add_argument("--output", type=Path, default=Path("runs/arms"))
+    chosen = parser.parse_args()
+    measure(chosen.kind, chosen.seeds, chosen.arms, chosen.times, chosen.output)
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()
