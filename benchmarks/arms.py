@@ -107,7 +107,7 @@ def batches(ended: Ended, dataset: Dataset, size: int = 100) -> Iterable[dict[st
 
 
 def changed(ended: Ended) -> float:
-    """The share of test samples whose prediction differs with the markers of shift and with none."""
+    """The share of test samples whose predictions in shift and in none differ."""
     module, sets = ended.model.eval(), ended.data.test_sets
     with torch.no_grad():
         predicted = [
