@@ -2,7 +2,8 @@
 
 python -m benchmarks.arms digits                    (configs/vit_marker.yaml, every arm, five seeds)
 python -m benchmarks.arms reviews --output FOLDER   (configs/bert_marker.yaml)
-python -m benchmarks.arms digits --arms plain default --seeds 0 1 --times 1
+python -m benchmarks.arms photographs --arms plain default shuffled --seeds 0 1 2 --times 1 \
+    --options data.root=FOLDER model.weights=FILE model.name=NAME data.image_size=112 ...
 
 Per seed a model is trained plainly; then, from its weights, one for each arm and weight, all over
 the same samples in the same order. The weight of an arm is the one with the highest mean
@@ -58,23 +59,39 @@ ARMS = {
     "shuffled": Arm({"masks": "shuffled"}),
     "exact, shuffled": Arm({"differentiable": "exact", "masks": "shuffled"}),
 }
-KINDS = {  # config; options of the second stage
-    "digits": ("vit_marker.yaml", ["model.lr=5e-4", "data.train_size=3840"]),
-    "reviews": ("bert_marker.yaml", ["model.lr=2e-4", "data.train_size=1920"]),
+SIZES = ["data.val_size=500", "data.test_size=600"]
+KINDS = {  # config; its options; those of the second stage
+    "digits": ("vit_marker.yaml", SIZES, ["model.lr=5e-4", "data.train_size=3840"]),
+    "reviews": ("bert_marker.yaml", SIZES, ["model.lr=2e-4", "data.train_size=1920"]),
+    "photographs": (
+        "deit_image_folder.yaml",
+        [
+            "model.pretrained=false",
+            "model.mixup=0",
+            "model.cutmix=0",
+            "model.label_smoothing=0",
+            "data.marker={share: 0.5, agreement: 0.95}",
+            "data.num_workers=0",
+            "trainer.precision=32-true",
+        ],
+        ["model.lr=1e-5"],
+    ),
 }
-SHARED = ["tracker=null", "loggers={}", "data.val_size=500", "data.test_size=600"]
 
 
 def trained(kind: str, seed: int, folder: Path, *options: str) -> Ended:
     """A run, tested."""
-    config, _ = KINDS[kind]
-    given = [f"run_dir={folder}", f"seed={seed}", *SHARED, *options]
+    config, of_kind, _ = KINDS[kind]
+    given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}"]
+    given += [*of_kind, *options]
     return experiment(load_config(CONFIGS / config, given), None)
 
 
-def second_stage(kind: str, seed: int, base: Path, folder: Path, arm: Arm | None, weight: float):
+def second_stage(
+    kind: str, seed: int, base: Path, folder: Path, arm: Arm | None, weight: float, given: list[str]
+) -> Ended:
     """A model trained on from ``base`` as an arm says."""
-    options = [*KINDS[kind][1], f"model.weights={base}", "trainer.max_epochs=1"]
+    options = [*given, *KINDS[kind][2], f"model.weights={base}", "trainer.max_epochs=1"]
     if kind == "reviews":
         options.append(f"data.tokenizer={base}")
     if arm is not None:
@@ -96,7 +113,7 @@ def figures(ended: Ended) -> dict[str, float]:
         "changed by marker": changed(ended),
     }
     for name in ("background_effect", "background_control", "object_only"):
-        found[name] = tested[f"test/none/{name}"]  # where no marker is part of a background
+        found[name] = tested[f"test/{name}"]
     found |= {f"on object, {method}": on_object(ended, method) for method in METHODS}
     (table,) = (x for x in ended.trainer.callbacks if isinstance(x, MetricsTable))
     return found | {name: table.rows[-1][name] for name in ("val/accuracy", "val/object_only")}
@@ -171,7 +188,12 @@ def spread(values: list[float]) -> str:
 
 
 def measure(
-    kind: str, seeds: list[int], arms: list[str], weights: list[float], output: Path
+    kind: str,
+    seeds: list[int],
+    arms: list[str],
+    weights: list[float],
+    output: Path,
+    given: list[str],
 ) -> None:
     """Train what is not measured yet, and print the table."""
     output.mkdir(parents=True, exist_ok=True)
@@ -187,10 +209,10 @@ def measure(
     for name, weight, seed in progress([key for key in wanted if key not in done], kind):
         base = output / f"{kind}-base-{seed}"
         if name == "base":
-            ended = trained(kind, seed, base)
+            ended = trained(kind, seed, base, *given)
         else:
             folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
-            ended = second_stage(kind, seed, base, folder, ARMS[name], weight)
+            ended = second_stage(kind, seed, base, folder, ARMS[name], weight, given)
         row = {"arm": name, "weight": weight, "seed": seed, **figures(ended)}
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -205,8 +227,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--times", nargs="+", type=float, default=list(WEIGHTS))
     parser.add_argument("--output", type=Path, default=Path("runs/arms"))
+    parser.add_argument("--options", nargs="*", default=[], help="more of the config, key=value")
     chosen = parser.parse_args()
-    measure(chosen.kind, chosen.seeds, chosen.arms, chosen.times, chosen.output)
+    measure(chosen.kind, chosen.seeds, chosen.arms, chosen.times, chosen.output, chosen.options)
 
 
 if __name__ == "__main__":
