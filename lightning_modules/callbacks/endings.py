@@ -18,7 +18,8 @@ from lightning_modules.callbacks.patience import Patience
 from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.callbacks.terminal import say_fact
 from lightning_modules.data.base import DataModule
-from lightning_modules.models.classifier import Classifier, schedule
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.schedule import schedule
 from lightning_modules.tasks import Task
 from lightning_modules.utils.cli import import_options
 from lightning_modules.utils.terminal import console, say, tell

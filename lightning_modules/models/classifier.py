@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import lightning
 import numpy as np
 import torch
-from torch import Tensor, optim
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_modules.models.adapters import Lora
+from lightning_modules.models.schedule import Scheduled
 from lightning_modules.models.trained_part import TrainedPart
 from lightning_modules.tasks import make_task, precise
 from lightning_modules.utils.errors import InputError, as_input_error
@@ -23,18 +23,6 @@ from relprop.registry import Registry
 
 if TYPE_CHECKING:
     from lightning_modules.guidance import Guidance
-
-WARMUP_START = 0.01  # of the peak learning rate
-
-
-def schedule(progress: float, warmup: float) -> float:
-    """Factor of the peak learning rate, 0 to 1, at a share ``progress`` of the training.
-
-    It rises linearly over the share ``warmup``, then falls along half a cosine to 0.
-    """
-    if progress < warmup:
-        return WARMUP_START + (1 - WARMUP_START) * progress / warmup
-    return (1 + math.cos(math.pi * min(1, (progress - warmup) / max(1 - warmup, 1e-9)))) / 2
 
 
 class Classifiers(Registry[type["Classifier"]]):
@@ -48,7 +36,7 @@ class Classifiers(Registry[type["Classifier"]]):
 CLASSIFIERS = Classifiers("model")
 
 
-class Classifier(TrainedPart):
+class Classifier(Scheduled, TrainedPart):
     """Fine-tunes a backbone and explains its decisions.
 
     A subclass sets ``self.backbone``, which stays its library's own model, and says what its
@@ -129,10 +117,6 @@ class Classifier(TrainedPart):
         self.test_set: str | None = None
 
     # ---------------------------------------------------------------- what a subclass fills in
-
-    def parameter_groups(self) -> list[dict]:
-        """Groups of parameters, each with its ``weight_decay`` and ``lr``."""
-        raise NotImplementedError
 
     def largest_batch(self) -> dict[str, Any]:
         """A one-sample batch of the largest input that the data can yield."""
@@ -268,57 +252,9 @@ class Classifier(TrainedPart):
         counts.reset()
         return values.cpu()
 
-    # ------------------------------------------------------------------------- optimisation
-
-    def configure_optimizers(self):
-        """AdamW, whose learning rates follow :func:`schedule` at :meth:`progress`."""
-        trainer = self.trainer
-        if trainer.max_epochs == -1 and self.schedule_steps == -1:
-            raise InputError(
-                "trainer.max_epochs and trainer.max_steps give the learning rate no end to fall "
-                "to; accepted: one of them, 0 or more"
-            )
-        optimizer = optim.AdamW(self.parameter_groups(), lr=self.hparams.lr)
-        scheduler = optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: schedule(self.progress(), self.hparams.warmup)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
     def on_fit_start(self) -> None:
         if self.guidance is not None:
             self.guidance.check(self)
-
-    def on_train_start(self) -> None:
-        # The rates in a checkpoint are of the span that the run had then.
-        for config in self.trainer.lr_scheduler_configs:
-            factor = schedule(self.progress(), self.hparams.warmup)
-            for group in config.scheduler.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-
-    def progress(self) -> float:
-        """The share of the training that is done, 0 to 1.
-
-        It is (epochs done + share of the epoch done) / ``trainer.max_epochs``, so that it does not
-        depend on the number of steps that an epoch has. Where ``max_epochs`` is -1 it is the steps
-        done / ``schedule_steps``.
-        """
-        trainer = self.trainer
-        if trainer.max_epochs == -1:
-            return trainer.global_step / max(1, self.schedule_steps)
-        epochs = trainer.fit_loop.epoch_progress.current
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        within = epochs.started > epochs.processed and batches > 0
-        share = batches / trainer.num_training_batches if within else 0
-        return (epochs.processed + share) / max(1, trainer.max_epochs)
-
-    @property
-    def schedule_steps(self) -> int:
-        """Steps that the schedule spans where ``trainer.max_epochs`` is -1; -1 is no end."""
-        stops = (getattr(callback, "max_steps", -1) for callback in self.trainer.callbacks)
-        return max(self.trainer.max_steps, *stops, -1)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind
