@@ -25,10 +25,10 @@ from lightning_modules.utils.cli import Parser
 
 SECTIONS = (
     "training",
-    "guidance",
     "explain",
     "growth",
     "tracker",
+    "guidance",
     "precision",
     "peers",
     "throughput",
@@ -79,14 +79,14 @@ def measure(chosen: argparse.Namespace) -> None:
     table, sections = Table(), chosen.sections
     if "training" in sections:
         training.steps(table, chosen.rounds)
-    if "guidance" in sections:
-        guidance.guided_steps(table, chosen.rounds, chosen.samples)
     if "explain" in sections:
         explanations.by_method(table, chosen.models, chosen.methods, chosen.batches, chosen.rounds)
     if "growth" in sections:
         explanations.growth(table, chosen.rounds)
     if "tracker" in sections:
         training.tracker(table, chosen.rounds)
+    if "guidance" in sections:
+        guidance.guided_steps(table, chosen.rounds, chosen.samples)
     if "precision" in sections:
         precision.precision(table)
     if "peers" in sections:
