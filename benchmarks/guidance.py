@@ -83,11 +83,12 @@ def products(run: Callable[[], object]) -> int:
 
 def guided_steps(table: Table, rounds: int, samples: Sequence[int], batch: int = 16) -> None:
     """A guided step over a plain one, and its memory by the number of samples that are guided."""
-    module, x = classifier(), pictures(batch)
-    runs = {"a plain step": partial(step, module, x, None)}
-    for name, options in GUIDED.items():
-        runs[name] = partial(step, module, x, Guidance(**options))
-    cost = {name: products(run) for name, run in runs.items()}
+    module, x, one = classifier(), pictures(batch), pictures(1)
+    guided = {name: Guidance(**options) for name, options in GUIDED.items()}
+    guided = {"a plain step": None} | guided
+    runs = {name: partial(step, module, x, guidance) for name, guidance in guided.items()}
+    # Those of a batch are as many times those of a sample.
+    cost = {n: products(partial(step, module, one, guidance)) for n, guidance in guided.items()}
     times = seconds(runs, rounds, "guided steps")
     table.section(f"a guided step of DeiT-Tiny, batch {batch}, over a plain one")
     for name, taken in times.items():
