@@ -1,6 +1,7 @@
 """Everything that is said about speed, measured, in one table: python -m benchmarks
 
 python -m benchmarks training explain --models deit_tiny vit_base --batches 1 8 --rounds 5
+python -m benchmarks guidance --samples 4 16 --rounds 3
 python -m benchmarks throughput --batches 1 16 64 256    (meant for a GPU)
 
 Ratios are medians over rounds in which what is compared takes turns, with their quartiles. A
@@ -18,11 +19,20 @@ import warnings
 import torch
 
 import relprop
-from benchmarks import explanations, models, peers, precision, throughput, training
+from benchmarks import explanations, guidance, models, peers, precision, throughput, training
 from benchmarks.table import Table
 from lightning_modules.utils.cli import Parser
 
-SECTIONS = ("training", "explain", "growth", "tracker", "precision", "peers", "throughput")
+SECTIONS = (
+    "training",
+    "explain",
+    "growth",
+    "tracker",
+    "guidance",
+    "precision",
+    "peers",
+    "throughput",
+)
 
 
 def count(text: str) -> int:
@@ -35,6 +45,7 @@ OPTIONS = {  # what an argument is, what is measured by default, in which sectio
     "models": (str, models.NAMES, ("explain",)),
     "methods": (str, tuple(relprop.METHODS), ("explain",)),
     "batches": (count, (1, 8, 32), ("explain", "throughput")),
+    "samples": (count, (1, 4, 8, 16), ("guidance",)),
 }
 
 
@@ -74,6 +85,8 @@ def measure(chosen: argparse.Namespace) -> None:
         explanations.growth(table, chosen.rounds)
     if "tracker" in sections:
         training.tracker(table, chosen.rounds)
+    if "guidance" in sections:
+        guidance.guided_steps(table, chosen.rounds, chosen.samples)
     if "precision" in sections:
         precision.precision(table)
     if "peers" in sections:

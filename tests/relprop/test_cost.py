@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import relprop
@@ -85,3 +86,31 @@ def test_no_weight_gradients(priced):
     frozen = products(lambda: relprop.explain(model.requires_grad_(False), images))
     model.requires_grad_(True)
     assert trained == frozen
+
+
+def guided(model, images, differentiable) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of a recording, and a loss on its map."""
+    trace = relprop.record(model, images, differentiable=differentiable)
+    maps = relprop.explain_trace(trace, 1, "generic_attention").relevance
+    masks = (torch.arange(maps.shape[1]) < 4).expand_as(maps)
+    return trace.output, relprop.guidance_loss(maps, masks)
+
+
+@pytest.mark.parametrize(
+    "differentiable, alone, beside", [("attention", 4.15, 7.2), ("exact", 6.35, 9.4)]
+)
+def test_cost_of_a_loss_on_maps(differentiable, alone, beside, priced):
+    """Forward 1 + gradient 1, and backward twice that of what is differentiated; a plain step 3."""
+    model, images, forward = priced
+    label = torch.tensor([1])
+
+    def from_one_recording():
+        logits, of_map = guided(model, images, differentiable)
+        (F.cross_entropy(logits, label) + of_map).backward()
+
+    def beside_a_plain_pass():
+        _, of_map = guided(model, images, differentiable)
+        (F.cross_entropy(model(images), label) + of_map).backward()
+
+    assert products(from_one_recording) <= alone * forward
+    assert products(beside_a_plain_pass) <= beside * forward
