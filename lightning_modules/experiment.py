@@ -125,9 +125,10 @@ def build(config: DictConfig, checkpoint: Path | None):
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
     model.check_inputs()
-    if config.guidance is not None and config.guidance.weight > 0:
+    guidance = None if config.guidance is None else Guidance(**config.guidance)
+    if guidance is not None and guidance.weight > 0:
         data.mask_train()
-        model.guidance = Guidance(**config.guidance)
+        model.guidance = guidance
     if checkpoint is not None:
         fit_checks.check_goes_on(model, state, checkpoint)
     return data, model, make_trainer(config, trainer_options, state["global_step"])

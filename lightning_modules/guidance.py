@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import relprop
+from lightning_modules.modalities import Modality
 from lightning_modules.models.classifier import Classifier
-from lightning_modules.tasks import ACTIVATIONS, Asked
+from lightning_modules.models.explaining import check_whole
+from lightning_modules.tasks import Asked
 from lightning_modules.tasks.weighting import mean_of_processes
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, NotNegative, Range, check_option
@@ -18,6 +22,11 @@ from relprop.guidance import guidance_losses, share_of
 
 INPUT_GRADIENT = "input_gradient"
 DRAWN = ("robustvit",)  # losses of maps as they are drawn, pixel by pixel
+LOG_PROBABILITIES = {  # of logits [..., C], by what makes probabilities of them
+    "softmax": functools.partial(F.log_softmax, dim=-1),
+    "sigmoid": F.logsigmoid,
+    None: lambda numbers: numbers,
+}
 
 
 class Guidance(Checked):
@@ -107,32 +116,37 @@ class Guidance(Checked):
         losses, shares = [logits.new_zeros(0)], [logits.new_zeros(0)]
         questions = [x for x in module.task.asked(batch["label"], logits) if x.scored]
         for name, modality in module.sources.items():
-            marks, known = self._marks(module, batch, questions, name)
+            marks, known = self._marks(modality, batch, questions)
             rows = known.any(dim=0).nonzero()[: self.samples, 0].tolist()
-            if not rows or self.masks == "shuffled" and len(rows) < 2:
+            if not rows:
                 continue
             part = module.part_of(batch, rows)
-            targets = [x.target[rows] for x in questions]
-            explained = self._explained(module, part, targets, name)
-            for x, of_target, is_known in zip(explained, marks, known[:, rows], strict=True):
-                of_rows = of_target[rows]
-                if self.masks == "shuffled":
-                    of_rows = of_rows.roll(1, dims=0)
-                S, m = (y.flatten(1) for y in modality.beside(x, of_rows, self.loss in DRAWN))
-                losses.append(guidance_losses(S, m, self.loss)[is_known])
-                shares.append(share_of(S.detach().relu(), m)[is_known])
+            explained = self._explained(module, part, [x.target[rows] for x in questions], name)
+            for x, of_target, counts in zip(explained, marks, known[:, rows], strict=True):
+                pairs = modality.beside(x, of_target[rows], self.loss in DRAWN)
+                pairs = [(S.flatten(1), m.flatten(1)) for S, m in pairs]
+                # The rationale of another may lie where a shorter text has ended.
+                counts = counts & torch.cat([m.any(dim=1) for _, m in pairs])
+                each = [guidance_losses(S, m, self.loss) for S, m in pairs]
+                losses.append(torch.cat(each)[counts])
+                each = [share_of(S.detach().relu(), m) for S, m in pairs]
+                shares.append(torch.cat(each)[counts])
         return torch.cat(losses), torch.cat(shares)
 
     def _marks(
-        self, module: Classifier, batch: Mapping[str, Any], questions: list[Asked], source: str
+        self, modality: Modality, batch: Mapping[str, Any], questions: list[Asked]
     ) -> tuple[list[Tensor], Tensor]:
         """Of each question the marks [B, ...]; and which samples are known and asked, [Q, B]."""
-        found = [module.sources[source].marks(batch, x.target) for x in questions]
-        known = [
-            is_known if x.of is None else is_known & x.of.to(is_known.device)
-            for x, (_, is_known) in zip(questions, found, strict=True)
-        ]
-        return [marks for marks, _ in found], torch.stack(known)
+        marks, known = [], []
+        for x in questions:
+            of_target, is_known = modality.marks(batch, x.target)
+            if x.of is not None:
+                is_known = is_known & x.of.to(is_known.device)
+            if self.masks == "shuffled":
+                of_target, is_known = of_others(of_target, is_known)
+            marks.append(of_target)
+            known.append(is_known)
+        return marks, torch.stack(known)
 
     def _explained(self, module: Classifier, batch, targets: list[Tensor], source: str) -> list:
         """Relevance for each of the targets, with a graph."""
@@ -140,8 +154,8 @@ class Guidance(Checked):
         if self.method != INPUT_GRADIENT:
             found = module.explain_sources(trace, batch, targets, self.method, **self.options)
             return [of_target[source] for of_target in found]
-        probability = ACTIVATIONS.get(module.task.activation, torch.exp)
-        g = trace.input_gradient(probability(trace.output).log().sum())
+        log_probabilities = LOG_PROBABILITIES[module.task.activation]
+        g = trace.input_gradient(log_probabilities(trace.output).sum())
         grid = tuple(g.shape[-2:]) if g.ndim == 4 else None
         S = g.square().sum(dim=1 if grid else -1).flatten(1)
         each = (relprop.Explanation(S, target, trace.logits, grid) for target in targets)
@@ -153,17 +167,17 @@ class Guidance(Checked):
         """Whether the model can be trained so, tried on one sample. No random number is drawn.
 
         Raises:
-            InputError: it cannot.
+            InputError: it cannot, because of another option or of what it is.
+            MisconfigurationException: no process has the whole model.
         """
+        check_whole(module.trainer, "guidance")
         given, precision = module.hparams, str(module.trainer.precision)
+        is_low, mix = precision in ("bf16-true", "16-true"), getattr(module, "mix", None)
         refused = {
-            "model.mixup or model.cutmix, whose pictures have no mask": getattr(
-                module, "mix", None
-            ),
-            "model.freeze_backbone, of which maps are": given.freeze_backbone,
+            "model.mixup or model.cutmix, whose pictures have no mask": mix,
+            "model.freeze_backbone, which leaves maps as they are": given.freeze_backbone,
             "data.overlap, by which a text has several maps": given.input_config.get("overlap"),
-            f"trainer.precision={precision}, in which maps are lost to rounding": precision
-            in ("bf16-true", "16-true"),
+            f"trainer.precision={precision}, in which maps are lost to rounding": is_low,
         }
         for what, is_given in refused.items():
             if is_given:
@@ -176,3 +190,11 @@ class Guidance(Checked):
                 torch.autograd.grad(x.relevance.sum(), trained, allow_unused=True)
         except ValueError as error:
             raise InputError(f"guidance: {error}") from error
+
+
+def of_others(marks: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Marks [B, ...] of which each known sample has another's, and which have one, bool [B]."""
+    rows = known.nonzero()[:, 0]
+    marks = marks.clone()
+    marks[rows] = marks[rows.roll(1)]
+    return marks, known & (len(rows) > 1)

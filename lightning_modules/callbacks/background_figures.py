@@ -7,8 +7,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import Dataset
 
 from lightning_modules.backgrounds import Backgrounds
-from lightning_modules.callbacks.relevance_tracker import SHARDED
 from lightning_modules.metrics import BackgroundEffect
+from lightning_modules.models.explaining import SHARDED
 
 SAMPLES = 256  # at most, of a split
 FIGURES = ("background_effect", "background_control", "object_only")

@@ -53,7 +53,10 @@ class FiniteSteps(Callback):
             rank_zero_warn(f"{where}; skipped")
             return
         trainer.save_checkpoint(self.path)
+        of_guidance = (
+            "" if getattr(module, "guidance", None) is None else "guidance.weight, a lower "
+        )
         raise InputError(
             f"{where}; stopped, the weights of before are in {self.path}. Accepted: a lower "
-            "model.lr, trainer.gradient_clip_val=1.0, or on_nonfinite=skip"
+            f"{of_guidance}model.lr, trainer.gradient_clip_val=1.0, or on_nonfinite=skip"
         )

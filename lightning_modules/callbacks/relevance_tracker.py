@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,13 +25,11 @@ from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.callbacks.shown import pictures_are_shown, publish
 from lightning_modules.callbacks.sources import check_source
 from lightning_modules.callbacks.watch import Report, Watch
-from lightning_modules.models.explaining import ExplainingModule
+from lightning_modules.models.explaining import ExplainingModule, check_whole
 from lightning_modules.models.told import Told
 from lightning_modules.protocols import MODEL, PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, Seed, check_option
-
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 @CALLBACKS.register("RelevanceTracker")
@@ -182,11 +179,7 @@ class RelevanceTracker(Checked, Callback):
             trainer.callbacks = [*others[:place], self, *others[place:]]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if isinstance(trainer.strategy, SHARDED):
-            raise MisconfigurationException(
-                f"tracker: with {type(trainer.strategy).__name__} no process has the whole model "
-                "to explain; accepted: trainer.strategy=ddp, or tracker=null"
-            )
+        check_whole(trainer, "tracker")
         shown = (
             self.folder is not None or pictures_are_shown(trainer.loggers) or trainer.fast_dev_run
         )

@@ -154,9 +154,12 @@ class Modality(ABC):
         """
         return target[:, None].bool(), torch.zeros_like(target, dtype=torch.bool)
 
-    def beside(self, explained: Explained, marks: Tensor, drawn: bool) -> tuple[Tensor, Tensor]:
-        """Relevance, and the share of each of its parts that is marked, both of one shape [B, ...].
+    def beside(
+        self, explained: Explained, marks: Tensor, drawn: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Relevance, and the share of each of its parts that is marked, both of one shape [b, ...].
 
+        A pair is of one or more samples that have as many parts, in the order of the batch.
         ``drawn``: as it is drawn, which of a picture is pixel by pixel.
         """
         raise NotImplementedError

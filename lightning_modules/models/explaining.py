@@ -8,11 +8,15 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 import relprop
 from lightning_modules.modalities import Explained, Modality
 from lightning_modules.tasks import Task
+
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class ExplainingModule(lightning.LightningModule):
@@ -169,4 +173,13 @@ def check_one_source(explanation: relprop.Explanation) -> None:
             f"the model has {len(explanation.several)} sources of relevance ({names}), and a "
             "classifier of one input has one map; accepted: relprop.explain, which has a map of "
             "each, or a classifier whose by_source takes them"
+        )
+
+
+def check_whole(trainer: lightning.Trainer, section: str) -> None:
+    """Raises MisconfigurationException, for a section of the config, if the model is in shards."""
+    if isinstance(trainer.strategy, SHARDED):
+        raise MisconfigurationException(
+            f"{section}: with {type(trainer.strategy).__name__} no process has the whole model "
+            f"to explain; accepted: trainer.strategy=ddp, or {section}=null"
         )

@@ -96,7 +96,7 @@ class Images(Modality):
         """The map as a segmentation of the object, of the samples that have a mask."""
         segmentation = Segmentation(sync_on_compute=False)  # rank 0 alone is here
         for of_class in explained:
-            masks, known = masks_of(batch, of_class.target)
+            masks, known = (x.cpu() for x in masks_of(batch, of_class.target))
             if known.any():
                 heatmaps = of_class.heatmap(batch[self.source].shape[-2:]).float().cpu()
                 segmentation.update(heatmaps[known], masks[known])
@@ -104,17 +104,17 @@ class Images(Modality):
 
     def marks(self, batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
         """The mask of the object, [B, H, W]."""
-        masks, known = (x.to(target.device) for x in masks_of(batch, target))
+        masks, known = masks_of(batch, target)
         return masks, known & masks.flatten(1).any(dim=1)  # a crop may leave no object
 
     def beside(
         self, explained: ExplainedImages, marks: Tensor, drawn: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> list[tuple[Tensor, Tensor]]:
         marks = marks.to(explained.relevance)
         if drawn or explained.sides is not None:
-            return explained.heatmap(tuple(marks.shape[-2:])), marks
+            return [(explained.heatmap(tuple(marks.shape[-2:])), marks)]
         maps = explained.relevance.unflatten(-1, explained.grid)
-        return maps, F.adaptive_avg_pool2d(marks, explained.grid)
+        return [(maps, F.adaptive_avg_pool2d(marks, explained.grid))]
 
     def samples_picture(
         self,
@@ -148,16 +148,16 @@ class Images(Modality):
 
 
 def masks_of(batch: Mapping[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask of each sample's class ``target`` [B], and where there is one, on the CPU.
+    """The mask of each sample's class ``target`` [B], and where there is one.
 
     Bool [B, H, W] and [B]. Where each class has a mask of its own, [B, C, H, W] in a batch, that of
     a class that is not there is empty.
     """
     if "mask" not in batch:
         return torch.empty(len(target), 0, 0, dtype=torch.bool), torch.zeros(len(target)).bool()
-    masks, every = batch["mask"].cpu(), torch.arange(len(target))
-    known = batch.get("has_mask", torch.ones(len(masks), dtype=torch.bool)).cpu()
+    masks = batch["mask"]
+    known = batch.get("has_mask", masks.new_ones(len(masks)))
     if masks.ndim == 4:
-        masks = masks[every, target.cpu()]
+        masks = masks[torch.arange(len(masks)), target.to(masks.device)]
         known = known & masks.flatten(1).any(dim=1)
     return masks, known

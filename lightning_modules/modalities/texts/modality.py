@@ -141,9 +141,11 @@ class Texts(Modality):
 
     def beside(
         self, explained: ExplainedTexts, marks: Tensor, drawn: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Special tokens are neither in the rationale nor outside of it."""
-        return explained.relevance.masked_fill(explained.special, 0), marks.to(explained.relevance)
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Special tokens and padding are neither in the rationale nor outside of it."""
+        marks = marks.to(explained.relevance)
+        rows = zip(explained.relevance, marks, ~explained.special, strict=True)
+        return [(S[None, counts], m[None, counts]) for S, m, counts in rows]
 
     def samples_picture(
         self,
