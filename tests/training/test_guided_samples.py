@@ -31,15 +31,18 @@ def test_masks_that_a_crop_has_left_empty_do_not_count(digits):
     module, batch = digits
     masks = batch["mask"].clone()
     masks[2] = False
-    same(losses(module, batch | {"mask": masks}), losses(module, batch)[[0, 1, 3, 4, 5]])
+    every = losses(module, batch)
+    same(losses(module, batch | {"mask": masks}), every[[0, 1, 3, 4, 5]])
+    same(losses(module, batch | {"mask": masks}, samples=3), every[[0, 1, 3]])
 
 
 def test_texts_without_a_rationale_do_not_count(reviews):
     module, batch = reviews
     rationale, known = batch["rationale"].clone(), torch.ones(SIZE, dtype=torch.bool)
     rationale[1], known[4] = False, False
-    found = losses(module, batch | {"rationale": rationale, "has_rationale": known})
-    same(found, losses(module, batch)[[0, 2, 3, 5]])
+    given, every = batch | {"rationale": rationale, "has_rationale": known}, losses(module, batch)
+    same(losses(module, given), every[[0, 2, 3, 5]])
+    same(losses(module, given, samples=2), every[[0, 2]])
 
 
 def test_labels_without_a_mask_do_not_count():
@@ -50,6 +53,13 @@ def test_labels_without_a_mask_do_not_count():
     found = losses(module, batch | {"mask": masks}).sort().values
     kept = [x for x in there(batch) if x != (sample, label)]
     same(found, of_pictures(module, batch, kept).detach().sort().values)
+
+
+def test_labels_that_are_not_there_do_not_count():
+    """Also where a mask is of all labels."""
+    module, batch = of_digits("multilabel")
+    found = losses(module, batch | {"mask": batch["mask"].any(dim=1)})
+    assert len(found) == len(there(batch)) < 3 * SIZE
 
 
 @pytest.mark.parametrize("lacking", ["has_mask", "mask", "labels"])
