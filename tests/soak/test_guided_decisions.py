@@ -19,7 +19,7 @@ MARKED += ["data.test_size=600", "data.val_size=10", "data.pairs_size=1"]
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Path:
-    """375 steps, after which a marker on a scene in seven changes what it is taken for."""
+    """375 steps, after which one scene in five is taken for something else with a marker."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     train.main([*MARKED, f"run_dir={folder}"])
     return folder

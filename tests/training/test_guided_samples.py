@@ -112,9 +112,18 @@ def test_one_known_sample_has_no_mask_of_another(digits):
 
 
 def test_the_rationale_of_another_counts_where_the_text_has_such_words(reviews):
+    """The next text ends before the last word of the longest."""
     module, batch = reviews
-    found = losses(module, batch, masks="shuffled")
-    assert 0 < len(found) and (found < 10).all()
+    count = batch["attention_mask"].sum(dim=1)
+    longest, rationale = int(count.argmax()), batch["rationale"].clone()
+    last = batch["word_ids"][longest].max()
+    rationale[longest] = torch.arange(rationale.shape[1]) == last
+    shorter = (longest + 1) % SIZE
+    assert count[shorter] < count[longest]
+    found = losses(module, batch | {"rationale": rationale}, masks="shuffled")
+    every = losses(module, batch, masks="shuffled")
+    assert len(every) == SIZE
+    same(found, every[[row for row in range(SIZE) if row != shorter]])
 
 
 # ---------------------------------------------------------------------------- when, and how much
