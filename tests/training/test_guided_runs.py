@@ -54,6 +54,8 @@ def test_without_a_weight_a_run_is_a_plain_one(ended, experiment):
     for part in STATE:
         assert_identical(load(found)[part], load(plain)[part], part)
     assert_identical(drawn_there, drawn)
+    with pytest.raises(KeyError, match="guidance_loss"):
+        curve(found, "train/guidance_loss")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
