@@ -18,7 +18,7 @@ from lightning_modules.tasks import Asked
 from lightning_modules.tasks.weighting import mean_of_processes
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, NotNegative, Range, check_option
-from relprop.guidance import guidance_losses, share_of
+from relprop.guidance import GUIDANCE_LOSSES, guidance_losses, share_of
 
 INPUT_GRADIENT = "input_gradient"
 DRAWN = ("robustvit",)  # losses of maps as they are drawn, pixel by pixel
@@ -40,8 +40,8 @@ class Guidance(Checked):
         method: whose map for the true class is trained, a name in ``relprop.METHODS``; or
             ``input_gradient``, which has a loss of its own: the squares of the gradient of
             sum_k log p_k outside of the object ("Right for the Right Reasons", 2017).
-        loss: ``share``: -log of the share of relevance on the object; ``robustvit``: of Chefer,
-            Schwartz, Wolf, NeurIPS 2022.
+        loss: a name in ``relprop.GUIDANCE_LOSSES``. ``share``: -log of the share of relevance on
+            the object; ``robustvit``: of Chefer, Schwartz, Wolf, NeurIPS 2022.
         differentiable: what of the map is trained, as of :func:`relprop.record`. None: the
             attention alone, as published, and of ``input_gradient`` everything.
         masks: ``shuffled``: each sample has the mask of another, a control that should do harm.
@@ -57,7 +57,7 @@ class Guidance(Checked):
         *,
         weight: NotNegative = 1.0,
         method: str = "generic_attention",
-        loss: Literal["share", "robustvit"] = "share",
+        loss: str = "share",
         differentiable: Literal["attention", "exact"] | None = None,
         masks: Literal["own", "shuffled"] = "own",
         start_layer: Annotated[int, Range(0)] = 0,
@@ -67,6 +67,7 @@ class Guidance(Checked):
     ) -> None:
         accepted = [*relprop.METHODS, INPUT_GRADIENT]
         check_option("guidance.method", method, method in accepted, ", ".join(accepted))
+        check_option("guidance.loss", loss, loss in GUIDANCE_LOSSES, ", ".join(GUIDANCE_LOSSES))
         of_gradient = method == INPUT_GRADIENT
         if of_gradient:
             is_own = loss == "share" and differentiable != "attention"
@@ -80,6 +81,14 @@ class Guidance(Checked):
         self.options = {} if of_gradient else {"start_layer": start_layer}
         self.weight, self.warmup = weight, warmup
         self.samples, self.every_n_steps = samples, every_n_steps
+
+    def __str__(self) -> str:
+        options = "".join(f", {name} {value}" for name, value in self.options.items() if value)
+        masks = ", of shuffled masks" if self.masks == "shuffled" else ""
+        return (
+            f"weight {self.weight:g}, {self.loss} of {self.method}{options}, "
+            f"{self.differentiable}{masks}"
+        )
 
     # ----------------------------------------------------------------------------- in a step
 

@@ -57,6 +57,8 @@ class Terminal(Callback):
             "model": model_of(module),
             "training": f"{epochs}{device_of(trainer)}, precision {trainer.precision}",
         }
+        if (guidance := getattr(module, "guidance", None)) is not None:
+            facts["guidance"] = str(guidance)
         if self.resumed is not None:
             epoch, step = self.resumed
             done = -1 < trainer.max_epochs <= epoch
