@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_modules.tasks import Multilabel, Task
+from lightning_modules.tasks import Task
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.names import visible
 
@@ -40,7 +40,7 @@ class Targets:
         """A class, a range of places in the order of the logits, highest first, or PRESENT."""
         if (found := named_class(text, class_names, "--target")) is not None:
             return found
-        if text == PRESENT and isinstance(self.task, Multilabel):
+        if text == PRESENT and self.task.several:
             return PRESENT
         if text == PREDICTED and self.ranked:
             return range(1)
@@ -49,7 +49,7 @@ class Targets:
         if (top := TOP.fullmatch(text)) and self.ranked:
             return range(min(int(top[1]), self.classes))
         places = f", {PREDICTED}, top3, {ALL}" if self.ranked else f", {ALL}"
-        places += f", {PRESENT}" * isinstance(self.task, Multilabel)
+        places += f", {PRESENT}" * self.task.several
         return numbered_class(text, class_names, "--target", places)
 
     def of(self, logits: Tensor) -> list[list[int]]:

@@ -57,7 +57,7 @@ class Segmentation(Protocol):
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         task, batch = self.module.task, explain.batch
         asked = [None] if task.name == "multiclass" else [torch.zeros(len(batch["label"])).long()]
-        if task.name == "multilabel":
+        if task.several:
             asked = [target for target, _ in task.present(batch["label"])]
         for target in asked:
             explained = explain(target)

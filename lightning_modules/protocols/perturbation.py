@@ -62,7 +62,7 @@ class Perturbation(Protocol):
         }
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        if self.module.task.name == "multilabel":
+        if self.module.task.several:
             self.update_labels(metrics, explain)
             return
         images, labels = explain.batch[self.source], explain.batch["label"]

@@ -72,6 +72,7 @@ class Task(ABC):
         fewest: the least number of classes or of numbers.
         of_class: the figure that is logged of each class; None: none is.
         decides: of logits one thing or another is decided, as :meth:`decision` has it.
+        several: a sample may have several labels, or none: ``present`` and ``found`` say which.
         question: what stands above pictures of watched samples.
 
     Args:
@@ -85,6 +86,7 @@ class Task(ABC):
     fewest: ClassVar[int] = 2
     of_class: ClassVar[str | None] = None
     decides: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     question: ClassVar[str] = "Why each class?"
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -134,6 +136,17 @@ class Task(ABC):
     @abstractmethod
     def asked(self, labels: Tensor | None, logits: Tensor) -> list[Asked]:
         """What is explained of samples, with labels if they have any, and logits [B, C]."""
+
+    def present(self, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Where there are ``several``, the first, second, ... label of each sample.
+
+        Each is a pair: which label it is, and where there is one, [B] both.
+        """
+        raise NotImplementedError
+
+    def found(self, logits: Tensor) -> Tensor:
+        """Where there are ``several``, True where a label is found, bool [..., C]."""
+        raise NotImplementedError
 
     def number(self, logits: Tensor, target: int, label: Tensor | None) -> str:
         """What the model gives for one class or number, of logits [C] of a sample."""

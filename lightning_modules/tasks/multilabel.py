@@ -38,7 +38,7 @@ class Multilabel(Task):
     activation = "sigmoid"
     monitor = "average_precision"
     fewest = 1
-    decides = True
+    decides = several = True
     of_class = "f1"
     question = "Why each label?"
 
@@ -103,7 +103,6 @@ class Multilabel(Task):
         return logits - self.thresholds.logit().to(logits)
 
     def found(self, logits: Tensor) -> Tensor:
-        """True where a label is found, bool [..., C]."""
         return self.margin(logits) > 0
 
     def decision(self, logits: Tensor) -> Tensor:
@@ -126,10 +125,7 @@ class Multilabel(Task):
         return [*questions, Asked("not there: {}", highest, ~there.all(dim=-1))]
 
     def present(self, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The first, second, ... label of each sample: which it is, and where there is one, [B].
-
-        Of a sample that has fewer it is one that is not there.
-        """
+        """Of a sample that has fewer it is one that is not there."""
         there = labels > 0.5
         order = there.int().argsort(dim=-1, descending=True, stable=True)
         most = max(1, int(there.sum(dim=-1).max()))
