@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import scipy.stats
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
@@ -164,23 +165,34 @@ def chosen_weights(rows: list[dict]) -> dict[str, float]:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Means and standard deviations over the seeds, and each seed's shift less that of plain."""
+    """Means and standard deviations over the seeds; paired by seed, shift less that of plain."""
     chosen = chosen_weights(rows)
     names = [x for x in rows[0] if x not in ("arm", "weight", "seed")]
-    print("| arm | weight | seeds |", " | ".join(names), "| shift less plain |")
-    print("| --- " * (len(names) + 4) + "|")
+    headings = ["arm", "weight", "seeds", *names, "shift less plain, points", "by seed"]
+    print("|", " | ".join(headings), "|")
+    print("| --- " * len(headings) + "|")
     plain = {row["seed"]: row["shift"] for row in rows if row["arm"] == "plain"}
     for arm, weight in chosen.items():
         of_arm = [row for row in rows if row["arm"] == arm and row["weight"] == weight]
         cells = [spread([row[name] for row in of_arm]) for name in names]
-        less = [f"{100 * (r['shift'] - plain[r['seed']]):+.1f}" for r in of_arm if plain]
+        less = [100 * (r["shift"] - plain[r["seed"]]) for r in of_arm if r["seed"] in plain]
+        cells += [interval(less), ", ".join(f"{x:+.1f}" for x in less)]
         shown = "" if arm in ("plain", "base") else f"{weight:g}"
-        print(f"| {arm} | {shown} | {len(of_arm)} |", " | ".join(cells), "|", ", ".join(less), "|")
+        print("|", " | ".join([arm, shown, str(len(of_arm)), *cells]), "|")
 
 
 def spread(values: list[float]) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0
     return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
+
+
+def interval(values: list[float]) -> str:
+    """The mean and its 95% interval, by Student's t."""
+    if len(values) < 2 or len(set(values)) == 1:
+        return ", ".join(f"{x:+.1f}" for x in values[:1])
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, mean, error)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 # ---------------------------------------------------------------------------------------- main
