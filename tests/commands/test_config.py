@@ -81,6 +81,7 @@ def test_a_config_is_complete(load):
         "task": "multiclass",
         "run_dir": "runs/a",
         "patience": None,
+        "guidance": None,
         "on_nonfinite": "stop",
         "imports": [],
         "model": {

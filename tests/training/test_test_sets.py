@@ -11,6 +11,7 @@ import torch
 import explain
 import train
 from configs.schema import load_config
+from lightning_modules.callbacks.background_figures import FIGURES
 from lightning_modules.data import DATAMODULES
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.checkpoint_files import find_checkpoint
@@ -63,7 +64,7 @@ def test_the_figures_of_classes_are_those_of_the_test_split(marked):
 def test_data_with_one_test_set_are_tested_as_before(trained):
     names = metrics_of(trained(*ONE_EPOCH))
     assert {name for name in names if name.startswith("test/")} == {
-        f"test/{name}" for name in ("loss", "accuracy", "accuracy_top5")
+        f"test/{name}" for name in ("loss", "accuracy", "accuracy_top5", *FIGURES)
     }
 
 
@@ -78,8 +79,8 @@ def test_a_run_that_is_resumed_is_tested_the_same_and_its_table_has_a_row_a_test
     assert "40 test (40 masks), 40 shift (40 masks), 40 none (40 masks) samples" in printed
     for name, of_set in (("all", "test"), ("shift", "test/shift"), ("none", "test/none")):
         (row,) = (line.split() for line in printed.splitlines() if line.startswith(f"{name} 40"))
-        accuracy, loss = (metrics_of(marked)[f"{of_set}/{x}"] for x in ("accuracy", "loss"))
-        assert row[2] == f"{accuracy:.3f}" and row[4] == f"{loss:.3f}"
+        figures = sorted(["accuracy", "accuracy_top5", "loss", *FIGURES])
+        assert row[2:] == [f"{metrics_of(marked)[f'{of_set}/{x}']:.3f}" for x in figures]
 
 
 def evaluate(run_dir: Path, *more: str) -> None:
