@@ -7,12 +7,7 @@ import torch
 
 from benchmarks import guidance
 from benchmarks.table import Table
-
-
-def run_here(prepare, *arguments) -> int:
-    """In place of the process that measures memory."""
-    prepare(*arguments)()
-    return 2**20
+from tests.helpers.measured import run_here
 
 
 def test_rows_of_guided_steps(monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """The benchmark runs, and says what it measured; no figure of it is tested."""
 
-import multiprocessing
 import re
 from functools import partial
 
@@ -16,6 +15,7 @@ from benchmarks.throughput import throughput
 from benchmarks.training import by_tracked_method
 from lightning_modules import ViTClassifier
 from lightning_modules.data import DigitsDataModule
+from tests.helpers.measured import run_here
 
 ONE_ROW = ["explain", "--models", "deit_tiny", "--batches", "1", "--rounds", "1"]
 ONE_ROW += ["--methods", "rollout"]
@@ -49,9 +49,8 @@ def check_one_row(printed: str) -> None:
 
 
 def test_one_command_one_table(shallow, monkeypatch, capsys):
-    """Memory is measured in a process that is forked; in a fresh one: in tests/soak."""
-    fork = multiprocessing.get_context("fork")
-    monkeypatch.setattr("benchmarks.measure.multiprocessing.get_context", lambda name: fork)
+    """Memory is measured in tests/soak, in a process of its own."""
+    monkeypatch.setattr("benchmarks.explanations.peak_memory", run_here)
     monkeypatch.setattr("sys.argv", ["benchmarks", *ONE_ROW])
     main()
     check_one_row(capsys.readouterr().out)

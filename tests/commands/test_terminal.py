@@ -150,7 +150,8 @@ def test_a_run_ends_with_the_best_epoch_the_test_and_the_ways_on(stopped):
     *_, last = lines = stopped.out.splitlines()
     end = lines[next(i for i, line in enumerate(lines) if line.startswith("best")) :]
     assert end[0].split(None, 1)[1].startswith("epoch 0, val accuracy ")
-    assert end[1].split() == ["test", "accuracy", "accuracy", "top5", "loss"]
+    figures = "accuracy, accuracy top5, background control, background effect, loss, object only"
+    assert end[1].split() == ["test", *figures.replace(",", "").split()]
     assert end[3].split() == ["class", "precision", "recall", "f1", "samples"]
     assert end[2].split()[:3] == ["all", "40", f"{stopped.metrics['test/accuracy']:.3f}"]
     assert f"checkpoint  {stopped.run_dir}/checkpoints/best.ckpt" in end
