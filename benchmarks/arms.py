@@ -142,8 +142,9 @@ def on_object(ended: Ended, method: str) -> float:
     for batch in batches(ended, Subset(dataset, range(min(MAPS, len(dataset)))), 50):
         marks, known = modality.marks(batch, batch["label"])
         explained = module.explain_trace(module.record(batch), batch, batch["label"], method)
-        S, m = (x.flatten(1) for x in modality.beside(explained, marks, False))
-        found.append(share_of(S.relu(), m)[known])
+        pairs = modality.beside(explained, marks, False)
+        shares = [share_of(S.flatten(1).relu(), m.flatten(1)) for S, m in pairs]
+        found.append(torch.cat(shares)[known])
     return float(torch.cat(found).mean())
 
 
