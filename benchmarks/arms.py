@@ -62,7 +62,7 @@ ARMS = {
 SIZES = ["data.val_size=500", "data.test_size=600"]
 KINDS = {  # config; its options; those of the second stage
     "digits": ("vit_marker.yaml", SIZES, ["model.lr=5e-4", "data.train_size=3840"]),
-    "reviews": ("bert_marker.yaml", SIZES, ["model.lr=2e-4", "data.train_size=1920"]),
+    "reviews": ("bert_marker.yaml", SIZES, []),
     "photographs": (
         "deit_image_folder.yaml",
         [
