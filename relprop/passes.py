@@ -30,7 +30,7 @@ class Passes:
     Attributes:
         mask: the input's attention mask [B, N], None without.
         single_use: a backward pass marked ``last`` frees the graph as it goes, so that its memory
-            is reused. A pass after it is autograd's RuntimeError.
+            is reused. A pass after it is a RuntimeError.
         differentiable: what of the maps has a graph to the parameters: ``False``, ``"attention"``
             or ``"exact"`` (:func:`relprop.record`).
     """

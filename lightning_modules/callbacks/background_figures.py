@@ -19,10 +19,9 @@ class BackgroundFigures(Callback):
 
     They are those of :class:`~lightning_modules.metrics.BackgroundEffect`, wherever two samples or
     more have a mask or a rationale; ``test/...`` in the test, ``test/<name>/...`` of a further test
-    set. They are of ``SAMPLES`` such samples
-    at most, evenly spread over the split, and of no more than are validated. It costs three forward
-    passes of each. No random number is drawn, and several processes find what one finds. Where no
-    process has the whole model, nothing is logged.
+    set. They are of ``SAMPLES`` such samples at most, evenly spread over the split, and of no more
+    than are validated. It costs three forward passes of each. No random number is drawn, and
+    several processes find what one finds. Where no process has the whole model, nothing is logged.
     """
 
     def __init__(self) -> None:

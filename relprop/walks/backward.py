@@ -94,8 +94,8 @@ class Backward:
 
         ``free``: the graph goes as it is passed. ``graph``: the result has one of its own.
         """
-        live = Weights if self.differentiable == "attention" else object
-        graph = graph or self.differentiable and isinstance(walk, live)
+        moves_attention = self.differentiable == "attention" and isinstance(walk, Weights)
+        graph = graph or moves_attention or self.differentiable == "exact"
         with self.lock, walking(self.logits.device), self.recording.walk(walk), _graph_is_there():
             found = torch.autograd.grad(
                 outputs,  # type: ignore[arg-type]
