@@ -6,9 +6,10 @@ python -m benchmarks.arms photographs --arms plain default shuffled --seeds 0 1 
     --options data.root=FOLDER model.weights=FILE model.name=NAME data.image_size=112 ...
 
 Per seed a model is trained plainly; then, from its weights, one for each arm and weight, all over
-the same samples in the same order. The weight of an arm is the one with the highest mean
-val/object_only: validation has no shift in it. Every row is kept in OUTPUT/KIND.jsonl as soon as it
-is measured, and a second call goes on there.
+the same samples in the same order. Two seeds choose the weight of each arm, by the highest mean
+val/object_only: validation has no shift in it. The others have that weight alone, and so has the
+control of an arm. Every row is kept in OUTPUT/KIND.jsonl as soon as it is measured, and a second
+call goes on there.
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 MAPS = 150  # samples whose maps are looked at
 METHODS = ("generic_attention", "transformer_attribution")
 WEIGHTS = (0.3, 1.0, 3.0)
+CHOOSING = 2  # seeds that choose the weights
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train on explanations: options of ``guidance``, and the unit of its weights."""
+    """A way to train on explanations: options of ``guidance`` and the unit of its weights."""
 
     options: dict[str, Any]
     unit: float = 1.0
+    control_of: str | None = None  # the arm whose chosen weight it has
 
 
 ARMS = {
@@ -56,8 +59,8 @@ ARMS = {
     "rollout": Arm({"method": "rollout"}),
     # About as large as the cross-entropy, as its authors advise.
     "input_gradient": Arm({"method": "input_gradient"}, unit=0.01),
-    "shuffled": Arm({"masks": "shuffled"}),
-    "exact, shuffled": Arm({"differentiable": "exact", "masks": "shuffled"}),
+    "shuffled": Arm({"masks": "shuffled"}, control_of="default"),
+    "exact, shuffled": Arm({"differentiable": "exact", "masks": "shuffled"}, control_of="exact"),
 }
 SIZES = ["data.val_size=500", "data.test_size=600"]
 KINDS = {  # config; its options; those of the second stage
@@ -151,23 +154,19 @@ def on_object(ended: Ended, method: str) -> float:
 # -------------------------------------------------------------------------------------- tables
 
 
-def chosen_weights(rows: list[dict]) -> dict[str, float]:
-    """Of each arm the weight with the highest mean val/object_only."""
-    found = {}
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        of_arm = [row for row in rows if row["arm"] == arm]
-        found[arm] = max(
-            dict.fromkeys(row["weight"] for row in of_arm),
-            key=lambda weight: statistics.mean(
-                row["val/object_only"] for row in of_arm if row["weight"] == weight
-            ),
-        )
-    return found
+def chosen_weight(rows: list[dict], arm: str, seeds: list[int]) -> float:
+    """The weight of an arm that has the highest mean val/object_only over these seeds."""
+    scores: dict[float, list[float]] = {}
+    for row in rows:
+        if row["arm"] == arm and row["seed"] in seeds:
+            scores.setdefault(row["weight"], []).append(row["val/object_only"])
+    return max(scores, key=lambda weight: statistics.mean(scores[weight]))
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: list[dict], choosing: list[int]) -> None:
     """Means and standard deviations over the seeds; paired by seed, shift less that of plain."""
-    chosen = chosen_weights(rows)
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    chosen = {arm: chosen_weight(rows, arm, choosing) for arm in arms}
     names = [x for x in rows[0] if x not in ("arm", "weight", "seed")]
     headings = ["arm", "weight", "seeds", *names, "shift less plain, points", "by seed"]
     print("|", " | ".join(headings), "|")
@@ -211,25 +210,33 @@ def measure(
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{kind}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
-    wanted = [("base", 0.0, seed) for seed in seeds]
+
+    def add(wanted: list[tuple[str, float, int]], stage: str) -> None:
+        done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
+        for name, weight, seed in progress([x for x in wanted if x not in done], stage):
+            base = output / f"{kind}-base-{seed}"
+            if name == "base":
+                ended = trained(kind, seed, base, *given)
+            else:
+                folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
+                ended = second_stage(kind, seed, base, folder, ARMS[name], weight, given)
+            row = {"arm": name, "weight": weight, "seed": seed, **figures(ended)}
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            rows.append(row)
+
+    choosing = seeds[:CHOOSING]
+    add([("base", 0.0, seed) for seed in seeds], f"{kind}, plainly")
+    tried = {name: ARMS[name] for name in arms if ARMS[name] and not ARMS[name].control_of}
+    for seed in choosing:
+        add([(x, arm.unit * w, seed) for x, arm in tried.items() for w in weights], "weights")
+    chosen = {name: chosen_weight(rows, name, choosing) for name in tried}
+    for name in arms:
+        arm = ARMS[name]
+        chosen.setdefault(name, chosen[arm.control_of] if arm else 0.0)
     for seed in seeds:
-        for name in arms:
-            arm = ARMS[name]
-            units = [0.0] if arm is None else [arm.unit * weight for weight in weights]
-            wanted += [(name, weight, seed) for weight in units]
-    for name, weight, seed in progress([key for key in wanted if key not in done], kind):
-        base = output / f"{kind}-base-{seed}"
-        if name == "base":
-            ended = trained(kind, seed, base, *given)
-        else:
-            folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
-            ended = second_stage(kind, seed, base, folder, ARMS[name], weight, given)
-        row = {"arm": name, "weight": weight, "seed": seed, **figures(ended)}
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rows.append(row)
-    print_table(rows)
+        add([(name, chosen[name], seed) for name in arms], "chosen weights")
+    print_table(rows, choosing)
 
 
 def main() -> None:
