@@ -100,9 +100,10 @@ class Watch:
         broken = (origin_of_broken(of_target, trace) for of_target in found)
         self.report.broken = next(filter(None, broken), None)
         found = [{name: x.finite() for name, x in of_target.items()} for of_target in found]
-        scored = [place for place, question in enumerate(questions) if question.scored]
-        # Of the true classes, or of the first question where they are not known.
-        of = {place: questions[place].of for place in scored or [0]}
+        places = [place for place, question in enumerate(questions) if question.of_any]
+        scored = [place for place in places if questions[place].scored]
+        # Of the true classes, or of the first question where none is known.
+        of = {place: questions[place].of for place in scored or places[:1]}
         maps = [asked(joined_maps(found[place]), rows) for place, rows in of.items()]
         self.report.maps = torch.cat(maps).nan_to_num(0).float().cpu()
         pictures, texts = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,22 +128,21 @@ def merge(backbone: nn.Module) -> None:
 
 def adapted_layers(backbone: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """Layers with an adapter, each with what it is a part of and its name there."""
-    from peft.tuners.lora import LoraLayer  # takes seconds
+    if "peft" not in sys.modules:  # which has made them, and takes seconds to import
+        return []
+    from peft.tuners.lora import LoraLayer
 
     return [
         (parent, name, layer)
         for parent in backbone.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, LoraLayer)
+        if isinstance(layer, LoraLayer) and not layer.disable_adapters
     ]
 
 
 @torch.no_grad()
 def plain_layer(layer: nn.Module) -> nn.Module:
-    """A copy of a layer, with its adapter added to its weight."""
-    base = layer.get_base_layer()
-    plain = copy.copy(base)
-    plain._parameters = dict(base._parameters)  # a copy shares it with the original
-    delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
-    plain.weight = nn.Parameter(base.weight + delta, requires_grad=False)
-    return plain
+    """A copy of a layer, with its adapters in its weight."""
+    copied = copy.deepcopy(layer)
+    copied.merge()
+    return copied.get_base_layer().requires_grad_(False)

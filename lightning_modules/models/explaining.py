@@ -14,6 +14,7 @@ from torch import Tensor
 
 import relprop
 from lightning_modules.modalities import Explained, Modality
+from lightning_modules.models import adapters
 from lightning_modules.tasks import Task
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -82,7 +83,8 @@ class ExplainingModule(lightning.LightningModule):
     @contextmanager
     def merged(self) -> Iterator[None]:
         """Within, the backbone is as it is explained: adapters are merged into its weights."""
-        yield
+        with adapters.merged(self.backbone):
+            yield
 
     def record(self, batch: Mapping[str, Tensor], **options) -> relprop.Trace:
         """One recorded forward pass, for several methods or classes.

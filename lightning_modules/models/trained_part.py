@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -80,16 +79,8 @@ class TrainedPart(ExplainingModule):
         found = {name: given[name] for name in none if given[name] != none[name]}
         return {"name": given.name} | found if found and given.get("name") else found
 
-    @contextmanager
-    def merged(self) -> Iterator[None]:
-        if self.lora is None:
-            yield
-            return
-        with adapters.merged(self.backbone):
-            yield
-
     def merge(self) -> None:
-        """As :meth:`merged`, for good: there are no adapters any more."""
+        """As ``merged``, for good: there are no adapters any more."""
         if self.lora is not None:
             adapters.merge(self.backbone)
             self.lora = self.base = self.hparams.lora = None

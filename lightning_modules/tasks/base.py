@@ -41,6 +41,11 @@ class Asked:
     of: Tensor | None = None
     scored: bool = False
 
+    @property
+    def of_any(self) -> bool:
+        """Whether a sample is asked."""
+        return self.of is None or bool(self.of.any())
+
 
 @dataclass(frozen=True)
 class Caption:

@@ -53,6 +53,19 @@ def test_texts_are_explained_for_their_labels_by_their_words(tmp_path):
         assert not row[len(words) :].any()
 
 
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_the_merged_model_is_explained_where_it_has_adapters(use_dora, tmp_path):
+    peft = pytest.importorskip("peft")
+    x, y = batch = watched_batch()
+    config = peft.LoraConfig(r=4, target_modules=["qkv", "fc1"], use_dora=use_dora)
+    model = peft.get_peft_model(timm_vit(), config)
+    module, tracker = Pictures(model), RelevanceTracker(batch, samples=3)
+    fit(tmp_path, module, tracker)
+    assert any("lora" in name for name, _ in module.named_parameters())
+    expected = relprop.explain(model.merge_and_unload(), x[:3], y[:3]).relevance
+    torch.testing.assert_close(tracker.last_maps, expected)
+
+
 def test_without_labels_the_predicted_classes_are_explained(tmp_path):
     x, y = watched_batch()
     sizes = []

@@ -1,6 +1,8 @@
 """Several labels, and numbers, of data that are files, tables, shards and data sets."""
 
 import json
+import math
+import shutil
 
 import numpy as np
 import pytest
@@ -126,6 +128,19 @@ def test_a_run_trains_is_watched_tested_and_explained(data, runs, tmp_path, kind
     numbers = {"tars": ["much", "mean"], "hf numbers": ["much"]}
     assert about["class_names"] == numbers.get(kind, list(NAMES))
     assert about["activation"] == ("sigmoid" if task == "multilabel" else None)
+
+
+def test_watched_samples_without_a_label_have_figures(data, tmp_path):
+    """Those of the label that is not there."""
+    folders = shutil.copytree(data["root"] / "folders", tmp_path / "folders")
+    table = folders / "val" / "labels.csv"
+    names = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
+    table.write_text("\n".join(["file,labels", *(f"{name}," for name in names)]))
+    task, model, options = data["folders"]
+    options = options.replace(str(data["root"] / "folders"), str(folders))
+    run_dir = fit(tmp_path / "it", task, model, options)
+    for name in ("concentration", "drift"):
+        assert math.isfinite(float(rows(run_dir)[-1][f"relevance/{name}"]))
 
 
 def test_a_balanced_run_on_folders_goes_on_within_an_epoch(data, runs, tmp_path):

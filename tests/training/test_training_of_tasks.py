@@ -136,9 +136,12 @@ def test_stars_of_reviews_are_learnt_and_explained(tmp_path):
 WEIGHTED = ["model.class_weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "model.focal=1.5"]
 
 
-@pytest.mark.parametrize("options", [["task=multilabel"], WEIGHTED], ids=["labels", "weights"])
+OF_TASKS = {"labels": ["task=multilabel"], "numbers": ["task=regression"], "weights": WEIGHTED}
+
+
+@pytest.mark.parametrize("options", OF_TASKS.values(), ids=OF_TASKS)
 def test_two_processes_have_the_figures_of_one(tmp_path, options):
-    """Average precision and F1 need all samples at once, and a weighted loss all weights."""
+    """Average precision, R2 and Spearman need all samples at once, a weighted loss all weights."""
     exact = ["model.model_options.proj_drop_rate=0", "model.model_options.drop_path_rate=0"]
     exact += ["trainer.precision=64-true", "trainer.max_epochs=1", *options]
     one = run(tmp_path / "one", *exact, "tracker=null")
