@@ -10,13 +10,14 @@ import timm
 from torch import nn
 from transformers import PreTrainedModel
 
+from lightning_modules.data.images.transforms import INPUT_KEYS
+from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.modalities import Images, Texts
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.errors import InputError
 from relprop.registry import Registry
 
 EXPORTS: Registry[type[Export]] = Registry("format")
-OF_CROP = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 class Export(ABC):
@@ -72,14 +73,18 @@ class Export(ABC):
         """How pictures are made into inputs in evaluation, in timm's words; else nothing."""
         if not any(isinstance(x, Images) for x in self.classifier.sources.values()):
             return {}
-        return {name: self.input_config[name] for name in OF_CROP if name in self.input_config}
+        return {name: self.input_config[name] for name in INPUT_KEYS if name in self.input_config}
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer of texts, which cuts them where training has; else nothing."""
+        """Write the tokenizer of texts, which makes the inputs of training; else nothing."""
         for modality in self.classifier.sources.values():
             if isinstance(modality, Texts):
                 tokenizer = modality.tokenizer
                 tokenizer.model_max_length = self.input_config["max_length"]
+                tried = Pair("a", "a") if self.input_config.get("pairs") else "a"
+                inputs = self.classifier.inputs(self.classifier.prepare([tried]))
+                tokenizer.model_input_names = list(inputs)  # of pairs the types of tokens, too
+                tokenizer.init_kwargs["model_input_names"] = list(inputs)
                 tokenizer.save_pretrained(folder)
 
     def refuse(self, accepted: str) -> InputError:

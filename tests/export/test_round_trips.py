@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lightning_modules.data.texts.tokenizers import input_config_of
+from lightning_modules.data.texts.pairs import Pair
+from lightning_modules.data.texts.tokenizers import input_config_of, train_tokenizer
 from lightning_modules.tasks import ACTIVATIONS
 from tests.helpers.exports import SQUASHED, export, input_config, loaded, of_run, picture, save_run
 from tests.helpers.published import (
@@ -141,3 +142,19 @@ def test_a_text_classifier_is_the_same_in_every_format(case, tmp_path, monkeypat
     same_logits(run, made.model, **inputs)
     for text in texts:  # the second is longer than the model reads
         same_scores(run, lambda x, **more: made(x, truncation=True, **more), text, text)
+
+
+def test_a_classifier_of_pairs_reads_both_texts(tmp_path, monkeypatch):
+    tokenizer = train_tokenizer(["the cat sat on the mat", "a dog ran home, sad"] * 3, 200, True)
+    config = input_config_of(tokenizer, 24, None) | {"pairs": True}
+    run = save_run(tmp_path / "run", "bert", config, config=SIZES)
+    made = of_transformers(export(run, "hf"), monkeypatch)
+
+    def classify(pair, **options):
+        return made({"text": pair.first, "text_pair": pair.second}, truncation=True, **options)
+
+    pairs = [Pair("the cat sat", "on the mat"), Pair("on the mat", "the cat sat " * 9)]
+    for pair in pairs:
+        same_scores(run, classify, pair, pair)
+    logits = of_run(run)(of_run(run).prepare(pairs))
+    assert (logits[0] - logits[1]).abs().max() > 0.01

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor, TimmWrapperImageProcessor
 
-from lightning_modules.data.images.transforms import make_eval_transform
+from lightning_modules.data.images.transforms import INPUT_KEYS, make_eval_transform
 from lightning_modules.utils.errors import as_input_error
 from lightning_modules.utils.hub import locate
 
@@ -86,8 +86,7 @@ def input_config_of(processor: BaseImageProcessor) -> dict[str, Any]:
     """In timm's words, what a processor does; mean, std and size as they come out of it."""
     if isinstance(processor, TimmWrapperImageProcessor):
         of_timm = processor.data_config
-        own = {name: list(of_timm[name]) for name in ("input_size", "mean", "std")}
-        return own | {x: of_timm[x] for x in ("interpolation", "crop_pct", "crop_mode")}
+        return {x: list(y) if isinstance(y := of_timm[x], tuple) else y for x in INPUT_KEYS}
     black, white = (
         pixels(processor, [Image.new("RGB", TRIED, color)])[0].double()
         for color in ("black", "white")

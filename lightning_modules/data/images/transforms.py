@@ -20,6 +20,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 
 from lightning_modules.utils.options import check_option, refusal, show
 
+# What the input_config of images says, in timm's words.
+INPUT_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
 
 def make_input_config(image_size: int, transforms_of: str | None) -> dict:
     """ImageDataModule's `input_config`, with the values of timm's model `transforms_of`.
