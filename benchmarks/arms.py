@@ -230,10 +230,8 @@ def measure(
     tried = {name: ARMS[name] for name in arms if ARMS[name] and not ARMS[name].control_of}
     for seed in choosing:
         add([(x, arm.unit * w, seed) for x, arm in tried.items() for w in weights], "weights")
-    chosen = {name: chosen_weight(rows, name, choosing) for name in tried}
-    for name in arms:
-        arm = ARMS[name]
-        chosen.setdefault(name, chosen[arm.control_of] if arm else 0.0)
+    chosen = {"plain": 0.0} | {name: chosen_weight(rows, name, choosing) for name in tried}
+    chosen |= {name: chosen[ARMS[name].control_of] for name in arms if name not in chosen}
     for seed in seeds:
         add([(name, chosen[name], seed) for name in arms], "chosen weights")
     print_table(rows, choosing)
