@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import scipy.stats
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
+from benchmarks.arms_report import chosen_weight, draw, print_table
 from benchmarks.measure import progress
 from configs.schema import load_config
 from lightning_modules.callbacks import MetricsTable
@@ -151,50 +150,6 @@ def on_object(ended: Ended, method: str) -> float:
     return float(torch.cat(found).mean())
 
 
-# -------------------------------------------------------------------------------------- tables
-
-
-def chosen_weight(rows: list[dict], arm: str, seeds: list[int]) -> float:
-    """The weight of an arm that has the highest mean val/object_only over these seeds."""
-    scores: dict[float, list[float]] = {}
-    for row in rows:
-        if row["arm"] == arm and row["seed"] in seeds:
-            scores.setdefault(row["weight"], []).append(row["val/object_only"])
-    return max(scores, key=lambda weight: statistics.mean(scores[weight]))
-
-
-def print_table(rows: list[dict], choosing: list[int]) -> None:
-    """Means and standard deviations over the seeds; paired by seed, shift less that of plain."""
-    arms = dict.fromkeys(row["arm"] for row in rows)
-    chosen = {arm: chosen_weight(rows, arm, choosing) for arm in arms}
-    names = [x for x in rows[0] if x not in ("arm", "weight", "seed")]
-    headings = ["arm", "weight", "seeds", *names, "shift less plain, points", "by seed"]
-    print("|", " | ".join(headings), "|")
-    print("| --- " * len(headings) + "|")
-    plain = {row["seed"]: row["shift"] for row in rows if row["arm"] == "plain"}
-    for arm, weight in chosen.items():
-        of_arm = [row for row in rows if row["arm"] == arm and row["weight"] == weight]
-        cells = [spread([row[name] for row in of_arm]) for name in names]
-        less = [100 * (r["shift"] - plain[r["seed"]]) for r in of_arm if r["seed"] in plain]
-        cells += [interval(less), ", ".join(f"{x:+.1f}" for x in less)]
-        shown = "" if arm in ("plain", "base") else f"{weight:g}"
-        print("|", " | ".join([arm, shown, str(len(of_arm)), *cells]), "|")
-
-
-def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0
-    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
-
-
-def interval(values: list[float]) -> str:
-    """The mean and its 95% interval, by Student's t."""
-    if len(values) < 2 or len(set(values)) == 1:
-        return ", ".join(f"{x:+.1f}" for x in values[:1])
-    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
-    low, high = scipy.stats.t.interval(0.95, len(values) - 1, mean, error)
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 # ---------------------------------------------------------------------------------------- main
 
 
@@ -235,6 +190,7 @@ def measure(
     for seed in seeds:
         add([(name, chosen[name], seed) for name in arms], "chosen weights")
     print_table(rows, choosing)
+    draw(rows, choosing, output / f"{kind}.png")
 
 
 def main() -> None:
