@@ -64,7 +64,8 @@ def draw(rows: list[dict], choosing: list[int], path: Path) -> None:
         axes.annotate(arm, at, xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("positive relevance on the object, %")
     axes.set_ylabel("decisions that the marker changes, %")
-    axes.set_ylim(bottom=0)
+    axes.set(title=path.stem, ylim=(0, None))
+    axes.margins(x=0.12)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
