@@ -72,11 +72,11 @@ KINDS = {  # config; its options; those of the second stage
             "model.mixup=0",
             "model.cutmix=0",
             "model.label_smoothing=0",
-            "data.marker={share: 0.5, agreement: 0.95}",
+            "data.marker={share: 1.0, agreement: 0.95}",
             "data.num_workers=0",
             "trainer.precision=32-true",
         ],
-        ["model.lr=1e-5"],
+        ["model.lr=1e-4"],
     ),
 }
 

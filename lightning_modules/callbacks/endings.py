@@ -63,17 +63,19 @@ def best_epoch(trainer: Trainer, task: Task) -> Mapping[str, float] | None:
 
 
 def test_table(metrics: Mapping[str, float], data: DataModule) -> Table:
-    """Figures of the test in columns, each test set a row."""
+    """Figures of the test in columns, each test set a row; "-" where a set lacks a figure."""
     of_tests = {n.removeprefix("test/"): x for n, x in metrics.items() if n.startswith("test/")}
     figures = sorted(name for name in of_tests if "/" not in name)
     table = Table(box=None, pad_edge=False)
     table.add_column("test", min_width=10)
     for name in figures:
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(f"all {len(data.test_dataset):,}", *(f"{of_tests[name]:.3f}" for name in figures))
-    for test_set, dataset in data.test_sets.items():
-        of_set = (of_tests[f"{test_set}/{name}"] for name in figures)
-        table.add_row(f"{test_set} {len(dataset):,}", *(f"{x:.3f}" for x in of_set))
+    sets = {"all": ("", data.test_dataset)}
+    sets |= {name: (f"{name}/", dataset) for name, dataset in data.test_sets.items()}
+    for name, (prefix, dataset) in sets.items():
+        of_set = (of_tests.get(prefix + figure) for figure in figures)
+        cells = ("-" if x is None else f"{x:.3f}" for x in of_set)
+        table.add_row(f"{name} {len(dataset):,}", *cells)
     return table
 
 

@@ -1,10 +1,12 @@
 """Further test sets of the data: what a run and an evaluation make of them."""
 
 import csv
+import itertools
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +17,8 @@ from lightning_modules.callbacks.background_figures import FIGURES
 from lightning_modules.data import DATAMODULES
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.checkpoint_files import find_checkpoint
-from tests.helpers.runs import ONE_EPOCH, curve
+from tests.helpers.runs import DIGITS, ONE_EPOCH, curve
+from tests.helpers.samples import save
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 
@@ -59,6 +62,22 @@ def test_the_figures_of_classes_are_those_of_the_test_split(marked):
     right = sum(float(row["recall"] or 0) * int(row["samples"]) for row in rows)
     assert right / 40 == pytest.approx(metrics["test/accuracy"])
     assert not any(name.startswith("test_class") and "shift" in name for name in metrics)
+
+
+def test_a_test_set_without_masks_has_no_figures_of_them(tmp_path, capsys):
+    """Of pictures the mask is all but the marker, and ``none`` has no marker."""
+    rng = np.random.default_rng(0)
+    for split, name, number in itertools.product(("train", "val", "test"), "ab", range(4)):
+        pixels = rng.integers(60, 190, (32, 32, 3), dtype=np.uint8)
+        save(tmp_path / "data" / split / name / f"{number}.png", pixels)
+    options = [x for x in DIGITS if not x.startswith(("data.", "--config"))]
+    options += [f"data.root={tmp_path / 'data'}", "data.marker={share: 1.0, size: 8}"]
+    options += ["data.kind=image_folder", "data.image_size=32", "data.num_workers=0"]
+    train.main([*options, *ONE_EPOCH, f"run_dir={tmp_path / 'run'}", "model.mixup=0"])
+    metrics = metrics_of(tmp_path / "run")
+    assert "test/shift/object_only" in metrics and "test/none/object_only" not in metrics
+    (row,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("none 8"))
+    assert row.split().count("-") == len(FIGURES)
 
 
 def test_data_with_one_test_set_are_tested_as_before(trained):
