@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relprop.errors import described
 from relprop.recording import operations as ops
-from relprop.rules import RULE_SETS, Corrections, rule_set
+from relprop.rules import RULE_SETS, Corrections, Guided, rule_set
 
 # They are read as other operations, or relevance moves as a gradient does.
 WITHOUT_RULES = ("sub", "rsub", "div", "rdiv", "addmm", "moved", "winner")
@@ -63,7 +63,7 @@ def check_rules(rules: object) -> None:
     if rules is None or isinstance(rules, str):
         rule_set("paper" if rules is None else rules)  # type: ignore[arg-type]
         return
-    own = rules.rules if isinstance(rules, Corrections) else rules
+    own = rules.rules if isinstance(rules, Corrections | Guided) else rules
     if not isinstance(own, Mapping):
         if not callable(own):
             raise ValueError(

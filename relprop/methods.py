@@ -18,6 +18,7 @@ from relprop.errors import described
 from relprop.options import Options
 from relprop.registry import Registry
 from relprop.rules import in_precision, rule_set
+from relprop.rules.agf import to_largest
 from relprop.trace import Found, Trace
 from relprop.walks.products import Product
 
@@ -223,6 +224,27 @@ def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     return trace.summed(found)
 
 
+def _factorized(trace: Trace, target: Tensor, options: Options) -> Found:
+    """Relevance of the sources; of a convolutional network by its largest, as published."""
+    found = trace.source_relevance(target, options.ruled, options.eps, last=True)
+    if trace.depth:
+        return trace.summed(found)
+    several = found if isinstance(found, dict) else {trace.sources[0]: found}
+    return trace.summed(trace.by_source({n: to_largest(R, 0) for n, R in several.items()}))
+
+
+@method("agf", rules="agf", signed=True, pixels=True, frees_graph=True)
+def agf(trace: Trace, target: Tensor, options: Options) -> Found:
+    """AGF (Gur, Ali, Wolf 2021): relevance whose residual the gradient guides. Signed.
+
+    Of convolutional networks as published. On transformers a form of our own, after it, with the
+    factorization left out: it does not carry the class there. Both are in
+    :mod:`relprop.rules.agf`. They explain p_t, not y_t, of two classes or more. Several classes
+    keep a gradient of each at the same time.
+    """
+    return _factorized(trace, target, options)
+
+
 @method("partial_lrp", rules="lrp", frees_graph=True)
 def partial_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance of the last block's attention (Voita et al. 2019), E_h R^L."""
@@ -280,6 +302,19 @@ def without_relevance(trace: Trace, target: Tensor, options: Options) -> Found:
     """Ablation: product of I + E_h G^+, but for masked tokens: they have gradients, too."""
     product = Product(lambda A, G, R: _heads_of_product(G, A > 0), gradient=True)
     return _product(trace, target, options, product)
+
+
+@method(
+    "agf_without_gradient",
+    rules="agf_without_gradient",
+    signed=True,
+    pixels=True,
+    ablation=True,
+    frees_graph=True,
+)
+def agf_without_gradient(trace: Trace, target: Tensor, options: Options) -> Found:
+    """Ablation: C of agf alone, which knows of the class only where it begins. Signed."""
+    return _factorized(trace, target, options)
 
 
 @method("last_block", ablation=True, frees_graph=True)

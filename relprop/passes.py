@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from relprop.errors import UnsupportedModel
+from relprop.recording.graph import Corrected, Relevance
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.tags import on_path
-from relprop.rules import RuleSet
+from relprop.rules import Guided, RuleSet, rule_set
 from relprop.walks.apart import check_apart
 from relprop.walks.backward import Backward, Differentiable, Top
 from relprop.walks.ends import BySource, Ends
+from relprop.walks.guided import begin
 from relprop.walks.starts import Starts
 from relprop.walks.tokens import Tokens
 
@@ -192,12 +194,13 @@ class Passes:
         """
         if not self.logits.isfinite().all():
             return "the forward pass: the logits are not finite"
-        walk, pull = self._backward.ruled(rules, eps), self._backward.pull
+        pull = self._backward.pull
         culprits: list[str] = []
-        walk.culprits = culprits
         maps = [x.tensor for x in self._recording.maps]
         tensors = maps or [self._ends.embedded(self.sources[0])]
-        pull(*self._top(target), tensors, walk)
+        top, walk = self._begin(target, rules, eps, tensors)
+        walk.culprits = culprits
+        pull(*top, tensors, walk)
         if culprits:
             return f"the relevance rule of {culprits[0]}"
         finite = all(g.isfinite().all() for g in pull(*self._top(target), tensors, None))
@@ -232,8 +235,16 @@ class Passes:
 
     def _read(self, tensors, target, rules, eps, last=False) -> tuple[Tensor, ...]:
         """Relevance of tensors."""
-        walk = self._backward.ruled(rules, eps)
-        return self._backward.read(self._top(target), tensors, walk, self._frees(last))
+        free = self._frees(last)
+        top, walk = self._begin(target, rules, eps, tensors)
+        return self._backward.read(top, tensors, walk, free)
+
+    def _begin(self, target, rules, eps, tensors) -> tuple[Top, Relevance | Corrected]:
+        """Where relevance of tensors begins, with what, and the walk of a rule set."""
+        chosen = rule_set(rules)
+        if isinstance(chosen, Guided):
+            return begin(self._backward, chosen, target, self._against, eps, tensors)
+        return self._top(target), self._backward.ruled(chosen, eps)
 
     def _of_sources(self, place: Callable[[str], Tensor], target, rules, eps, last) -> BySource:
         """Relevance of the sources, each at its place."""

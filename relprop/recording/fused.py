@@ -101,8 +101,10 @@ def multi_head_attention_forward(
     else:
         weights = in_proj_weight.chunk(3)
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-    heads = [  # [N, B, D] -> [B, H, N, d]
-        F.linear(x, w, b).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)  # type: ignore[arg-type]
+    # Batch first, as rules that sum over a sample need it; where q, k, v are one tensor, one again.
+    batch_first = {id(x): x.transpose(0, 1) for x in (query, key, value)}
+    heads = [  # [B, N, D] -> [B, H, N, d]
+        F.linear(batch_first[id(x)], w, b).unflatten(-1, (num_heads, -1)).transpose(1, 2)  # type: ignore[arg-type]
         for x, w, b in zip((query, key, value), weights, biases, strict=True)
     ]
     mask = None

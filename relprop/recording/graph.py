@@ -40,7 +40,8 @@ class Call(NamedTuple):
     that each gets; None of a constant. ``pending``: of a sum that takes up the attention ``maps``,
     which of its streams has them. ``of_scores``:
     it is a sum of attention scores. ``product``: of an attention map and its values. ``unclear``:
-    it is not known what its streams get of the weight of tokens.
+    it is not known what its streams get of the weight of tokens. ``flattened``: shape of the
+    feature map that a linear layer's input was, before it was flattened.
     """
 
     operation: Operation
@@ -56,6 +57,7 @@ class Call(NamedTuple):
     of_scores: bool = False
     product: Product | None = None
     unclear: bool = False
+    flattened: torch.Size | None = None
 
 
 class Walk(Protocol):
@@ -149,6 +151,13 @@ class Relevance:
         """Relevance of a tensor, of what arrives there."""
         return arriving
 
+    def place(self, call: Call) -> Any:
+        """What a rule that wants the gradient is told of its place."""
+        raise ValueError(
+            f"rules: that of {call.operation.name!r} wants the gradient; accepted: in a set "
+            "relprop.rules.Guided(rules), such as relprop.rules.agf()"
+        )
+
     def back(self, node, call: Call, arriving: Tensor) -> tuple[Tensor | None, ...]:
         if call.operation.unchanged:
             return (arriving,)
@@ -161,6 +170,8 @@ class Relevance:
             accepted = ", as relevance is shared out in each sample"
             check_batch_first("a sum of two streams", call.output, self.batch, accepted)
         output, args, kwargs = arguments(node, call)
+        if getattr(rule, "wants_gradient", False):
+            kwargs["at"] = self.place(call)
         found = _of_tensors(call, rule(arriving, output, *args, eps=self.eps, **kwargs))
         if self.culprits is not None and arriving.isfinite().all():
             if not all(r.isfinite().all() for r in found if r is not None):

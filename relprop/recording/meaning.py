@@ -52,6 +52,7 @@ def meaning_of(
         known, more = of_stack(operation, args, kwargs, first.stack)
         changes |= more
     if operation in ops.OF_CHANNELS:
+        known["flattened"] = first.flattened
         changes["channels"] = 1 if output.ndim > 2 and len(tensors[1].shape) > 2 else -1
     if operation is ops.CONV and first.role == SCORES:
         changes |= {"role": SCORES, "query": first.query, "key": first.key}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.recording import operations as ops
@@ -63,10 +64,17 @@ def note_moved(
             continue
         changes["channels"] = first.channels if x.shape == path[0].shape else -1
         changes["form"] = first.form if len(tags) == 1 else 0
+        changes["flattened"] = _flattened(path[0], x) if len(tags) == 1 else None
         set_tag(x, follow(number, tags, **changes | part))
         if role(x) == EXPONENTIAL:  # masked, as a part of a softmax by hand
             exponentials = recording.exponentials
             exponentials[tag(x).origin] = exponentials.get(first.origin, [])
+
+
+def _flattened(x: Tensor, output: Tensor) -> torch.Size | None:
+    """The shape of a feature map of which each sample has become a row."""
+    is_map = x.ndim > 2 and tag(x).channels == 1 and x.numel() == output.numel()
+    return x.shape if is_map and output.ndim == 2 and len(x) == len(output) else None
 
 
 def joint(tags: list[Tag], path: list[Tensor], args, kwargs) -> State | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 # What a tensor is, where a rule or an attention map depends on it. Views and elementwise operations
@@ -89,6 +90,7 @@ class Tag:
         channels: its dimension of channels, -1 or 1.
         sources: names of the sources that it depends on.
         query, key: of scores and attention maps, the states that they lead from and to.
+        flattened: of a feature map [B, C, ...] that was made [B, ...], its shape.
     """
 
     owner: object
@@ -110,6 +112,7 @@ class Tag:
     sources: frozenset[str] = frozenset()
     query: State | None = None
     key: State | None = None
+    flattened: torch.Size | None = None
 
 
 def known_tag(x: Tensor) -> Tag | None:

@@ -2,11 +2,14 @@
 
 :mod:`relprop.rules.linear` has the relevance rules of linear maps, :mod:`relprop.rules.relevance`
 those of sums and products, and the rule sets of the paper, of the published LRP baseline and of
-epsilon; :mod:`relprop.rules.gradient` the corrections by which a gradient becomes AttnLRP or
-CP-LRP; :mod:`relprop.rules.weights` how the weight of tokens moves between attention maps.
+epsilon; :mod:`relprop.rules.agf` those that the gradient guides; :mod:`relprop.rules.gradient` the
+corrections by which a gradient becomes AttnLRP or CP-LRP; :mod:`relprop.rules.weights` how the
+weight of tokens moves between attention maps.
 """
 
+from relprop.rules.agf import agf
 from relprop.rules.gradient import GRADIENT, Corrections, Own, attnlrp, cp_lrp, gamma_rule
+from relprop.rules.guided import At, Guided, wants_gradient
 from relprop.rules.linear import (
     Rule,
     divide,
@@ -35,12 +38,15 @@ __all__ = [
     "LRP",
     "PAPER",
     "RULE_SETS",
+    "At",
     "Corrections",
+    "Guided",
     "Own",
     "Rule",
     "RuleSet",
     "add_conserving",
     "add_epsilon",
+    "agf",
     "attnlrp",
     "cp_lrp",
     "divide",
@@ -56,6 +62,7 @@ __all__ = [
     "nothing",
     "rule_set",
     "signwise",
+    "wants_gradient",
     "z_box",
     "z_plus",
 ]

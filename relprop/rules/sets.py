@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from relprop.rules.agf import AGF, AGF_WITHOUT_GRADIENT
 from relprop.rules.gradient import ATTNLRP, CP_LRP, Corrections
+from relprop.rules.guided import Guided
 from relprop.rules.linear import Rule, linear_z_plus, linear_z_plus_bf16
 from relprop.rules.relevance import EPSILON, LRP, PAPER
 
 Rules = Mapping[str, Rule] | Callable[[str, int, int], Rule | None]
 """Rules by operation; or a function (operation, block, depth) -> rule, ``block`` being the number
 of attention maps before the operation and ``depth`` that of all."""
-RuleSet = Rules | Corrections
+RuleSet = Rules | Corrections | Guided
 
 RULE_SETS: dict[str, RuleSet] = {
     "paper": PAPER,
@@ -19,6 +21,8 @@ RULE_SETS: dict[str, RuleSet] = {
     "epsilon": EPSILON,
     "attnlrp": ATTNLRP,
     "cp_lrp": CP_LRP,
+    "agf": AGF,
+    "agf_without_gradient": AGF_WITHOUT_GRADIENT,
 }
 
 
@@ -64,7 +68,7 @@ def in_precision(rules: RuleSet, precision: str | None) -> RuleSet:
     reads, often a single one. Sums have so few terms that rounding may turn the sign of a residual
     stream's relevance, and with it the map.
     """
-    if precision != "bf16" or isinstance(rules, Corrections):
+    if precision != "bf16" or isinstance(rules, Corrections | Guided):
         return rules
 
     def faster(operation: str, block: int, depth: int) -> Rule | None:

@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from relprop.recording.graph import Corrected, Relevance, Walk
 from relprop.recording.record import Recording, Source
 from relprop.recording.run import walking
-from relprop.rules import Corrections, RuleSet, rule_set
+from relprop.rules import Corrections, Guided, RuleSet, rule_set
 from relprop.rules.weights import Weights
 
 Differentiable = Literal[False, "attention", "exact"]
@@ -60,8 +60,13 @@ class Backward:
         return [self.logits], [start]
 
     def ruled(self, rules: str | RuleSet, eps: float) -> Relevance | Corrected:
-        """The walk of a rule set."""
+        """The walk of a rule set that does not want the gradient."""
         chosen, running = rule_set(rules), self.recording.running
+        if isinstance(chosen, Guided):
+            raise ValueError(
+                "rules: those of agf begin below the logits, and the method weighs what the head "
+                "reads; accepted: with methods of relevance alone, such as agf and lrp"
+            )
         if isinstance(chosen, Corrections):
             return Corrected(chosen.rules, eps, running)
         return Relevance(chosen, eps, self.recording.batch_size, running)

@@ -183,7 +183,7 @@ def test_rules_and_eps_are_accepted_by_every_method(method, tiny_vit, images):
     for options in ({"rules": "paper"}, {"rules": relprop.rules.LRP, "eps": 0.0}):
         assert relprop.explain_trace(trace, method=method, **options).relevance.isfinite().all()
     with pytest.raises(
-        ValueError, match="rules is 'ours'; accepted: paper, lrp, epsilon, attnlrp, cp_lrp, or"
+        ValueError, match="rules is 'ours'; accepted: paper, lrp, epsilon, attnlrp, cp_lrp, agf, "
     ):
         relprop.explain_trace(trace, method=method, rules="ours")
 

@@ -87,7 +87,7 @@ def recorded(name: str) -> tuple[relprop.Trace, relprop.Trace]:
 @pytest.mark.parametrize(("name", "method"), crossed(CUTS))
 def test_maps_are_those_of_the_convolution(name, method):
     found, expected = (relprop.explain_trace(trace, TARGET, method) for trace in recorded(name))
-    assert found.grid == expected.grid == ((12, 12) if method == "lrp" else (3, 3))
+    assert found.grid == expected.grid == ((12, 12) if relprop.METHODS[method].pixels else (3, 3))
     torch.testing.assert_close(found.relevance, expected.relevance)
     torch.testing.assert_close(found.heatmap(20), expected.heatmap(20))
 
@@ -197,7 +197,7 @@ def test_class_token_and_registers_are_no_patches(method):
     trace = relprop.record(model, x)
     assert (trace.grid, trace.prefix) == ((4, 4), 3)
     found = relprop.explain_trace(trace, TARGET, method)
-    side = 32 if method == "lrp" else 4
+    side = 32 if relprop.METHODS[method].pixels else 4
     assert found.grid == (side, side) and found.relevance.shape == (B, side**2)
     assert found.heatmap(32).shape == (B, 32, 32)
     one = relprop.explain(model, x[1:2], 1, method)  # alone: by its own lowest and highest value
@@ -239,7 +239,7 @@ def naflexvits(size: tuple[int, int]) -> list[relprop.Trace]:
 def test_naflexvit_of_a_picture(method, size, grid):
     """timm's; with its weights in a convolution, as it may have them as well."""
     found, expected = (relprop.explain_trace(t, TARGET, method) for t in naflexvits(size))
-    assert found.grid == expected.grid == (size if method == "lrp" else grid)
+    assert found.grid == expected.grid == (size if relprop.METHODS[method].pixels else grid)
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.relevance, expected.relevance)
 

@@ -138,7 +138,7 @@ def test_the_map_of_a_picture_that_the_model_pads_is_cut_from_that_of_the_padded
     found, padded = (
         relprop.explain_trace(trace, TARGET, method) for trace in padded_by_the_model(name)
     )
-    if method == "lrp":  # a pixel gets what arrives at all its copies
+    if relprop.METHODS[method].pixels:  # a pixel gets what arrives at all its copies
         pixels = x.mean(1).requires_grad_()
         copies = pad(pixels[:, None].expand(-1, 3, -1, -1))[:, 0]
         (expected,) = torch.autograd.grad(copies, pixels, padded.relevance.view(B, 12, 12))
@@ -156,7 +156,7 @@ def test_a_timm_model_that_pads(method, tiny_vit):
     x = picture(3, 36, 20)
     found = relprop.explain(model, x, TARGET, method)
     expected = relprop.explain(model, F.pad(x, (0, 4, 0, 4)), TARGET, method)
-    assert found.grid == ((36, 20) if method == "lrp" else (5, 3))
+    assert found.grid == ((36, 20) if relprop.METHODS[method].pixels else (5, 3))
     heatmap = expected.heatmap((40, 24))[:, :36, :20]
     torch.testing.assert_close(found.heatmap((36, 20)), heatmap)
 
@@ -167,7 +167,7 @@ def test_two_patches_a_side_one_of_which_sees_copies_of_the_edge(method, sides, 
     model, pad = tiny_vit(img_size=16), torch.nn.ReplicationPad2d(sides)
     x = picture(3, 14, 13)
     found = relprop.explain(torch.nn.Sequential(pad, model), x, TARGET, method)
-    if method == "lrp":
+    if relprop.METHODS[method].pixels:
         assert found.grid == (14, 13)
         return
     expected = relprop.explain(model, pad(x), TARGET, method).heatmap((16, 16))
@@ -183,7 +183,7 @@ def test_patches_of_padding_alone_are_none_of_the_picture(method):
         cut_by(before=lambda x: F.pad(x, (4, 4, 0, 5)), stride=4), x, TARGET, method
     )
     whole = relprop.explain(cut_by(stride=4), F.pad(x, (4, 4, 0, 5)), TARGET, method)
-    if method == "lrp":
+    if relprop.METHODS[method].pixels:
         assert found.grid == (7, 4)
         expected = whole.relevance.view(B, 12, 12)[:, :7, 4:8]
     else:

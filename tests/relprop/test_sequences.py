@@ -81,7 +81,7 @@ def test_however_numbers_are_given_their_map_is_the_same(name, method):
 
 @pytest.mark.parametrize("read, shape", [(lambda x: x[..., None], ()), (lambda x: x, (F_,))])
 def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
-    """Not of the class token; ``lrp`` is what arrives below the layer that embeds them."""
+    """Not of the class token; of pixel methods what arrives below the layer that embeds them."""
     model, x = embedding(read, F_ if shape else 1), numbers(ENTRIES, *shape)
     trace = relprop.record(model, x)
     assert (trace.grid, trace.prefix, trace.tokens) == (None, 1, N)
@@ -89,8 +89,8 @@ def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
         found = relprop.explain_trace(trace, TARGET, method).relevance
         options = relprop.Options()
         of_tokens = relprop.METHODS[method](trace, TARGET, options)
-        if method == "lrp":
-            source = trace.source_relevance(TARGET, "lrp")
+        if relprop.METHODS[method].pixels:
+            source = trace.source_relevance(TARGET, relprop.METHODS[method].rules)
             assert source.shape == x.shape
             of_tokens = source.view(B, ENTRIES, -1).sum(-1)
         elif of_tokens.shape[1] == N:
@@ -150,7 +150,7 @@ def test_a_vector_of_which_each_token_has_all_numbers_has_no_flat_map(method):
         return F.linear(x, weight).unflatten(1, (ENTRIES, D)) + self.position[:, 1:]
 
     trace = relprop.record(Plain(tokens=tokens), numbers(4))
-    if method in ("attnlrp", "cp_lrp", "lrp"):
+    if method in ("attnlrp", "cp_lrp") or relprop.METHODS[method].pixels:
         found = relprop.explain_trace(trace, TARGET, method).relevance
         expected = trace.source_relevance(TARGET, relprop.METHODS[method].rules)
         torch.testing.assert_close(found, expected)
@@ -217,7 +217,7 @@ def test_vectors_that_go_into_the_blocks_as_they_are(method):
         return F.linear(x, torch.eye(D).double())
 
     same = relprop.explain(Plain(tokens=identity), x, TARGET, method)
-    if method != "lrp":
+    if not relprop.METHODS[method].pixels:
         torch.testing.assert_close(found.relevance, same.relevance)
 
 
@@ -238,8 +238,9 @@ def test_a_class_token_of_a_text_is_no_word(method, before):
     found = relprop.explain_trace(trace, TARGET, method).relevance
     assert found.shape == (B, N - 1)
     of_tokens = relprop.METHODS[method](trace, TARGET, relprop.Options())
-    if method == "lrp":
-        of_tokens = trace.places.of_source(trace.source_relevance(TARGET, "lrp"))
+    if relprop.METHODS[method].pixels:
+        source = trace.source_relevance(TARGET, relprop.METHODS[method].rules)
+        of_tokens = trace.places.of_source(source)
     expected = of_tokens if of_tokens.shape[1] == N - 1 else of_tokens[:, before:][:, : N - 1]
     assert torch.equal(found, expected)
 

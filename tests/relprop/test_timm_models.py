@@ -39,7 +39,7 @@ def test_timm_models_unmodified(name):
     assert len(trace.attention) == len(model.blocks)
     for method in relprop.METHODS:
         explanation = relprop.explain_trace(trace, torch.tensor([0, classes - 1]), method)
-        shape = tuple(images.shape[2:]) if method == "lrp" else grid
+        shape = tuple(images.shape[2:]) if relprop.METHODS[method].pixels else grid
         assert explanation.grid == shape
         assert explanation.relevance.shape == (2, shape[0] * shape[1])
         assert explanation.relevance.isfinite().all()
@@ -87,7 +87,7 @@ def test_further_families(name):
     assert (trace.grid, trace.prefix, trace.depth) == ((4, 4), OTHERS[name][2], 3)
     for method in relprop.METHODS:
         explanation = relprop.explain_trace(trace, torch.tensor([0, 4]), method)
-        assert explanation.grid == ((32, 32) if method == "lrp" else (4, 4))
+        assert explanation.grid == ((32, 32) if relprop.METHODS[method].pixels else (4, 4))
         assert explanation.relevance.isfinite().all() and explanation.sides is None
         assert explanation.heatmap(32).shape == (2, 32, 32)
         if method in ("transformer_attribution", "generic_attention", "rollout", "lrp"):
