@@ -80,7 +80,7 @@ class States(Passes):
 
     @functools.cached_property
     def words(self) -> tuple[Tensor, Tensor]:
-        """Ids [B, N] of a text, and the embedding of its vocabulary [V, D].
+        """Ids [B, N] of a text, -1 on padding, and the embedding of its vocabulary [V, D].
 
         Raises:
             UnsupportedModel: the only source is no text, or there are several.
@@ -91,7 +91,10 @@ class States(Passes):
                 "states are decoded into words of a vocabulary, and the input is no text; "
                 "accepted: ids [B, N] of tokens"
             )
-        return source.words, self._backward.value(source.table)
+        ids, mask = source.words, self.mask
+        if mask is not None and mask.shape == ids.shape and self._tokens.valid is not None:
+            ids = ids.masked_fill(~mask, -1)
+        return ids, self._backward.value(source.table)
 
     def decoded(self, states: Tensor, lm_head: LmHead) -> Tensor:
         """Logits [B, N, V] of the vocabulary for states [B, N, D].

@@ -48,25 +48,41 @@ class Blocks:
         return [s for (s,) in found]
 
     @functools.cached_property
-    def entering(self) -> list[Tensor]:
-        """What enters each block, [B, N, D]."""
-        return [s.base for s in self.attending if s.base is not None]
-
-    @functools.cached_property
     def sums(self) -> list[Tensor]:
         """The last sum of each block, [B, N, D]."""
         streams_after(self.recording, self.maps)  # which refuses what is no chain
         ends = [*(x.number for x in self.maps[1:]), self.recording.count]
-        return [
-            [
-                cut.tensor
-                for cut in self.recording.cuts
-                if cut.tag.depth == taking.tag.depth
-                and cut.tag.number < end
-                and cut.tensor.shape == taking.tensor.shape
-            ][-1]
-            for taking, end in zip(self.attending, ends, strict=True)
-        ]
+        return [self._last_sum(s, end) for s, end in zip(self.attending, ends, strict=True)]
+
+    def _last_sum(self, attending: Stream, end: int) -> Tensor:
+        """The last sum after a block's attention, and before the tensor number ``end``."""
+        known, shape = attending.tag, attending.tensor.shape
+        for cut in reversed(self.recording.cuts):
+            is_after = cut.tag.depth == known.depth and known.number <= cut.tag.number < end
+            if is_after and cut.tensor.shape == shape:
+                return cut.tensor
+        raise UnsupportedModel(
+            "what a block puts out is read beside what the next ones put out; accepted: one chain "
+            "of blocks whose last one the head reads"
+        )
+
+    @functools.cached_property
+    def _last(self) -> list[Stream]:
+        """:attr:`sums`, with what they are of."""
+        known = {id(s.tensor): s for s in self.recording.streams.values()}
+        return [known[id(x)] for x in self.sums]
+
+    @functools.cached_property
+    def _are_parallel(self) -> bool:
+        """Whether attention is added to an MLP, and both to the tokens: (attn(x) + mlp(x)) + x."""
+        pairs = list(zip(self.attending[1:], self._last[1:], self.sums[:-1], strict=True))
+        return all(s.base is not x and last.base is x for s, last, x in pairs) and bool(pairs)
+
+    @functools.cached_property
+    def entering(self) -> list[Tensor]:
+        """What enters each block, [B, N, D]."""
+        sums = self._last if self._are_parallel else self.attending
+        return [s.base for s in sums if s.base is not None]
 
     @functools.cached_property
     def _end(self) -> tuple[Tensor, Tail]:
@@ -77,8 +93,9 @@ class Blocks:
         last, logits = self.sums[-1], self.backward.logits
         steps, numbers = list(self.recording.steps), (tag(last).number, tag(logits).number)
         tail = Tail(steps, *numbers, last.shape[1])
-        between = [x is s for x, s in zip(self.entering[1:], self.sums[:-1], strict=True)]
-        normed = None if all(between) else tail.after_norm()
+        between = zip(self.entering[1:], self.sums[:-1], strict=True)
+        are_made = [tag(x).number == tag(s).number + 1 for x, s in between]  # of it, at once
+        normed = tail.after_norm() if are_made and all(are_made) else None
         if normed is None:
             return last, tail
         rest, step = normed
@@ -93,11 +110,11 @@ class Blocks:
             last, _ = self._end
             is_normed = last is not self.sums[-1]
             return [*(self.entering[1:] if is_normed else self.sums[:-1]), last]
-        ends = {id(s.tensor): s for s in self.recording.streams.values()}
-        found = [ends[id(x)] for x in self.sums]
-        if any(s.maps for s in found):
-            raise UnsupportedModel("a block has no MLP after its attention; accepted: one that has")
-        return [s.branch for s in found if s.branch is not None]
+        if self._are_parallel or any(s.maps for s in self._last):
+            raise UnsupportedModel(
+                "a block does not add an MLP after its attention; accepted: one that does"
+            )
+        return [s.branch for s in self._last if s.branch is not None]
 
     def logits(self, state: Tensor) -> Tensor:
         """Logits [B, C] of a state [B, N, D] in place of the last block's."""
