@@ -42,7 +42,7 @@ def report_formation(watch: Watch, trace: relprop.Trace, batch: Mapping[str, Any
 
 
 def check_formation(module: ExplainingModule, trace: relprop.Trace) -> None:
-    """Raises InputError or UnsupportedModel where single tokens of the blocks have no class."""
+    """Raises InputError where single tokens of the blocks have no class."""
     if module.task.name != "multiclass":
         raise InputError(
             f"class_embedding is of classes one of which is right, and the task is "
@@ -53,7 +53,10 @@ def check_formation(module: ExplainingModule, trace: relprop.Trace) -> None:
             f"class_embedding is of a model of one input, and this has {', '.join(trace.sources)}; "
             "accepted: class_embedding=false"
         )
-    trace.project(trace.states()[-1][:, :1])
+    try:
+        trace.project(trace.states()[-1][:, :1])
+    except relprop.UnsupportedModel as error:
+        raise InputError(f"class_embedding: {error}, or class_embedding=false") from error
 
 
 def measured(
