@@ -40,6 +40,7 @@ class Method:
         product: a product of I + C over blocks, whose I puts a token's relevance on itself.
         ablation: a part of another method, to see what the other part is for.
         diagnosis: it is no map of reasons; who evaluates all methods does not mean it.
+        texts: of texts alone.
         frees_graph: tells the trace which of its backward passes is the last.
     """
 
@@ -52,6 +53,7 @@ class Method:
     ablation: bool = False
     frees_graph: bool = False
     diagnosis: bool = False
+    texts: bool = False
 
     @property
     def about(self) -> str:
@@ -85,6 +87,7 @@ def method(
     ablation: bool = False,
     frees_graph: bool = False,
     diagnosis: bool = False,
+    texts: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
 
@@ -102,7 +105,7 @@ def method(
     rule_set(rules)  # a ValueError where there is none
 
     def add(function: Function) -> Function:
-        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis)
+        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts)
         record = Method(name, function, *known)
         METHODS.add(name, record, function)
         return function
@@ -308,7 +311,7 @@ def class_projection(trace: Trace, target: Tensor, options: Options) -> Found:
 TAU = 10  # vocabulary entries that a state is decoded into
 
 
-@method("decoded_saliency")
+@method("decoded_saliency", texts=True)
 def decoded_saliency(trace: Trace, target: Tensor, options: Options) -> Found:
     """Decoding Layer Saliency (Hou, Castanon, ICML 2023), a reconstruction; of texts alone.
 

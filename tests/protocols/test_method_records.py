@@ -7,6 +7,7 @@ import pytest
 import relprop
 from lightning_modules.protocols import scored_methods
 from lightning_modules.protocols.report import color_of
+from tests.helpers.methods import OF_ALL_INPUTS
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
@@ -23,7 +24,7 @@ def test_every_method_is_described_by_a_line_and_in_the_documents():
         assert f"`{name}`" in text, name
 
 
-@pytest.mark.parametrize("name", relprop.METHODS)
+@pytest.mark.parametrize("name", OF_ALL_INPUTS)
 def test_signs_and_pixels_are_as_they_are_said_to_be(name, tiny_vit, images):
     method = relprop.METHODS[name]
     explanation = relprop.explain(tiny_vit(), images, 1, name)
