@@ -64,8 +64,8 @@ def explain(
             to see what it takes). Of several inputs it must be clear which are one for each sample:
             the first, ``*_ids``, ``attention_mask``, ``pixel_values``, ``inputs_embeds``, and what
             has a row for each of a text's tokens.
-        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``, ``lm_head``
-            (:class:`relprop.methods.Options`).
+        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``,
+            ``lm_head`` (:class:`relprop.methods.Options`).
 
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")

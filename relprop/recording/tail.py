@@ -103,7 +103,8 @@ class Tail:
         def of_one(state: Tensor) -> Tensor:
             return _run(steps, number, state[:, None].expand(-1, self.tokens, -1), self.end)
 
-        return torch.vmap(of_one, in_dims=1, out_dims=1)(states)
+        # Of another layout matmul takes another way, which rounds otherwise.
+        return torch.vmap(of_one, out_dims=1)(states.transpose(0, 1).contiguous())
 
     def after_norm(self) -> tuple[Tail, Step] | None:
         """The rest of it where its first call is a norm, and that call; None where it is none."""
