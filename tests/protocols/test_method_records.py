@@ -1,11 +1,12 @@
 """What is said of each method is true of it, and each has what people look for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import relprop
-from lightning_modules.protocols import scored_methods
+from lightning_modules.protocols import Protocol, scored_methods
 from lightning_modules.protocols.report import color_of
 from tests.helpers.methods import OF_ALL_INPUTS
 
@@ -30,6 +31,22 @@ def test_signs_and_pixels_are_as_they_are_said_to_be(name, tiny_vit, images):
     explanation = relprop.explain(tiny_vit(), images, 1, name)
     assert bool((explanation.relevance < 0).any()) == method.signed
     assert (explanation.grid == (32, 32)) == method.pixels
+
+
+def test_a_diagnosis_is_scored_where_it_is_named_alone():
+    protocol, every = SimpleNamespace(of_model=False), list(scored_methods())
+    found = Protocol.scored(protocol, every, every)
+    assert found == [name for name in every if name != "class_projection"]
+    named = ["class_projection", "random"]
+    assert Protocol.scored(protocol, named, every) == named
+
+
+def test_methods_of_texts_refuse_pictures(tiny_vit, images):
+    of_texts = set(relprop.METHODS) - set(OF_ALL_INPUTS)
+    assert of_texts == {"decoded_saliency"}
+    for name in of_texts:
+        with pytest.raises(relprop.UnsupportedModel, match="the input is no text; accepted: ids"):
+            relprop.explain(tiny_vit(), images, 1, name)
 
 
 def test_a_name_is_registered_once():
