@@ -49,7 +49,14 @@ class States(Passes):
 
         Args:
             arriving: makes of these what their gradient begins with, [B, C].
+
+        Raises:
+            UnsupportedModel: a class is explained against another.
         """
+        if self._against is not None:
+            raise UnsupportedModel(
+                "the decision of a block is the cross entropy of one class; accepted: no against="
+            )
         found = []
         for x, state in zip(self._maps(0), self._blocks.states("attention"), strict=True):
             z = self._blocks.logits(state)
@@ -71,11 +78,18 @@ class States(Passes):
         return self.by_source(self._ends.transported(tensors, spread))
 
     def projected(self, target: Tensor, block: int) -> Found:
-        """y_t of each token of the input in a block, less the mean of all classes."""
+        """y_t of each token of the input in a block, less the mean of all classes.
+
+        Less y_against where a class is explained against another.
+        """
         z = self.project(self.states()[block])  # [B, N, C]
-        of_class = z.gather(2, target[:, None, None].expand(-1, z.shape[1], 1))[..., 0]
+
+        def of(classes: Tensor) -> Tensor:
+            return z.gather(2, classes[:, None, None].expand(-1, z.shape[1], 1))[..., 0]
+
+        other = z.mean(dim=-1) if self._against is None else of(self._against)
         last = self._blocks.sums[block]
-        spread = over_channels(last, of_class - z.mean(dim=-1))
+        spread = over_channels(last, of(target) - other)
         return self.by_source(self._ends.transported([last], [spread]))
 
     @functools.cached_property

@@ -94,6 +94,14 @@ def test_class_projection_is_the_logit_of_the_last_block_less_the_mean(trace, re
     same(found, z[..., 3] - z.mean(dim=-1))
 
 
+def test_against_another_class(trace, reference):
+    found = relprop.explain_trace(trace, 3, "class_projection", against=1).relevance
+    z = reference["projected_hidden"][:, 2, 1:]
+    same(found, z[..., 3] - z[..., 1])
+    with pytest.raises(UnsupportedModel, match="cross entropy of one class; accepted: no against="):
+        relprop.explain_trace(trace, 3, "class_gradient", against=1)
+
+
 # ------------------------------------------------------------------------------------ identity
 
 
