@@ -18,7 +18,6 @@ import warnings
 
 import torch
 
-import relprop
 from benchmarks import explanations, guidance, models, peers, precision, throughput, training
 from benchmarks.table import Table
 from lightning_modules.utils.cli import Parser
@@ -43,7 +42,7 @@ def count(text: str) -> int:
 
 OPTIONS = {  # what an argument is, what is measured by default, in which sections
     "models": (str, models.NAMES, ("explain",)),
-    "methods": (str, tuple(relprop.METHODS), ("explain",)),
+    "methods": (str, tuple(models.METHODS), ("explain",)),
     "batches": (count, (1, 8, 32), ("explain", "throughput")),
     "samples": (count, (1, 4, 8, 16), ("guidance",)),
 }

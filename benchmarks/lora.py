@@ -20,6 +20,7 @@ from torch import Tensor
 
 import relprop
 from benchmarks.measure import progress
+from benchmarks.models import METHODS
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.utils.cli import Parser
@@ -65,7 +66,7 @@ def differences(ended: Ended) -> dict[str, Tensor]:
     unmerged = relprop.record(module.backbone, module.inputs(batch))
     logits = [module.logits(trace, batch) for trace in (merged, unmerged)]
     found = {"(logits)": difference(*logits)}
-    for method in progress(list(relprop.METHODS), "methods"):
+    for method in progress(METHODS, "methods"):
         explained = [
             module.explain_trace(trace, batch, logits[0].argmax(dim=1), method)
             for trace in (merged, unmerged)

@@ -15,6 +15,7 @@ from torchvision import transforms
 
 import relprop
 from benchmarks.measure import progress
+from benchmarks.models import METHODS
 from benchmarks.table import Table
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared"))
@@ -88,7 +89,7 @@ def of_model(table: Table, model: nn.Module, images: Tensor) -> None:
         f"maps of {len(images)} photographs and the same of float64, ViT-S in",
         "Pearson's r: median, worst",
     )
-    for method in relprop.METHODS:
+    for method in METHODS:
         expected = maps(exact, images.double(), f"float64, {method}", method=method)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             name = str(dtype).removeprefix("torch.")

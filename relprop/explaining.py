@@ -64,8 +64,8 @@ def explain(
             to see what it takes). Of several inputs it must be clear which are one for each sample:
             the first, ``*_ids``, ``attention_mask``, ``pixel_values``, ``inputs_embeds``, and what
             has a row for each of a text's tokens.
-        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``
-            (:class:`relprop.methods.Options`).
+        options: ``start_layer``, ``rules``, ``eps``, ``normalize_rows``, ``precision``, ``level``,
+            ``lm_head`` (:class:`relprop.methods.Options`).
 
     >>> import relprop, timm, torch
     >>> model = timm.create_model("vit_tiny_patch16_224")
@@ -220,7 +220,7 @@ def explain_classes(
     rules = METHODS[method].rules if chosen.rules is None else chosen.rules
     if METHODS[method].signed and not isinstance(rule_set(rules), Corrections):
         _warn_of_explosion(found, trace.logits)
-    return [_explanation(trace, r, t) for r, t in zip(found, classes, strict=True)]
+    return [explanation_of(trace, r, t) for r, t in zip(found, classes, strict=True)]
 
 
 def _check_graph(found: Sequence[Found], method: str, trace: Trace) -> None:
@@ -256,7 +256,8 @@ def _unstacked(found: Found) -> list[Found]:
     return [dict(zip(found, x, strict=True)) for x in zip(*found.values(), strict=True)]
 
 
-def _explanation(trace: Trace, found: Found, target: Tensor) -> Explanation:
+def explanation_of(trace: Trace, found: Found, target: Tensor) -> Explanation:
+    """Relevance that was found in a recording for classes ``target`` [B], as an explanation."""
     if isinstance(found, Tensor):
         return _of_source(trace, trace.sources[0], found, target)
     several = {name: _of_source(trace, name, x, target) for name, x in found.items()}

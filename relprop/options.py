@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+
+from torch import Tensor
 
 from relprop.asked import check_rules
 from relprop.errors import check_number, described
@@ -20,7 +23,9 @@ class Options:
     I + A-bar sum to 1 in the product methods (the paper's choice for BERT). ``precision``: that
     of the model, or "bf16", in which the products of the paper's z+ rule are faster; maps hardly
     change. No other rule is affected, neither those of ``lrp`` nor your own. ``level``: "tokens"
-    or "input", where attnlrp and cp_lrp are read.
+    or "input", where attnlrp and cp_lrp are read. ``lm_head``: of decoded_saliency, a function from
+    states [B, N, D] to logits [B, N, V] of the vocabulary; None: the model's own, or its word
+    embeddings.
     """
 
     start_layer: int = 0
@@ -29,6 +34,7 @@ class Options:
     normalize_rows: bool = False
     precision: str | None = None
     level: str = "tokens"
+    lm_head: Callable[[Tensor], Tensor] | str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in (None, "bf16"):

@@ -10,9 +10,10 @@ from typing import get_args
 from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel, described
-from relprop.passes import DEFAULT_EPS, Found, Passes
+from relprop.passes import DEFAULT_EPS, Found
 from relprop.recording.run import forward
 from relprop.rules import RuleSet
+from relprop.states import States
 from relprop.walks.backward import Differentiable
 from relprop.walks.bimodal import gathered
 from relprop.walks.maps import (
@@ -26,13 +27,14 @@ from relprop.walks.places import Places
 from relprop.walks.products import Product, walk_product
 
 
-class Trace(Passes):
+class Trace(States):
     """One recorded forward pass: ask it for as many classes and rule sets as you like.
 
     ``logits`` [B, C]; ``attention`` a map each, [B, H, n, m], in the order of the model. Maps are 0
     on padding. ``mask``: the input's attention mask [B, N], None without. The recorded graph lives
     as long as the trace, unless it is ``single_use``. Maps of the input's tokens are found here;
-    gradient and relevance of single tensors by :class:`~relprop.passes.Passes`.
+    states of blocks by :class:`~relprop.states.States`; gradient
+    and relevance of single tensors by :class:`~relprop.passes.Passes`.
     """
 
     def versus(self, against: Tensor | None) -> Trace:

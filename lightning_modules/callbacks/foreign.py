@@ -12,6 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.callbacks.beside import beside_training
+from lightning_modules.callbacks.class_formation import check_formation
 from lightning_modules.callbacks.sources import (
     ACCEPTED,
     as_in_validation,
@@ -36,13 +37,21 @@ class Foreign:
         seed: of their choice.
         told: what is known of the module.
         options: ``method`` and the options of the method.
+        class_embedding: as of the tracker.
     """
 
     def __init__(
-        self, source: Any, samples: int, seed: int, told: Told, options: dict[str, Any]
+        self,
+        source: Any,
+        samples: int,
+        seed: int,
+        told: Told,
+        options: dict[str, Any],
+        class_embedding: bool = False,
     ) -> None:
         self.source, self.samples, self.seed = source, samples, seed
         self.told, self.options = told, options
+        self.class_embedding = class_embedding
         self.adopted: Adopted | None = None
         self.watched: dict[str, Any] | None = None  # on the CPU
 
@@ -85,6 +94,8 @@ class Foreign:
             self.adopted.name_classes(trace.logits.shape[1])
             self.adopted.check_labels(self.watched, trace.logits.shape[1])
             self.adopted.explain_sources(trace, one, [one.get("label")], **self.options)
+            if self.class_embedding:
+                check_formation(self.adopted, trace)
         columns = [x.reshape(len(x), -1) for x in tensors_in(self.watched["inputs"]).values()]
         return [
             zlib.crc32(b"".join(x.float().numpy().tobytes() for x in sample))
@@ -95,7 +106,8 @@ class Foreign:
         """What is found out about the samples."""
         with torch.inference_mode(False), beside_training(module, self.seed):
             batch = self.adopted.on_device(self.watched)
-            watch = Watch(self.adopted, self.adopted, self.options, epoch, watched="Watched")
+            about = (self.adopted, self.adopted, self.options, epoch)
+            watch = Watch(*about, watched="Watched", formation=self.class_embedding)
             return watch.report_on(batch)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 import relprop
+from lightning_modules.callbacks.class_formation import check_formation
 from lightning_modules.callbacks.every import Every
 from lightning_modules.callbacks.foreign import Foreign, refused
 from lightning_modules.callbacks.registry import CALLBACKS
@@ -52,6 +53,10 @@ class RelevanceTracker(Checked, Callback):
       that flips the label carries the most relevance, where that word is known.
     - ``protocols/<protocol>/<score>``: the ``protocols`` asked for, on the watched samples (on the
       first pairs, for ``specificity``), each ``protocols_every_n_epochs``.
+    - ``class_embedding/<tokens>/block_<b>``, where asked for: how well the class can be told from
+      single tokens of a block (:class:`~lightning_modules.metrics.Identifiability`), of the
+      ``class_token``, the ``patches``, those of the ``object`` and of the ``background``; and
+      ``explanations/blocks``, the logit of the class in each token of each block.
     - ``relevance/seconds``: what all this cost; ``protocols/seconds``, what of it the protocols.
 
     A classifier with several sources has the figures of each as ``relevance/<source>/<figure>``.
@@ -72,6 +77,7 @@ class RelevanceTracker(Checked, Callback):
         start_layer: first block of the product methods.
         protocols: names in ``lightning_modules.protocols.PROTOCOLS`` to score the method by.
         protocols_every_n_epochs: a scoring comes with the first report after each so many epochs.
+        class_embedding: report as well how the class forms from block to block.
         seed: of the choice of samples.
         model: the attribute that is the classifier, dotted, or ``"forward"``: the module itself.
             None: the only classifier of timm or Hugging Face in it; the module itself if it has
@@ -99,6 +105,7 @@ class RelevanceTracker(Checked, Callback):
         start_layer: int = 0,
         protocols: list[str] | None = None,
         protocols_every_n_epochs: Count = 5,
+        class_embedding: bool = False,
         seed: Seed = 0,
         model: str | None = None,
         inputs: Callable[[Any], Any] | None = None,
@@ -123,7 +130,8 @@ class RelevanceTracker(Checked, Callback):
         self.reports, self.scorings = Every(every_n_epochs), Every(protocols_every_n_epochs)
         self.options = {"method": method, "start_layer": start_layer}
         self.told = Told(model, inputs, labels, class_names, normalisation, tokenizer)
-        self.foreign = Foreign(source, samples, seed, self.told, self.options)
+        self.class_embedding = class_embedding
+        self.foreign = Foreign(source, samples, seed, self.told, self.options, class_embedding)
         self.tracker = ""  # the name of this one in tags and files, where there are several
         self.known_by = {"model": model, "method": method}  # in a checkpoint; less, once in use
         self.plain_is_others = False  # the key of a tracker alone is that of another one
@@ -213,7 +221,10 @@ class RelevanceTracker(Checked, Callback):
         watch = self._watch(trainer, module)
         first = watch.load(dataset, self.indices[:1])
         try:
-            module.explain_sources(module.record(first), first, [None], **self.options)
+            trace = module.record(first)
+            module.explain_sources(trace, first, [None], **self.options)
+            if self.class_embedding:
+                check_formation(module, trace)
         except ValueError as error:
             message = refused(error, "a model that can be explained so")
             raise MisconfigurationException(f"tracker: {message}, or tracker=null") from error
@@ -265,6 +276,8 @@ class RelevanceTracker(Checked, Callback):
             report.scalars["seconds"] = time.perf_counter() - started
             for name, value in report.scalars.items():
                 self._log(module, "relevance", name, float(value))
+            for name, value in report.class_embedding.items():
+                self._log(module, "class_embedding", name, float(value))
         trainer.strategy.barrier("relevance tracker")
 
     def _log(self, module: LightningModule, kind: str, name: str, value: float) -> None:
@@ -296,7 +309,8 @@ class RelevanceTracker(Checked, Callback):
         self._log(module, "protocols", "seconds", seconds)
 
     def _watch(self, trainer: Trainer, module: ExplainingModule) -> Watch:
-        return Watch(module, trainer.datamodule, self.options, trainer.current_epoch)
+        data, epoch = trainer.datamodule, trainer.current_epoch
+        return Watch(module, data, self.options, epoch, formation=self.class_embedding)
 
     def _publish(self, trainer: Trainer, report: Report) -> None:
         publish(trainer, report, self.folder, self.tracker)

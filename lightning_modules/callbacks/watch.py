@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 import relprop
 from lightning_modules.backgrounds import Backgrounds
+from lightning_modules.callbacks.class_formation import report_formation
 from lightning_modules.modalities import Explained, Modality
 from lightning_modules.modalities.drawing import SHOWN, stack
 from lightning_modules.modalities.explained import joined_maps
@@ -31,6 +32,7 @@ class Report:
             labels may be there one of each that is.
         broken: where values arose that are not finite, which count as 0; None if none did.
         scalars, pictures, texts: by the last part of their tag.
+        class_embedding: scalars of how the class forms, by what of their tag comes after that.
     """
 
     maps: Tensor | None = None
@@ -38,6 +40,7 @@ class Report:
     scalars: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    class_embedding: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Watch:
         options: ``method`` and the options of the method.
         epoch: the epoch's number.
         watched: which samples they are, for the heading.
+        formation: report on how the class forms from block to block.
         report: what it has found so far.
     """
 
@@ -58,6 +62,7 @@ class Watch:
     options: dict[str, Any]
     epoch: int
     watched: str = "Validation"
+    formation: bool = False
     report: Report = field(default_factory=Report)
 
     @property
@@ -123,6 +128,8 @@ class Watch:
         self.report.pictures["samples"] = stack(pictures)
         if any(texts):
             self.report.texts["samples"] = "\n".join(filter(None, texts))
+        if self.formation:
+            report_formation(self, trace, batch)
         return self.report
 
     def heading(self, modality: Modality) -> str:

@@ -1,6 +1,7 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.background import BackgroundEffect
+from lightning_modules.metrics.identifiability import Identifiability, identifiability
 from lightning_modules.metrics.perturbation import PerturbationAccuracy, perturb
 from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
@@ -12,11 +13,13 @@ __all__ = [
     "BackgroundEffect",
     "ClassSpecificity",
     "Faithfulness",
+    "Identifiability",
     "PerturbationAccuracy",
     "RankCorrelation",
     "RationaleAUPRC",
     "SampledMetric",
     "Segmentation",
     "TokenF1",
+    "identifiability",
     "perturb",
 ]

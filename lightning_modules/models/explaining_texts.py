@@ -13,13 +13,15 @@ from torch import Tensor
 import relprop
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.models.explaining import ExplainingModule, check_one_source
+from lightning_modules.models.lm_heads import lm_head_of
 
 
 class ExplainingTexts(ExplainingModule):
     """A module whose one source is texts, in rows of word pieces.
 
     Batches have what :class:`ExplainedTexts` needs. The logits of a text in several rows are the
-    mean of theirs, and all rows are explained for one class.
+    mean of theirs, and all rows are explained for one class. The option ``lm_head`` may also be the
+    hub id or folder of a masked language model.
     """
 
     def logits(self, trace: relprop.Trace, batch: Mapping[str, Tensor]) -> Tensor:
@@ -43,6 +45,9 @@ class ExplainingTexts(ExplainingModule):
         logits = self.logits(trace, batch)
         targets = [relprop.resolve_target(target, logits) for target in targets]
         options = {"normalize_rows": True} | options  # the paper's choice for BERT
+        if isinstance(options.get("lm_head"), str):
+            where = (trace.logits.dtype, trace.logits.device)
+            options["lm_head"] = lm_head_of(options["lm_head"], *where)
         of_rows = [self.per_row(target, batch) for target in targets]
         found = relprop.explain_classes(trace, of_rows, method, **options)
         for explanation in found:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+import relprop
 from lightning_modules.data import DataModule
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.modalities import MODALITIES, Modality
@@ -97,12 +98,15 @@ class Protocol:
     def scored(self, methods: Sequence[str], every: Collection[str]) -> list[str]:
         """What is scored of the ``methods`` asked for, by name; ``every``: those that there are.
 
+        Where all are asked for, diagnoses are left out.
+
         Raises:
             InputError: it is the model, and some methods are asked for.
         """
+        is_all = set(methods) == set(every)
         if not self.of_model:
-            return list(methods)
-        if set(methods) != set(every):
+            return [x for x in methods if not (is_all and is_diagnosis(x))]
+        if not is_all:
             raise InputError(
                 f"--method {methods[0]}: --protocol {self.name} scores the model, and no method; "
                 "accepted: no --method"
@@ -130,6 +134,11 @@ class Protocol:
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         """Score one method on the batch that ``explain`` explains."""
         raise NotImplementedError
+
+
+def is_diagnosis(method: str) -> bool:
+    """Whether a method of the engine's is no map of reasons."""
+    return method in relprop.METHODS and relprop.METHODS[method].diagnosis
 
 
 def values_of(metrics: Mapping[str, SampledMetric]) -> dict[tuple[str, float | None], float]:

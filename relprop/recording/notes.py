@@ -49,6 +49,9 @@ def _note_sum(recording: Recording, call: Call, streams, output: Tensor) -> None
     )
     where = None if residual is None else (get_gradient_edge(residual), residual.shape)
     found = Stream(output, known, is_read, call.maps, residual=where)
+    if len(streams) == 2 and known.depth and of_tokens:
+        older, newer = sorted(streams, key=lambda x: tag(x).number)
+        found.base, found.branch = (newer, older) if residual is newer else (older, newer)
     recording.streams[output.grad_fn] = found
     recording.cuts.append(found)
     if call.operation is ops.ADD and known.form:  # token and position embedding

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, Node
 from relprop.errors import UnsupportedModel
 from relprop.recording.graph import Product, Running, Walk
 from relprop.recording.tags import State, Tag
+from relprop.recording.tail import Step
 
 
 @dataclass(eq=False)
@@ -33,6 +34,7 @@ class Source:
         tensor: pixels [B, C, H, W], embeddings [B, N, D] or other numbers.
         is_text: it is embedded ids.
         ids: the memory of its ids, and the look-up's weight.
+        words, table: its ids [B, N], and the embedding of the vocabulary, [V, D].
         embeddings: first layers on it.
         sums: it with the constants of its tokens, such as positions; the last is x_0.
     """
@@ -41,6 +43,8 @@ class Source:
     is_text: bool = False
     ids: tuple = ()
     weight: int = 0
+    words: Tensor | None = None
+    table: Tensor | None = None
     embeddings: list[Embedding] = field(default_factory=list)
     sums: list[Tensor] = field(default_factory=list)
 
@@ -96,6 +100,7 @@ class Stream:
         maps: attention that the sum takes up, or that the product is of.
         product: of an A V.
         residual: of a sum that takes up attention, its other stream: its place, and its shape.
+        base, branch: of a sum of two streams, what was there before, and what is added to it.
     """
 
     tensor: Tensor
@@ -104,6 +109,8 @@ class Stream:
     maps: tuple[int, ...] = ()
     product: Product | None = None
     residual: tuple[GradientEdge, torch.Size] | None = None
+    base: Tensor | None = None
+    branch: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -116,6 +123,7 @@ class Recording:
     maps: list[AttentionMap] = field(default_factory=list)
     streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
+    steps: list[Step] = field(default_factory=list)  # calls after the last attention map
     count: int = 0  # of tensors
     exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
     is_coupled: bool = False  # samples may be among each other's

@@ -65,6 +65,7 @@ from relprop.recording.tags import (
     tag,
     tensors_in,
 )
+from relprop.recording.tail import step_of
 
 
 class _Active(threading.local):
@@ -197,7 +198,8 @@ class Recorder(TorchFunctionMode):
             name = next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in known)
         batch, accepted = self.recording.batch_size, ", [batch, tokens, channels]"
         check_batch_first("ids are embedded as a tensor", output.shape, batch, accepted)
-        return self.add_source(name, output, is_text=True, ids=where, weight=table)
+        known_as: dict[str, Any] = {"ids": where, "weight": table, "words": ids, "table": weight}
+        return self.add_source(name, output, is_text=True, **known_as)
 
     # --------------------------------------------------------------------------------- calls
 
@@ -228,12 +230,15 @@ class Recorder(TorchFunctionMode):
         output = function(*args, **kwargs)
         if operation in (ops.MOVED, ops.WINNER):
             note_moved(self.recording, function, operation, output, path, args, kwargs)
+            self.recording.steps.append(step_of(function, args, kwargs, output))
             return output
         if any(output is t for t in path):  # dropout in evaluation
             return output
         if operation is ops.SOFTMAX and role(path[0]) == SCORES:
             check_softmax(*args, **kwargs)
-        return self._record(operation, rule_args, rule_kwargs, output)
+        recorded = self._record(operation, rule_args, rule_kwargs, output)
+        self.recording.steps.append(step_of(function, args, kwargs, recorded))
+        return recorded
 
     def _weighing(self, value, path: list[Tensor]):
         """The operand of a product, noted as attention without a softmax if it is that."""

@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import timm
 
-import relprop
 from benchmarks.__main__ import main
 from benchmarks.explanations import by_method
 from benchmarks.peers import peers
@@ -16,6 +15,7 @@ from benchmarks.training import by_tracked_method
 from lightning_modules import ViTClassifier
 from lightning_modules.data import DigitsDataModule
 from tests.helpers.measured import run_here
+from tests.helpers.methods import OF_ALL_INPUTS
 
 ONE_ROW = ["explain", "--models", "deit_tiny", "--batches", "1", "--rounds", "1"]
 ONE_ROW += ["--methods", "rollout"]
@@ -58,8 +58,8 @@ def test_one_command_one_table(shallow, monkeypatch, capsys):
 
 def test_rows_of_every_method(shallow, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.explanations.peak_memory", lambda *arguments: 2**20)
-    by_method(Table(), ["deit_tiny"], list(relprop.METHODS), [1], 1)
-    assert {"a forward pass", "the same, precision=bf16", *relprop.METHODS} < set(
+    by_method(Table(), ["deit_tiny"], OF_ALL_INPUTS, [1], 1)
+    assert {"a forward pass", "the same, precision=bf16", *OF_ALL_INPUTS} < set(
         rows(capsys.readouterr().out)
     )
 

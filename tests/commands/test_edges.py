@@ -31,6 +31,7 @@ from lightning_modules.metrics import (
 from lightning_modules.modalities.images import draw as render
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.results import as_written, of_picture, of_text
 from tests.helpers.runs import ONE_EPOCH, TRAINER, curve, load, rows, run
 
@@ -308,7 +309,8 @@ def explained(run_dir: Path, output: Path, *arguments: str) -> list[dict]:
 
 
 def assert_relevance(entry: dict, shape: tuple[int, ...]) -> None:
-    assert set(entry["relevance"]) == set(relprop.METHODS)
+    known = OF_ALL_INPUTS if entry["kind"] == "picture" else relprop.METHODS
+    assert set(entry["relevance"]) == set(known)
     for method, maps in entry["relevance"].items():
         expected = (len(entry["classes"]), *shape)
         if method == "lrp" and entry["kind"] == "picture":

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import relprop
 from lightning_modules.modalities import Images, Modality
 from lightning_modules.protocols import PROTOCOLS
 from lightning_modules.utils.errors import InputError
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.processes import ROOT, finish
 from tests.helpers.runs import DIGITS, TRAINER
 
 OWN = ROOT / "tests" / "helpers" / "own"
+DIAGNOSES = {"class_projection"}
 OWN_METHODS = ["left_or_right", *(f"attention_{power}" for power in range(1, 11))]
 
 
@@ -82,7 +83,8 @@ def test_own_methods_are_scored(digits, tmp_path):
     )
     with open(tmp_path / "scores.csv") as file:
         scored = {row["method"] for row in csv.DictReader(file)}
-    assert scored >= {*OWN_METHODS, *relprop.METHODS, "random", "saliency"}
+    assert scored >= {*OWN_METHODS, *set(OF_ALL_INPUTS) - DIAGNOSES, "random", "saliency"}
+    assert not scored & DIAGNOSES
     assert all(method in printed for method in OWN_METHODS)
     assert Image.open(tmp_path / "scores.png").size[0] > 100
 
@@ -150,7 +152,7 @@ def test_an_own_modality_is_explained_by_every_method(trained, tmp_path):
     (entry,) = json.loads((out / "explanations.json").read_text())["inputs"]
     parts = {"vector": entry} if kind == "vector" else entry["sources"]
     for name, part in parts.items():
-        assert list(part["relevance"]) == list(relprop.METHODS)
+        assert list(part["relevance"]) == OF_ALL_INPUTS
         for relevance in part["relevance"].values():
             shape = (1, 6) if name == "vector" else (1, 4, 4)
             assert np.array(relevance).shape == shape and np.isfinite(relevance).all()
@@ -190,7 +192,8 @@ def test_a_protocol_of_another_modality_is_refused(sources, there):
 
 # An untrained model, always the same: of another, a method that clamps at 0 may find nothing.
 WATCH_ALL = """
-import torch, vectors, relprop
+import torch, vectors
+from tests.helpers.methods import OF_ALL_INPUTS
 torch.manual_seed(0)
 from lightning_modules.callbacks.watch import Watch
 from lightning_modules.data import DATAMODULES
@@ -198,7 +201,7 @@ from lightning_modules import CLASSIFIERS
 for kind in ("vector", "pictured_vector"):
     data = DATAMODULES[f"{kind}s"]()
     model = CLASSIFIERS[kind](data.class_names, data.input_config)
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         report = Watch(model, data, {"method": method}, epoch=0).samples([0, 1])
         assert report.broken is None and report.maps.isfinite().all() and report.maps.any(), method
         assert report.maps.shape == (2, 6 if kind == "vector" else 22)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import relprop
 
+# Those that are of pictures and other numbers as well as of texts.
+OF_ALL_INPUTS = [name for name, method in relprop.METHODS.items() if not method.texts]
 # One of each way back: products of attention maps with gradients and without, relevance of pixels,
 # corrected gradients of the embeddings, and those of each block.
 WAYS = ("transformer_attribution", "rollout", "lrp", "attnlrp", "libra")
@@ -12,5 +14,5 @@ WAYS = ("transformer_attribution", "rollout", "lrp", "attnlrp", "libra")
 def crossed(cases: Iterable) -> list[tuple]:
     """Each case with a method of each way, and the first case with all methods."""
     first, *others = cases
-    pairs = [(first, method) for method in relprop.METHODS]
+    pairs = [(first, method) for method in OF_ALL_INPUTS]
     return pairs + [(case, method) for case in others for method in WAYS]

@@ -13,6 +13,7 @@ from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.modalities.texts.draw import escape
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.utils.hub import locate
+from tests.helpers.methods import OF_ALL_INPUTS
 
 SIZES = {
     "hidden_size": 24,
@@ -53,7 +54,8 @@ def test_families_explain_and_sdpa_agrees_with_eager(data, batch, kind):
     eager = classifier(data, kind, attention="eager").double()
     sdpa = classifier(data, kind, attention="sdpa").double()
     sdpa.load_state_dict(eager.state_dict())
-    for method in relprop.METHODS:
+    # The word embeddings of electra are of another width than its states, which they decode.
+    for method in OF_ALL_INPUTS if kind == "electra" else relprop.METHODS:
         a, b = (model.explain(batch, 1, method).relevance for model in (eager, sdpa))
         assert_close(a, b)
     assert a.std() > 0

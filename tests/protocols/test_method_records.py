@@ -1,12 +1,14 @@
 """What is said of each method is true of it, and each has what people look for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import relprop
-from lightning_modules.protocols import scored_methods
+from lightning_modules.protocols import Protocol, scored_methods
 from lightning_modules.protocols.report import color_of
+from tests.helpers.methods import OF_ALL_INPUTS
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
@@ -23,12 +25,28 @@ def test_every_method_is_described_by_a_line_and_in_the_documents():
         assert f"`{name}`" in text, name
 
 
-@pytest.mark.parametrize("name", relprop.METHODS)
+@pytest.mark.parametrize("name", OF_ALL_INPUTS)
 def test_signs_and_pixels_are_as_they_are_said_to_be(name, tiny_vit, images):
     method = relprop.METHODS[name]
     several = relprop.explain_classes(relprop.record(tiny_vit(), images), [1, 2], name)
     assert any(bool((x.relevance < 0).any()) for x in several) == method.signed
     assert all((x.grid == (32, 32)) == method.pixels for x in several)
+
+
+def test_a_diagnosis_is_scored_where_it_is_named_alone():
+    protocol, every = SimpleNamespace(of_model=False), list(scored_methods())
+    found = Protocol.scored(protocol, every, every)
+    assert found == [name for name in every if name != "class_projection"]
+    named = ["class_projection", "random"]
+    assert Protocol.scored(protocol, named, every) == named
+
+
+def test_methods_of_texts_refuse_pictures(tiny_vit, images):
+    of_texts = set(relprop.METHODS) - set(OF_ALL_INPUTS)
+    assert of_texts == {"decoded_saliency"}
+    for name in of_texts:
+        with pytest.raises(relprop.UnsupportedModel, match="the input is no text; accepted: ids"):
+            relprop.explain(tiny_vit(), images, 1, name)
 
 
 def test_a_name_is_registered_once():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from tests.helpers.methods import crossed
+from tests.helpers.methods import OF_ALL_INPUTS, crossed
 
 # --------------------------------------------------------------------------------- batches
 
@@ -169,7 +169,7 @@ def test_wrong_method_or_option(options, message, images):
         relprop.explain(Never(), images, **options)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_wrong_start_layer(method, tiny_vit, images):
     trace = relprop.record(tiny_vit(), images)
     for start_layer in (3, -1):
@@ -177,7 +177,7 @@ def test_wrong_start_layer(method, tiny_vit, images):
             relprop.explain_trace(trace, method=method, start_layer=start_layer)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_rules_and_eps_are_accepted_by_every_method(method, tiny_vit, images):
     trace = relprop.record(tiny_vit(), images)
     for options in ({"rules": "paper"}, {"rules": relprop.rules.LRP, "eps": 0.0}):
@@ -249,7 +249,7 @@ def test_many_questions_to_one_trace(tiny_vit, images):
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_many_classes_are_as_one_by_one(method, pool, tiny_vit, images):
     trace = relprop.record(tiny_vit(global_pool=pool), images)
     targets = [3, torch.tensor([0, 1, 4]), None]

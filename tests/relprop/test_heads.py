@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import UnsupportedModel
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import B, C, D, N, Plain, autograd_gradients, eager, pixels
 
 TARGET = torch.arange(B) % C
@@ -105,7 +106,7 @@ def test_rows_are_weighted_by_the_relevance_of_the_last_blocks_tokens(name):
         assert found.sum(dim=1).allclose(torch.ones(B).double())
     else:
         torch.testing.assert_close(found, held / held.sum(dim=1, keepdim=True))
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         assert relprop.explain_trace(trace, TARGET, method).relevance.isfinite().all()
 
 
@@ -129,7 +130,7 @@ def test_what_is_a_chain_is_not_refused(attend, add):
     model = Plain(attend=attend, add=add)
     trace = relprop.record(model, pixels())
     torch.testing.assert_close(trace.gradient(TARGET), autograd_gradients(model, pixels()))
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         assert relprop.explain_trace(trace, TARGET, method).relevance.isfinite().all()
 
 

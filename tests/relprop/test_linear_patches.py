@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import UnsupportedModel
-from tests.helpers.methods import crossed
+from tests.helpers.methods import OF_ALL_INPUTS, crossed
 from tests.helpers.plain import B, D, Plain, assert_same, everything, pixels
 from tests.relprop.test_patches import METHODS, TARGET, picture
 
@@ -101,7 +101,7 @@ def test_a_recording_is_that_of_the_convolution(by_hand):
 
 def test_several_classes_at_once():
     trace = relprop.record(linear("reshape"), pixels())
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         together = relprop.explain_classes(trace, [0, 1, 2], method)
         for target, found in enumerate(together):
             alone = relprop.explain_trace(trace, target, method)

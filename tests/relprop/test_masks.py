@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import (
     B,
     C,
@@ -123,7 +124,7 @@ def test_a_head_that_reads_a_token_of_padding_reads_its_row():
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_a_mask_of_the_patches_of_a_picture(method):
     mask = torch.ones(B, N, dtype=torch.long)
     expected = relprop.explain(Plain(), pixels(), 1, method).relevance

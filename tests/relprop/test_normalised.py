@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
 import relprop
-from tests.helpers.methods import crossed
+from tests.helpers.methods import OF_ALL_INPUTS, crossed
 from tests.helpers.plain import B, Plain, pixels
 from tests.relprop.test_linear_patches import linear
 
-METHODS = pytest.mark.parametrize("method", relprop.METHODS)
+METHODS = pytest.mark.parametrize("method", OF_ALL_INPUTS)
 TARGET = torch.arange(B)
 MEAN, STD = (torch.tensor(x).double() for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 M, S = MEAN[:, None, None], STD[:, None, None]

@@ -10,6 +10,7 @@ from torch import nn
 
 import relprop
 from relprop.batching import Batch, measure_sample, memory_of_walk
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import H, N, Plain, eager, pixels
 
 
@@ -50,7 +51,7 @@ def test_max_memory_is_a_number_of_bytes(tiny_vit, images, wrong):
         relprop.explain_classes(relprop.record(tiny_vit(), images), [0, 1], max_memory=wrong)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_a_batch_in_parts_of_a_model_that_takes_means_between_its_blocks(method):
     model = Plain(between=lambda x: x - x.mean(-1, keepdim=True))
     expected = relprop.explain(model, pixels(), 1, method).relevance

@@ -11,10 +11,10 @@ from torch import Tensor
 import relprop
 from relprop import UnsupportedModel
 from relprop.sides import Side
-from tests.helpers.methods import crossed
+from tests.helpers.methods import OF_ALL_INPUTS, crossed
 from tests.helpers.plain import B, D, Plain
 
-METHODS = pytest.mark.parametrize("method", relprop.METHODS)
+METHODS = pytest.mark.parametrize("method", OF_ALL_INPUTS)
 TARGET = torch.arange(B)
 
 

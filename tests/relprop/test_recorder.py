@@ -12,7 +12,7 @@ import relprop
 from relprop import rules
 from relprop.recording.eager import eagerly
 from relprop.recording.recorder import Recorder
-from tests.helpers.methods import crossed
+from tests.helpers.methods import OF_ALL_INPUTS, crossed
 from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
 
 # --------------------------------------------------------------- what a model may be wrapped in
@@ -135,7 +135,7 @@ def test_autocast_of_the_model_itself(tiny_vit, images):
             with torch.autocast("cpu", torch.bfloat16):
                 return self.model(x).float()
 
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         expected = relprop.explain(model, images, 1, method)
         found = relprop.explain(Casting(), images, 1, method)
         assert torch.equal(found.logits, expected.logits)
@@ -187,7 +187,7 @@ def test_threads_that_ask_one_recording(tiny_vit, images):
         assert len(of_method) == 10 and all(torch.equal(f, e) for f in of_method)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 def test_model_that_explains_another(method, tiny_vit, images):
     """The inner recording is no part of the outer one, whatever the method, and the other way."""
     inner, outer = tiny_vit(init_values=0.1), tiny_vit()
@@ -298,7 +298,7 @@ def no_collector():
 def test_the_graph_is_freed_without_the_garbage_collector(tiny_vit, images, no_collector):
     """Once an explanation is there, and not because the collector found a cycle."""
     model = tiny_vit()
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         trace = relprop.record(model, images)
         assert recorded_nodes() > 40
         explanation = relprop.explain_trace(trace, method=method)

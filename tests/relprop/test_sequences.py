@@ -10,9 +10,11 @@ from torch import Tensor, nn
 import relprop
 from relprop import UnsupportedModel
 from relprop.rules import linear_signwise
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import B, C, D, N, Plain, ids
 
-METHODS = pytest.mark.parametrize("method", relprop.METHODS)
+METHODS = pytest.mark.parametrize("method", OF_ALL_INPUTS)
+OF_TEXTS = pytest.mark.parametrize("method", relprop.METHODS)
 TARGET = torch.arange(B)
 ENTRIES, F_ = N - 1, 20  # as many as Plain has patches beside its class token; numbers of each
 
@@ -85,7 +87,7 @@ def test_maps_are_of_the_tokens_that_hold_the_numbers(read, shape):
     model, x = embedding(read, F_ if shape else 1), numbers(ENTRIES, *shape)
     trace = relprop.record(model, x)
     assert (trace.grid, trace.prefix, trace.tokens) == (None, 1, N)
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         found = relprop.explain_trace(trace, TARGET, method).relevance
         options = relprop.Options()
         of_tokens = relprop.METHODS[method](trace, TARGET, options)
@@ -221,7 +223,7 @@ def test_vectors_that_go_into_the_blocks_as_they_are(method):
         torch.testing.assert_close(found.relevance, same.relevance)
 
 
-@METHODS
+@OF_TEXTS
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_a_class_token_of_a_text_is_no_word(method, before):
     """Tokens that a model adds, as prompts are, have no relevance of the input's."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import UnsupportedModel
+from tests.helpers.methods import OF_ALL_INPUTS
 
 MODELS = {  # the model: what makes it small, its grid and its prefix tokens
     "vit_tiny_patch16_224": ({"img_size": 64}, (4, 4), 1),
@@ -37,7 +38,7 @@ def test_timm_models_unmodified(name):
         torch.testing.assert_close(trace.logits, model.eval()(images), rtol=1e-4, atol=1e-5)
     classes = trace.logits.shape[1]
     assert len(trace.attention) == len(model.blocks)
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         explanation = relprop.explain_trace(trace, torch.tensor([0, classes - 1]), method)
         shape = tuple(images.shape[2:]) if relprop.METHODS[method].pixels else grid
         assert explanation.grid == shape
@@ -85,7 +86,7 @@ def test_further_families(name):
     model, images = tiny(OTHERS[name][0], **OTHERS[name][1]), torch.rand(2, 3, 32, 32).double()
     trace = relprop.record(model, images)
     assert (trace.grid, trace.prefix, trace.depth) == ((4, 4), OTHERS[name][2], 3)
-    for method in relprop.METHODS:
+    for method in OF_ALL_INPUTS:
         explanation = relprop.explain_trace(trace, torch.tensor([0, 4]), method)
         assert explanation.grid == ((32, 32) if relprop.METHODS[method].pixels else (4, 4))
         assert explanation.relevance.isfinite().all() and explanation.sides is None

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import relprop
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import B, C, Plain, pixels
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_ALL_INPUTS)
 @pytest.mark.parametrize("frames_first", [False, True])
 def test_relevance_is_of_each_block(method, frames_first):
     """As of a picture of which the frames are the patches."""

@@ -12,6 +12,7 @@ from lightning import Callback
 
 import relprop
 from lightning_modules import experiment as running
+from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.runs import run
 
 EXPLANATIONS, EPOCHS = 2000, 50
@@ -38,7 +39,7 @@ def test_memory_stays_flat_over_explanations():
     random = torch.get_rng_state()
     memory = []
     for i in range(EXPLANATIONS):
-        method = list(relprop.METHODS)[i % len(relprop.METHODS)]
+        method = OF_ALL_INPUTS[i % len(OF_ALL_INPUTS)]
         relprop.explain(model, images, i % 5, method, max_memory=None if i % 3 else 0)
         memory.append(resident())
     growth = growth_of_second_half(memory)
