@@ -341,7 +341,7 @@ def decoded_saliency(trace: Trace, target: Tensor, options: Options) -> Found:
     h that enter block ``start_layer``; P_i = softmax(f_lm(h_i)), less all but its 10 most probable
     entries; q_v = sum_i S_i P_i[v]; a token has q of its id, shared among the places of that id.
     f_lm: ``lm_head``; else the model's own, where its classes are the vocabulary; else LN(h) E^T,
-    with E the word embeddings. The paper's gain was not seen in our trials.
+    with E the word embeddings.
     """
     ids, _ = trace.words
     h, G = trace.entering(target, options.start_layer)
