@@ -130,6 +130,11 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     names = f"all, {', '.join(scored())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument(
+        "--compare",
+        metavar="METHOD",
+        help="whose scores the others' are compared with: transformer_attribution, or the first",
+    )
+    parser.add_argument(
         "--split", default="test", metavar="NAME", help="test (default), or a further test set"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
@@ -183,6 +188,11 @@ def check_explain(arguments: argparse.Namespace) -> None:
 def check_evaluate(arguments: argparse.Namespace) -> None:
     """What can be told before anything is imported; ``method`` becomes a list without ``all``."""
     arguments.method = cli.chosen(arguments.method, scored(), "--method")
+    if arguments.compare not in (None, *arguments.method):
+        raise InputError(
+            f"--compare {arguments.compare}: it is not scored; accepted: a method of --method, "
+            f"{', '.join(arguments.method)}"
+        )
     protocols().find(arguments.protocol, f"--protocol {arguments.protocol}")
     if arguments.output is not None:
         cli.check_folder(Path(arguments.output), "--output")
@@ -259,7 +269,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "weights": fingerprint(module.state_dict()),
         "protocol": protocol.name,
         "data": data_options,
-        "methods": protocol.scored(arguments.method, scored()),
+        "methods": protocol.scored(arguments.method, scored(), arguments.compare),
         "options": options,
         "limit": arguments.limit,
         "split": arguments.split,
@@ -268,7 +278,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     of_set = protocol.name if arguments.split == "test" else f"{protocol.name}-{arguments.split}"
     folder = Path(arguments.output or run_dir / "scores" / of_set)
     with torchrun_shard() as shard:
-        scores = score(protocol, about, folder, arguments.resume, shard)
+        scores = score(protocol, about, folder, arguments.resume, shard, arguments.compare)
     if scores is not None:
         console().print(scores)
         say(f"{folder}: scores.csv, scores.json, scores.png")

@@ -1,7 +1,7 @@
 """How good an explanation is: the protocols of the paper's evaluation, by name."""
 
 from lightning_modules.protocols.background import Background
-from lightning_modules.protocols.base import MODEL, PROTOCOLS, Protocol, Score, scores_of, values_of
+from lightning_modules.protocols.base import MODEL, PROTOCOLS, Protocol
 from lightning_modules.protocols.baselines import BASELINES
 from lightning_modules.protocols.evaluation import Progress, evaluate
 from lightning_modules.protocols.explainer import scored_methods
@@ -9,6 +9,7 @@ from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
 from lightning_modules.protocols.sanity import Sanity
+from lightning_modules.protocols.scores import Score, compared, scores_of, values_of
 from lightning_modules.protocols.shard import Shard, torchrun_shard
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Segmentation",
     "Shard",
     "Specificity",
+    "compared",
     "evaluate",
     "scored_methods",
     "scores_of",

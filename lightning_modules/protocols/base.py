@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_modules.data import DataModule
@@ -21,27 +22,31 @@ MODEL = "model"  # what is scored where it is no method
 # Columns of the paper's tables 1 and 2.
 IN_PAPER = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
 
-
-@dataclass(frozen=True)
-class Score:
-    """One number of a table, with the ends of its 95% interval. ``x`` is its place on a curve."""
-
-    method: str
-    name: str
-    x: float | None
-    value: float
-    low: float
-    high: float
+# Which values are better: a number that is greater where they are.
+BETTER: dict[str, Callable[[Tensor], Tensor]] = {
+    "higher": lambda values: values,
+    "lower": lambda values: -values,
+    "near 0": lambda values: -values.abs(),
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: which score it shows; by method, what the paper reports for it."""
+    """A column of the table: which score it shows, and which values of it are better.
+
+    Attributes:
+        heading: in the table.
+        name: of the score.
+        x: its place on a curve, if it is of one.
+        paper: what the paper reports for it, by method.
+        better: one of :data:`BETTER`; None: no value is better than another.
+    """
 
     heading: str
     name: str
     x: float | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
+    better: str | None = None
 
 
 class Protocols(Registry[type["Protocol"]]):
@@ -94,14 +99,21 @@ class Protocol:
             )
         self.source = fitting[0]
 
-    def scored(self, methods: Sequence[str], every: Collection[str]) -> list[str]:
+    def scored(
+        self, methods: Sequence[str], every: Collection[str], compare: str | None = None
+    ) -> list[str]:
         """What is scored of the ``methods`` asked for, by name; ``every``: those that there are.
 
         Raises:
-            InputError: it is the model, and some methods are asked for.
+            InputError: it is the model, and some methods, or one to ``compare``, are asked for.
         """
         if not self.of_model:
             return list(methods)
+        if compare is not None:
+            raise InputError(
+                f"--compare {compare}: --protocol {self.name} scores the model, and no method; "
+                "accepted: no --compare"
+            )
         if set(methods) != set(every):
             raise InputError(
                 f"--method {methods[0]}: --protocol {self.name} scores the model, and no method; "
@@ -130,34 +142,3 @@ class Protocol:
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         """Score one method on the batch that ``explain`` explains."""
         raise NotImplementedError
-
-
-def values_of(metrics: Mapping[str, SampledMetric]) -> dict[tuple[str, float | None], float]:
-    """Every number of a method's metrics, by name and place.
-
-    Named metric/score, or as the score where there is one metric.
-    """
-    result = {}
-    for of_metric, metric in metrics.items():
-        for name, values in metric.score(metric.gathered()).items():
-            full = f"{of_metric}/{name}" if len(metrics) > 1 else name
-            places = metric.places if values.ndim else [None]
-            result |= {
-                (full, place): value
-                for place, value in zip(places, values.reshape(-1).tolist(), strict=True)
-            }
-    return result
-
-
-def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
-    """The numbers of :func:`values_of`, with their intervals."""
-    ends = []
-    for metric in metrics.values():
-        for low, high in metric.intervals().values():
-            ends += zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True)
-    return [
-        Score(method, name, place, value, low, high)
-        for ((name, place), value), (low, high) in zip(
-            values_of(metrics).items(), ends, strict=True
-        )
-    ]

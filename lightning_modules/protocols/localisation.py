@@ -36,9 +36,9 @@ class Segmentation(Protocol):
     title = "the map as a segmentation of the object"
     paper_data = "imagenet_segmentation"
     columns = [
-        Column("pixel accuracy", "pixel_accuracy", paper=TABLE_2[0]),
-        Column("mAP", "mAP", paper=TABLE_2[1]),
-        Column("mIoU", "mIoU", paper=TABLE_2[2]),
+        Column("pixel accuracy", "pixel_accuracy", paper=TABLE_2[0], better="higher"),
+        Column("mAP", "mAP", paper=TABLE_2[1], better="higher"),
+        Column("mIoU", "mIoU", paper=TABLE_2[2], better="higher"),
     ]
 
     def samples(self) -> Dataset:
@@ -73,7 +73,7 @@ class Specificity(Protocol):
     modality = "image"
     tasks = ("multiclass", "multilabel")
     title = "class specificity: share of relevance on the object of the class explained"
-    columns = [Column("specificity", "class_specificity")]
+    columns = [Column("specificity", "class_specificity", better="higher")]
 
     def samples(self) -> Dataset:
         pairs = getattr(self.data, "pairs_dataset", None)

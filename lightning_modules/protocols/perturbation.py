@@ -40,10 +40,10 @@ class Perturbation(Protocol):
     title = "area under accuracy while pixels are removed"
     paper_data = "imagenet"
     columns = [
-        Column("positive, predicted", "positive_predicted/auc", paper=TABLE_1[0]),
-        Column("target", "positive_target/auc", paper=TABLE_1[1]),
-        Column("negative, predicted", "negative_predicted/auc", paper=TABLE_1[2]),
-        Column("target", "negative_target/auc", paper=TABLE_1[3]),
+        Column("positive, predicted", "positive_predicted/auc", paper=TABLE_1[0], better="lower"),
+        Column("target", "positive_target/auc", paper=TABLE_1[1], better="lower"),
+        Column("negative, predicted", "negative_predicted/auc", paper=TABLE_1[2], better="higher"),
+        Column("target", "negative_target/auc", paper=TABLE_1[3], better="higher"),
     ]
     curves = {
         "positive_predicted/accuracy": "accuracy, most relevant removed first",

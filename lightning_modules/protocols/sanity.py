@@ -28,8 +28,8 @@ class Sanity(Protocol):
     tasks = ("multiclass", "multilabel", "regression")
     title = "rank correlation of the map with that of the model with random weights"
     columns = [
-        Column("random head", "head/rank_correlation"),
-        Column("all random", "all/rank_correlation"),
+        Column("random head", "head/rank_correlation", better="near 0"),
+        Column("all random", "all/rank_correlation", better="near 0"),
     ]
 
     def samples(self) -> Dataset:

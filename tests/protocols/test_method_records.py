@@ -6,7 +6,7 @@ import pytest
 
 import relprop
 from lightning_modules.protocols import scored_methods
-from lightning_modules.protocols.report import color_of
+from lightning_modules.protocols.picture import color_of
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
