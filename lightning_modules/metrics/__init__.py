@@ -1,7 +1,11 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.background import BackgroundEffect
-from lightning_modules.metrics.perturbation import PerturbationAccuracy, perturb
+from lightning_modules.metrics.perturbation import (
+    PerturbationAccuracy,
+    PerturbationProbability,
+    perturb,
+)
 from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
 from lightning_modules.metrics.sanity import RankCorrelation
@@ -13,6 +17,7 @@ __all__ = [
     "ClassSpecificity",
     "Faithfulness",
     "PerturbationAccuracy",
+    "PerturbationProbability",
     "RankCorrelation",
     "RationaleAUPRC",
     "SampledMetric",

@@ -65,6 +65,8 @@ class Protocol:
 
     A subclass says which samples it needs (:meth:`samples`), by which metrics a method is measured
     (:meth:`metrics`), and what a method's explanations of a batch are worth (:meth:`update`).
+    Further arguments of its constructor, which have defaults, are options: protocol.KEY=VALUE on
+    the command line.
 
     Attributes:
         source: the classifier's source whose relevance is scored.
@@ -74,7 +76,7 @@ class Protocol:
     """
 
     name: str  # in PROTOCOLS
-    modality: str | None = None  # of the source that it scores, in MODALITIES; None: of any
+    modality: str | tuple[str, ...] = ()  # of the source that it scores, in MODALITIES; (): of any
     tasks: tuple[str, ...] = ("multiclass",)  # those that it has a meaning for, in TASKS
     of_model: bool = False  # the model itself is scored, once, and no method
     title: str  # of the table
@@ -85,13 +87,13 @@ class Protocol:
 
     def __init__(self, module: Classifier, data: DataModule) -> None:
         self.module, self.data = module, data
-        kind = Modality if self.modality is None else MODALITIES.find(self.modality)
-        fitting = [name for name, x in module.sources.items() if isinstance(x, kind)]
+        names = (self.modality,) if isinstance(self.modality, str) else self.modality or ()
+        kinds = tuple(MODALITIES.find(name) for name in names)
+        fitting = [name for name, x in module.sources.items() if isinstance(x, kinds or Modality)]
         if not fitting:
             there = " and ".join(f"{x.called}s" for x in module.sources.values())
-            raise InputError(
-                f"--protocol {self.name}: the data are {there}; accepted: {kind.called}s"
-            )
+            accepted = " or ".join(f"{kind.called}s" for kind in kinds)
+            raise InputError(f"--protocol {self.name}: the data are {there}; accepted: {accepted}")
         if module.task.name not in self.tasks:
             raise InputError(
                 f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "

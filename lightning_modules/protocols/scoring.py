@@ -70,6 +70,7 @@ def write_report(
     reference = compared_with(compare, methods)
     scores = compared(methods, reference, protocol.columns)
     of_set = "" if about["split"] == "test" else f" of {about['split']}"
+    of_set += "".join(f", {name}: {value}" for name, value in about["protocol_options"].items())
     title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples{of_set}"
     about = {
         **about,
@@ -123,7 +124,8 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     accepted = "accepted: what explain.py has left there; or start anew, without --resume"
     state = load_data(folder / KEPT, accepted)
     try:
-        began = {"split": "test"} | state["about"]  # of earlier versions it is the test split
+        # Of earlier versions it is the test split, and protocols have no options.
+        began = {"split": "test", "protocol_options": {}} | state["about"]
         compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
         differs = sorted(key for key in compared if given(about[key]) != given(began.get(key)))
         if differs:
