@@ -1,6 +1,7 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.background import BackgroundEffect
+from lightning_modules.metrics.localisation import EnergyInside
 from lightning_modules.metrics.perturbation import (
     PerturbationAccuracy,
     PerturbationProbability,
@@ -15,6 +16,7 @@ from lightning_modules.metrics.specificity import ClassSpecificity
 __all__ = [
     "BackgroundEffect",
     "ClassSpecificity",
+    "EnergyInside",
     "Faithfulness",
     "PerturbationAccuracy",
     "PerturbationProbability",

@@ -5,6 +5,7 @@ from lightning_modules.protocols.base import MODEL, PROTOCOLS, Protocol
 from lightning_modules.protocols.baselines import BASELINES
 from lightning_modules.protocols.evaluation import Progress, evaluate
 from lightning_modules.protocols.explainer import scored_methods
+from lightning_modules.protocols.grid import Grid
 from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
 from lightning_modules.protocols.rationales import Rationales
@@ -17,6 +18,7 @@ __all__ = [
     "MODEL",
     "PROTOCOLS",
     "Background",
+    "Grid",
     "Perturbation",
     "Progress",
     "Protocol",
