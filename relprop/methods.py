@@ -40,6 +40,8 @@ class Method:
         product: a product of I + C over blocks, whose I puts a token's relevance on itself.
         ablation: a part of another method, to see what the other part is for.
         frees_graph: tells the trace which of its backward passes is the last.
+        conserves: its relevance is to add up to the output explained, but for what biases and
+            tokens that are no part of the input take.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Method:
     product: bool = False
     ablation: bool = False
     frees_graph: bool = False
+    conserves: bool = False
 
     @property
     def about(self) -> str:
@@ -82,6 +85,7 @@ def method(
     product: bool = False,
     ablation: bool = False,
     frees_graph: bool = False,
+    conserves: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
 
@@ -99,7 +103,8 @@ def method(
     rule_set(rules)  # a ValueError where there is none
 
     def add(function: Function) -> Function:
-        record = Method(name, function, rules, signed, pixels, product, ablation, frees_graph)
+        kind = (signed, pixels, product, ablation, frees_graph, conserves)
+        record = Method(name, function, rules, *kind)
         METHODS.add(name, record, function)
         return function
 
@@ -213,7 +218,7 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     return low.flatten(1).amin(dim=1, keepdim=True), high.flatten(1).amax(dim=1, keepdim=True)
 
 
-@method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True)
+@method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True, conserves=True)
 def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance all the way to the pixels [B, H, W], or to embeddings or numbers. Signed.
 
@@ -241,7 +246,7 @@ def _input_times_gradient(trace: Trace, target: Tensor, options: Options) -> Fou
     return trace.input_tokens(target, options.ruled, options.eps)
 
 
-@method("attnlrp", rules="attnlrp", signed=True, frees_graph=True)
+@method("attnlrp", rules="attnlrp", signed=True, frees_graph=True, conserves=True)
 def attnlrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """AttnLRP (Achtibat et al. 2024): the gradient with corrections, times the embedding. Signed.
 
@@ -250,7 +255,7 @@ def attnlrp(trace: Trace, target: Tensor, options: Options) -> Found:
     return _input_times_gradient(trace, target, options)
 
 
-@method("cp_lrp", rules="cp_lrp", signed=True, frees_graph=True)
+@method("cp_lrp", rules="cp_lrp", signed=True, frees_graph=True, conserves=True)
 def cp_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """CP-LRP (Ali et al. 2022): as attnlrp, but attention maps and gates are constants. Signed."""
     return _input_times_gradient(trace, target, options)

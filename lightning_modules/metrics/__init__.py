@@ -1,12 +1,13 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.background import BackgroundEffect
-from lightning_modules.metrics.localisation import EnergyInside
+from lightning_modules.metrics.localisation import EnergyInside, PointingGame
 from lightning_modules.metrics.perturbation import (
     PerturbationAccuracy,
     PerturbationProbability,
     perturb,
 )
+from lightning_modules.metrics.properties import Completeness, Complexity, Sensitivity
 from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
 from lightning_modules.metrics.sanity import RankCorrelation
@@ -16,14 +17,18 @@ from lightning_modules.metrics.specificity import ClassSpecificity
 __all__ = [
     "BackgroundEffect",
     "ClassSpecificity",
+    "Completeness",
+    "Complexity",
     "EnergyInside",
     "Faithfulness",
     "PerturbationAccuracy",
     "PerturbationProbability",
+    "PointingGame",
     "RankCorrelation",
     "RationaleAUPRC",
     "SampledMetric",
     "Segmentation",
+    "Sensitivity",
     "TokenF1",
     "perturb",
 ]

@@ -32,3 +32,25 @@ class EnergyInside(SampledMetric):
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
         return {"energy": rows.mean()}
+
+
+class PointingGame(SampledMetric):
+    """How often the highest point of a map lies on the object (Zhang et al. 2016).
+
+    0 to 1, higher is better. Of several highest points each counts for its part.
+
+    >>> import torch
+    >>> metric = PointingGame()
+    >>> metric.update(torch.tensor([[[3.0, 1.0], [3.0, 0.0]]]), torch.tensor([[[1, 0], [0, 0]]]))
+    >>> metric.compute()["hits"].item()
+    0.5
+    """
+
+    def update(self, heatmaps: Tensor, masks: Tensor) -> None:
+        """``heatmaps`` [B, H, W]; ``masks`` [B, H, W], non-zero on the object."""
+        maps, on_object = heatmaps.flatten(1), masks.flatten(1).bool()
+        highest = maps == maps.amax(dim=1, keepdim=True)
+        self.rows.append((highest & on_object).sum(dim=1).double() / highest.sum(dim=1))
+
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"hits": rows.mean()}

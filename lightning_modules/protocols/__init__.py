@@ -8,6 +8,7 @@ from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.protocols.grid import Grid
 from lightning_modules.protocols.localisation import Segmentation, Specificity
 from lightning_modules.protocols.perturbation import Perturbation
+from lightning_modules.protocols.properties import Properties
 from lightning_modules.protocols.rationales import Rationales
 from lightning_modules.protocols.sanity import Sanity
 from lightning_modules.protocols.scores import Score, compared, scores_of, values_of
@@ -21,6 +22,7 @@ __all__ = [
     "Grid",
     "Perturbation",
     "Progress",
+    "Properties",
     "Protocol",
     "Rationales",
     "Sanity",

@@ -76,10 +76,11 @@ class Drawn:
 def values_of(metrics: Mapping[str, SampledMetric]) -> dict[Place, float]:
     """Every number of a method's metrics, by name and place.
 
-    Named metric/score, or as the score where there is one metric.
+    Named metric/score, or as the score where there is one metric, or the metric has no name. A
+    metric without rows says nothing of the method, and has no number.
     """
     result = {}
-    for of_metric, metric in metrics.items():
+    for of_metric, metric in with_rows(metrics).items():
         for name, values in metric.score(metric.gathered()).items():
             places = places_of(metrics, of_metric, name, values)
             result |= zip(places, values.reshape(-1).tolist(), strict=True)
@@ -89,7 +90,7 @@ def values_of(metrics: Mapping[str, SampledMetric]) -> dict[Place, float]:
 def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
     """The numbers of :func:`values_of`, with their intervals."""
     values, scores = values_of(metrics), []
-    for of_metric, metric in metrics.items():
+    for of_metric, metric in with_rows(metrics).items():
         for name, ends in metric.intervals().items():
             places = places_of(metrics, of_metric, name, ends[0])
             for place, low, high in zip(
@@ -99,11 +100,16 @@ def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
     return scores
 
 
+def with_rows(metrics: Mapping[str, SampledMetric]) -> dict[str, SampledMetric]:
+    """Those that have been updated."""
+    return {name: metric for name, metric in metrics.items() if len(metric.rows)}
+
+
 def places_of(
     metrics: Mapping[str, SampledMetric], of_metric: str, name: str, values: Tensor
 ) -> list[Place]:
     """What the numbers of one score, [] or [places], are called in a table."""
-    full = f"{of_metric}/{name}" if len(metrics) > 1 else name
+    full = f"{of_metric}/{name}" if len(metrics) > 1 and of_metric else name
     return [(full, place) for place in (metrics[of_metric].places if values.ndim else [None])]
 
 
@@ -141,7 +147,7 @@ def compared(
 def drawn_of(metrics: Mapping[str, SampledMetric]) -> dict[Place, Drawn]:
     """The numbers of :func:`values_of`, of draws that are the same for all methods."""
     values, result = values_of(metrics), {}
-    for of_metric, metric in metrics.items():
+    for of_metric, metric in with_rows(metrics).items():
         rows = metric.in_order()  # that of the data, in which the rows of methods are pairs
         for name, draws in metric.drawn(rows).items():
             places = places_of(metrics, of_metric, name, draws[0])
