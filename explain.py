@@ -278,7 +278,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         "methods": protocol.scored(arguments.method, scored(), arguments.compare),
         "options": options,
         "protocol_options": of_protocol,
-        "limit": arguments.limit,
+        "limit": protocol.limit if arguments.limit is None else arguments.limit,
         "split": arguments.split,
     }
     run_dir = Path() if config is None else config.parent

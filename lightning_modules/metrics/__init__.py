@@ -10,12 +10,13 @@ from lightning_modules.metrics.perturbation import (
 from lightning_modules.metrics.properties import Completeness, Complexity, Sensitivity
 from lightning_modules.metrics.rationales import Faithfulness, RationaleAUPRC, TokenF1
 from lightning_modules.metrics.sampled import SampledMetric
-from lightning_modules.metrics.sanity import RankCorrelation
+from lightning_modules.metrics.sanity import CascadeCorrelation, RankCorrelation
 from lightning_modules.metrics.segmentation import Segmentation
 from lightning_modules.metrics.specificity import ClassSpecificity
 
 __all__ = [
     "BackgroundEffect",
+    "CascadeCorrelation",
     "ClassSpecificity",
     "Completeness",
     "Complexity",

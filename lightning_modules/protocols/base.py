@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import relprop
 from lightning_modules.data import DataModule
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.modalities import MODALITIES, Modality
@@ -84,6 +85,7 @@ class Protocol:
     paper_data: str = ""  # the kind of data that the paper's figures are of
     curves: Mapping[str, str] = {}  # score, with a place for each of its numbers: title
     x_label: str = ""
+    limit: int | None = None  # the first samples that it is of, unless told otherwise; None: all
 
     def __init__(self, module: Classifier, data: DataModule) -> None:
         self.module, self.data = module, data
@@ -141,6 +143,15 @@ class Protocol:
     def begin(self, batch: Mapping[str, Any]) -> None:
         """What of a batch is the same for all methods."""
 
+    def recordings(
+        self, batch: Mapping[str, Any]
+    ) -> Iterator[tuple[Classifier, relprop.Trace | None]]:
+        """The models that a batch goes through, one after the other, each with its recording.
+
+        All methods are updated with one of them before the next is made. None: it is not recorded.
+        """
+        yield self.module, None if self.of_model else self.module.record(batch)
+
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        """Score one method on the batch that ``explain`` explains."""
+        """Score one method on the batch that ``explain`` explains, once a recording."""
         raise NotImplementedError

@@ -85,7 +85,8 @@ def draw_scores(
             ax.set(xlabel=label, xlim=(0, 1))
         elif protocol.curves:
             draw_curves(ax, shown)
-            ax.set(xlabel=protocol.x_label, ylabel=label, ylim=(0, None))
+            lowest = min([0, *(score.low for score in shown)])
+            ax.set(xlabel=protocol.x_label, ylabel=label, ylim=(lowest, None))
         else:
             draw_bars(ax, shown, [score.method for score in shown])
             ax.set(xlabel=label)
