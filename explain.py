@@ -24,6 +24,7 @@ from configs.signatures import named, registered
 from lightning_modules.utils import cli
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import arguments as constructor_arguments
 from lightning_modules.utils.terminal import console, quiet, say
 from lightning_modules.utils.timm_names import check_published_name
 
@@ -130,12 +131,20 @@ def parse_evaluate(argv: list[str]) -> argparse.Namespace:
     names = f"all, {', '.join(scored())}"
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["all"], help=names)
     parser.add_argument(
+        "--compare",
+        metavar="METHOD",
+        help="whose scores the others' are compared with: transformer_attribution, or the first",
+    )
+    parser.add_argument(
         "--split", default="test", metavar="NAME", help="test (default), or a further test set"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
     parser.add_argument("--output", metavar="DIR", help="default: the run's scores/PROTOCOL")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="data.* of the run; options of methods"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="data.* of the run; protocol.*; options of methods",
     )
     arguments = parser.parse_intermixed_args(argv)
     cli.take_overrides(arguments, {"method": cli.OVERRIDE})
@@ -183,14 +192,20 @@ def check_explain(arguments: argparse.Namespace) -> None:
 def check_evaluate(arguments: argparse.Namespace) -> None:
     """What can be told before anything is imported; ``method`` becomes a list without ``all``."""
     arguments.method = cli.chosen(arguments.method, scored(), "--method")
+    if arguments.compare not in (None, *arguments.method):
+        raise InputError(
+            f"--compare {arguments.compare}: it is not scored; accepted: a method of --method, "
+            f"{', '.join(arguments.method)}"
+        )
     protocols().find(arguments.protocol, f"--protocol {arguments.protocol}")
     if arguments.output is not None:
         cli.check_folder(Path(arguments.output), "--output")
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit {arguments.limit}; accepted: 1 or more samples")
     check_model(arguments)
-    of_data, of_methods = parted(arguments.overrides)
+    of_data, of_protocol, of_methods = parted(arguments.overrides)
     read_options(of_methods)
+    read_protocol_options(arguments.protocol, of_protocol)
     config = config_of_run(arguments)
     is_run = config is not None and config.is_file()
     if is_run or arguments.checkpoint is None:  # else it is told what is wrong with the checkpoint
@@ -244,7 +259,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from lightning_modules.utils.fingerprint import fingerprint
 
     module = chosen_model(arguments)
-    of_data, of_methods = parted(arguments.overrides)
+    of_data, of_protocol, of_methods = parted(arguments.overrides)
     options, config = read_options(of_methods), config_of_run(arguments)
     data_options = load_data_config(config, of_data)
     data = DATAMODULES[data_options["kind"]](
@@ -253,22 +268,24 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     named = arguments.checkpoint is not None or class_names.are_names(module.hparams.class_names)
     check_fit(module, data, named)
     module.to(chosen_device(arguments.device))
-    protocol = protocols()[arguments.protocol](module, data)
+    of_protocol = read_protocol_options(arguments.protocol, of_protocol)
+    protocol = protocols()[arguments.protocol](module, data, **of_protocol)
     about = {
         "model": arguments.checkpoint or arguments.timm or arguments.hf,
         "weights": fingerprint(module.state_dict()),
         "protocol": protocol.name,
         "data": data_options,
-        "methods": protocol.scored(arguments.method, scored()),
+        "methods": protocol.scored(arguments.method, scored(), arguments.compare),
         "options": options,
-        "limit": arguments.limit,
+        "protocol_options": of_protocol,
+        "limit": protocol.limit if arguments.limit is None else arguments.limit,
         "split": arguments.split,
     }
     run_dir = Path() if config is None else config.parent
-    of_set = protocol.name if arguments.split == "test" else f"{protocol.name}-{arguments.split}"
-    folder = Path(arguments.output or run_dir / "scores" / of_set)
+    chosen = [arguments.split] * (arguments.split != "test") + [*map(str, of_protocol.values())]
+    folder = Path(arguments.output or run_dir / "scores" / "-".join([protocol.name, *chosen]))
     with torchrun_shard() as shard:
-        scores = score(protocol, about, folder, arguments.resume, shard)
+        scores = score(protocol, about, folder, arguments.resume, shard, arguments.compare)
     if scores is not None:
         console().print(scores)
         say(f"{folder}: scores.csv, scores.json, scores.png")
@@ -280,10 +297,25 @@ def config_of_run(arguments: argparse.Namespace) -> Path | None:
     return None if run_dir is None else run_dir / "config.yaml"
 
 
-def parted(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides of the data, and those that are options of methods."""
+def parted(overrides: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """The overrides of the data, those of the protocol, and those that are options of methods."""
     of_data = [text for text in overrides if text.startswith("data.")]
-    return of_data, [text for text in overrides if text not in of_data]
+    of_protocol = [text for text in overrides if text.startswith("protocol.")]
+    return of_data, of_protocol, [x for x in overrides if x not in (*of_data, *of_protocol)]
+
+
+def read_protocol_options(name: str, overrides: list[str]) -> dict[str, Any]:
+    """Options of a protocol, the arguments of its constructor, from protocol.key=value each."""
+    options = {}
+    for override in overrides:
+        options |= read_override(override)["protocol"]
+    taken = {
+        option: argument.annotation
+        for option, argument in constructor_arguments(protocols()[name]).items()
+        if option not in ("module", "data")
+    }
+    check_options("protocol", options, taken)
+    return options
 
 
 def read_options(overrides: list[str]) -> dict[str, Any]:

@@ -19,6 +19,22 @@ from relprop.recording.eager import eagerly
 TRIES = 8  # samples that are looked at for one of another label
 
 
+def another(samples: Dataset, place: int, label: Tensor) -> dict[str, Any]:
+    """The sample half a data set behind the one at ``place``, which has the ``label``.
+
+    Or the first behind it, of :data:`TRIES`, with another label.
+    """
+    count = len(samples)
+    half = count // 2
+    first = None
+    for step in range(half, min(half + TRIES, count)):
+        sample = samples[(place + step) % count]
+        if not torch.equal(torch.as_tensor(sample["label"]), label):
+            return sample
+        first = sample if first is None else first
+    return first
+
+
 class Backgrounds:
     """The samples of a data set whose object is known, and for each the background of another.
 
@@ -58,15 +74,7 @@ class Backgrounds:
 
     def other(self, place: int, label: Tensor) -> dict[str, Any]:
         """The sample whose background is put behind the object of the one at ``place``."""
-        count = len(self.samples)
-        half = count // 2
-        first = None
-        for step in range(half, min(half + TRIES, count)):
-            sample = self.samples[(place + step) % count]
-            if not torch.equal(torch.as_tensor(sample["label"]), label):
-                return sample
-            first = sample if first is None else first
-        return first
+        return another(self.samples, place, label)
 
     def on_others(
         self, batch: Mapping[str, Any], places: Sequence[int]

@@ -43,6 +43,8 @@ class Method:
         diagnosis: it is no map of reasons; who evaluates all methods does not mean it.
         texts: of texts alone.
         frees_graph: tells the trace which of its backward passes is the last.
+        conserves: its relevance is to add up to the output explained, but for what biases and
+            tokens that are no part of the input take.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Method:
     frees_graph: bool = False
     diagnosis: bool = False
     texts: bool = False
+    conserves: bool = False
 
     @property
     def about(self) -> str:
@@ -89,6 +92,7 @@ def method(
     frees_graph: bool = False,
     diagnosis: bool = False,
     texts: bool = False,
+    conserves: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
 
@@ -106,7 +110,7 @@ def method(
     rule_set(rules)  # a ValueError where there is none
 
     def add(function: Function) -> Function:
-        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts)
+        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts, conserves)
         record = Method(name, function, *known)
         METHODS.add(name, record, function)
         return function
@@ -221,7 +225,7 @@ def _range(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     return low.flatten(1).amin(dim=1, keepdim=True), high.flatten(1).amax(dim=1, keepdim=True)
 
 
-@method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True)
+@method("lrp", rules="lrp", signed=True, pixels=True, frees_graph=True, conserves=True)
 def lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """Relevance all the way to the pixels [B, H, W], or to embeddings or numbers. Signed.
 
@@ -270,7 +274,7 @@ def _input_times_gradient(trace: Trace, target: Tensor, options: Options) -> Fou
     return trace.input_tokens(target, options.ruled, options.eps)
 
 
-@method("attnlrp", rules="attnlrp", signed=True, frees_graph=True)
+@method("attnlrp", rules="attnlrp", signed=True, frees_graph=True, conserves=True)
 def attnlrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """AttnLRP (Achtibat et al. 2024): the gradient with corrections, times the embedding. Signed.
 
@@ -279,7 +283,7 @@ def attnlrp(trace: Trace, target: Tensor, options: Options) -> Found:
     return _input_times_gradient(trace, target, options)
 
 
-@method("cp_lrp", rules="cp_lrp", signed=True, frees_graph=True)
+@method("cp_lrp", rules="cp_lrp", signed=True, frees_graph=True, conserves=True)
 def cp_lrp(trace: Trace, target: Tensor, options: Options) -> Found:
     """CP-LRP (Ali et al. 2022): as attnlrp, but attention maps and gates are constants. Signed."""
     return _input_times_gradient(trace, target, options)

@@ -33,14 +33,9 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def few_draws(monkeypatch):
     """Intervals of scores have 50 draws instead of 1,000, which take seconds for all methods."""
-    from lightning_modules.metrics.sampled import SampledMetric
+    from lightning_modules.metrics import sampled
 
-    of_draws = SampledMetric.intervals
-    monkeypatch.setattr(
-        SampledMetric,
-        "intervals",
-        lambda self, *, draws=50, **more: of_draws(self, draws=draws, **more),
-    )
+    monkeypatch.setattr(sampled, "DRAWS", 50)
 
 
 @pytest.fixture

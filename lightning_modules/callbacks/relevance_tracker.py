@@ -301,6 +301,8 @@ class RelevanceTracker(Checked, Callback):
                 continue
             values = values_of(progress.metrics[method])
             for column in protocol.columns:
+                if (column.name, column.x) not in values:
+                    continue  # it has no meaning for the method
                 place = "" if column.x is None else f"@{column.x:g}"
                 value = values[column.name, column.x]
                 score = f"{column.name.replace('/', '_')}{place}"

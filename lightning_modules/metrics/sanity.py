@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
@@ -24,11 +26,43 @@ class RankCorrelation(SampledMetric):
 
     def update(self, maps: Tensor, of_random: Tensor) -> None:
         """Two maps a sample, [B, ...] each; NaN on what is no part of either."""
-        for a, b in zip(maps.flatten(1), of_random.flatten(1), strict=True):
-            there = ~(a.isnan() | b.isnan())
-            ordered = there.sum() > 1 and a[there].std() > 0 and b[there].std() > 0
-            value = spearman_corrcoef(a[there].double(), b[there].double()) if ordered else 0.0
-            self.rows.append(torch.tensor([float(value)], dtype=torch.float64))
+        self.rows.append(rank_correlations(maps, of_random))
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
         return {"rank_correlation": rows.mean()}
+
+
+class CascadeCorrelation(SampledMetric):
+    """:class:`RankCorrelation` with each of several randomised models, and the mean over them.
+
+    ``places``: how far each is randomised. Cascading randomisation is of Adebayo et al. 2018, too.
+
+    >>> import torch
+    >>> metric = CascadeCorrelation([0, 1])
+    >>> maps, others = torch.tensor([[1.0, 2.0, 3.0]]), [[[2.0, 4.0, 9.0]], [[3.0, 2.0, 1.0]]]
+    >>> metric.update(maps, torch.tensor(others))
+    >>> {name: value.round(decimals=3).tolist() for name, value in metric.compute().items()}
+    {'rank_correlation': [1.0, -1.0], 'mean': 0.0}
+    """
+
+    def __init__(self, places: Sequence[float], **options) -> None:
+        super().__init__(**options)
+        self.places = list(places)
+
+    def update(self, maps: Tensor, of_random: Tensor) -> None:
+        """``maps`` [B, ...] of the model, ``of_random`` [places, B, ...]; NaN as above."""
+        self.rows.append(torch.stack([rank_correlations(maps, x) for x in of_random], dim=1))
+
+    def score(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"rank_correlation": rows.mean(dim=0), "mean": rows.mean()}
+
+
+def rank_correlations(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's correlation of each of ``maps`` [B, ...] with one of ``others``, [B]."""
+    values = []
+    for a, b in zip(maps.flatten(1), others.flatten(1), strict=True):
+        there = ~(a.isnan() | b.isnan())
+        ordered = there.sum() > 1 and a[there].std() > 0 and b[there].std() > 0
+        value = spearman_corrcoef(a[there].double(), b[there].double()) if ordered else 0.0
+        values.append(float(value))
+    return torch.tensor(values, dtype=torch.float64)

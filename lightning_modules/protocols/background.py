@@ -27,10 +27,10 @@ class Background(Protocol):
     tasks = ("multiclass", "multilabel")
     title = "does the decision hang on the background"
     columns = [
-        Column("another changes it", "background_effect"),
-        Column("own, as control", "background_control"),
-        Column("accuracy, object only", "object_only"),
-        Column("accuracy", "accuracy"),
+        Column("another changes it", "background_effect", better="lower"),
+        Column("own, as control", "background_control", better="lower"),
+        Column("accuracy, object only", "object_only", better="higher"),
+        Column("accuracy", "accuracy", better="higher"),
     ]
 
     def __init__(self, module: Classifier, data: DataModule) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 import relprop
@@ -22,27 +23,31 @@ MODEL = "model"  # what is scored where it is no method
 # Columns of the paper's tables 1 and 2.
 IN_PAPER = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transformer_attribution")
 
-
-@dataclass(frozen=True)
-class Score:
-    """One number of a table, with the ends of its 95% interval. ``x`` is its place on a curve."""
-
-    method: str
-    name: str
-    x: float | None
-    value: float
-    low: float
-    high: float
+# Which values are better: a number that is greater where they are.
+BETTER: dict[str, Callable[[Tensor], Tensor]] = {
+    "higher": lambda values: values,
+    "lower": lambda values: -values,
+    "near 0": lambda values: -values.abs(),
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: which score it shows; by method, what the paper reports for it."""
+    """A column of the table: which score it shows, and which values of it are better.
+
+    Attributes:
+        heading: in the table.
+        name: of the score.
+        x: its place on a curve, if it is of one.
+        paper: what the paper reports for it, by method.
+        better: one of :data:`BETTER`; None: no value is better than another.
+    """
 
     heading: str
     name: str
     x: float | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
+    better: str | None = None
 
 
 class Protocols(Registry[type["Protocol"]]):
@@ -61,6 +66,8 @@ class Protocol:
 
     A subclass says which samples it needs (:meth:`samples`), by which metrics a method is measured
     (:meth:`metrics`), and what a method's explanations of a batch are worth (:meth:`update`).
+    Further arguments of its constructor, which have defaults, are options: protocol.KEY=VALUE on
+    the command line.
 
     Attributes:
         source: the classifier's source whose relevance is scored.
@@ -70,7 +77,7 @@ class Protocol:
     """
 
     name: str  # in PROTOCOLS
-    modality: str | None = None  # of the source that it scores, in MODALITIES; None: of any
+    modality: str | tuple[str, ...] = ()  # of the source that it scores, in MODALITIES; (): of any
     tasks: tuple[str, ...] = ("multiclass",)  # those that it has a meaning for, in TASKS
     of_model: bool = False  # the model itself is scored, once, and no method
     title: str  # of the table
@@ -78,16 +85,17 @@ class Protocol:
     paper_data: str = ""  # the kind of data that the paper's figures are of
     curves: Mapping[str, str] = {}  # score, with a place for each of its numbers: title
     x_label: str = ""
+    limit: int | None = None  # the first samples that it is of, unless told otherwise; None: all
 
     def __init__(self, module: Classifier, data: DataModule) -> None:
         self.module, self.data = module, data
-        kind = Modality if self.modality is None else MODALITIES.find(self.modality)
-        fitting = [name for name, x in module.sources.items() if isinstance(x, kind)]
+        names = (self.modality,) if isinstance(self.modality, str) else self.modality or ()
+        kinds = tuple(MODALITIES.find(name) for name in names)
+        fitting = [name for name, x in module.sources.items() if isinstance(x, kinds or Modality)]
         if not fitting:
             there = " and ".join(f"{x.called}s" for x in module.sources.values())
-            raise InputError(
-                f"--protocol {self.name}: the data are {there}; accepted: {kind.called}s"
-            )
+            accepted = " or ".join(f"{kind.called}s" for kind in kinds)
+            raise InputError(f"--protocol {self.name}: the data are {there}; accepted: {accepted}")
         if module.task.name not in self.tasks:
             raise InputError(
                 f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "
@@ -95,17 +103,24 @@ class Protocol:
             )
         self.source = fitting[0]
 
-    def scored(self, methods: Sequence[str], every: Collection[str]) -> list[str]:
+    def scored(
+        self, methods: Sequence[str], every: Collection[str], compare: str | None = None
+    ) -> list[str]:
         """What is scored of the ``methods`` asked for, by name; ``every``: those that there are.
 
         Where all are asked for, diagnoses are left out.
 
         Raises:
-            InputError: it is the model, and some methods are asked for.
+            InputError: it is the model, and some methods, or one to ``compare``, are asked for.
         """
         is_all = set(methods) == set(every)
         if not self.of_model:
             return [x for x in methods if not (is_all and is_diagnosis(x))]
+        if compare is not None:
+            raise InputError(
+                f"--compare {compare}: --protocol {self.name} scores the model, and no method; "
+                "accepted: no --compare"
+            )
         if not is_all:
             raise InputError(
                 f"--method {methods[0]}: --protocol {self.name} scores the model, and no method; "
@@ -131,42 +146,20 @@ class Protocol:
     def begin(self, batch: Mapping[str, Any]) -> None:
         """What of a batch is the same for all methods."""
 
+    def recordings(
+        self, batch: Mapping[str, Any]
+    ) -> Iterator[tuple[Classifier, relprop.Trace | None]]:
+        """The models that a batch goes through, one after the other, each with its recording.
+
+        All methods are updated with one of them before the next is made. None: it is not recorded.
+        """
+        yield self.module, None if self.of_model else self.module.record(batch)
+
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
-        """Score one method on the batch that ``explain`` explains."""
+        """Score one method on the batch that ``explain`` explains, once a recording."""
         raise NotImplementedError
 
 
 def is_diagnosis(method: str) -> bool:
     """Whether a method of the engine's is no map of reasons."""
     return method in relprop.METHODS and relprop.METHODS[method].diagnosis
-
-
-def values_of(metrics: Mapping[str, SampledMetric]) -> dict[tuple[str, float | None], float]:
-    """Every number of a method's metrics, by name and place.
-
-    Named metric/score, or as the score where there is one metric.
-    """
-    result = {}
-    for of_metric, metric in metrics.items():
-        for name, values in metric.score(metric.gathered()).items():
-            full = f"{of_metric}/{name}" if len(metrics) > 1 else name
-            places = metric.places if values.ndim else [None]
-            result |= {
-                (full, place): value
-                for place, value in zip(places, values.reshape(-1).tolist(), strict=True)
-            }
-    return result
-
-
-def scores_of(method: str, metrics: Mapping[str, SampledMetric]) -> list[Score]:
-    """The numbers of :func:`values_of`, with their intervals."""
-    ends = []
-    for metric in metrics.values():
-        for low, high in metric.intervals().values():
-            ends += zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True)
-    return [
-        Score(method, name, place, value, low, high)
-        for ((name, place), value), (low, high) in zip(
-            values_of(metrics).items(), ends, strict=True
-        )
-    ]

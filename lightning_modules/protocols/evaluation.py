@@ -101,16 +101,17 @@ def score_batch(
     module, scores = protocol.module, BatchScores()
     batch = module.transfer_batch_to_device(batch, module.device, 0)
     batch["index"] = torch.tensor(indices)
-    trace = None if protocol.of_model else module.record(batch)
     protocol.begin(batch)
-    for method in methods:
-        metrics = protocol.metrics()
-        explainer = Explainer(module, trace, batch, method, options, protocol.source)
-        try:
-            protocol.update(metrics, explainer)
-        except relprop.UnsupportedModel as error:
-            scores.refused[method] = str(error)
-        else:
-            rows = {name: [x.cpu() for x in metric.rows] for name, metric in metrics.items()}
+    metrics = {method: protocol.metrics() for method in methods}
+    for recorded, trace in protocol.recordings(batch):
+        for method in [method for method in methods if method not in scores.refused]:
+            explainer = Explainer(recorded, trace, batch, method, options, protocol.source)
+            try:
+                protocol.update(metrics[method], explainer)
+            except relprop.UnsupportedModel as error:
+                scores.refused[method] = str(error)
+    for method, of_method in metrics.items():
+        if method not in scores.refused:
+            rows = {name: [x.cpu() for x in metric.rows] for name, metric in of_method.items()}
             scores.rows[method] = rows
     return scores

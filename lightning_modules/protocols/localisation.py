@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from lightning_modules.data.images.folder import with_mask
-from lightning_modules.metrics import ClassSpecificity, SampledMetric
+from lightning_modules.metrics import ClassSpecificity, EnergyInside, PointingGame, SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.modalities.images.modality import masks_of
 from lightning_modules.protocols.base import IN_PAPER, PROTOCOLS, Column, Protocol
@@ -27,8 +27,9 @@ TABLE_2 = [
 class Segmentation(Protocol):
     """The predicted class's map of each test image with a mask, as a segmentation of its object.
 
-    The paper's table 2. Of several labels it is the map of each that is there, against the mask of
-    its own object; of a regression the map of the first number.
+    The paper's table 2, the pointing game, and the share of relevance on the object. Of several
+    labels it is the map of each that is there, against the mask of its own object; of a regression
+    the map of the first number.
     """
 
     modality = "image"
@@ -36,9 +37,11 @@ class Segmentation(Protocol):
     title = "the map as a segmentation of the object"
     paper_data = "imagenet_segmentation"
     columns = [
-        Column("pixel accuracy", "pixel_accuracy", paper=TABLE_2[0]),
-        Column("mAP", "mAP", paper=TABLE_2[1]),
-        Column("mIoU", "mIoU", paper=TABLE_2[2]),
+        Column("pixel accuracy", "pixel_accuracy", paper=TABLE_2[0], better="higher"),
+        Column("mAP", "mAP", paper=TABLE_2[1], better="higher"),
+        Column("mIoU", "mIoU", paper=TABLE_2[2], better="higher"),
+        Column("pointing game", "pointing_game/hits", better="higher"),
+        Column("energy inside", "inside/energy", better="higher"),
     ]
 
     def samples(self) -> Dataset:
@@ -52,7 +55,11 @@ class Segmentation(Protocol):
         return dataset if len(known) == len(dataset) else Subset(dataset, known)
 
     def metrics(self, **options) -> dict[str, SampledMetric]:
-        return {"": SegmentationMetric(**options)}
+        return {
+            "": SegmentationMetric(**options),
+            "pointing_game": PointingGame(**options),
+            "inside": EnergyInside(**options),
+        }
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         task, batch = self.module.task, explain.batch
@@ -63,7 +70,8 @@ class Segmentation(Protocol):
             explained = explain(target)
             masks, known = masks_of(batch, explained.target)
             heatmaps = explained.heatmap(masks.shape[-2:])[known.to(explained.target.device)]
-            metrics[""].update(heatmaps, masks[known].to(heatmaps.device))
+            for metric in metrics.values():
+                metric.update(heatmaps, masks[known].to(heatmaps.device))
 
 
 @PROTOCOLS.register("specificity")
@@ -73,7 +81,7 @@ class Specificity(Protocol):
     modality = "image"
     tasks = ("multiclass", "multilabel")
     title = "class specificity: share of relevance on the object of the class explained"
-    columns = [Column("specificity", "class_specificity")]
+    columns = [Column("specificity", "class_specificity", better="higher")]
 
     def samples(self) -> Dataset:
         pairs = getattr(self.data, "pairs_dataset", None)

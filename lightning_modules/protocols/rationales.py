@@ -31,11 +31,11 @@ class Rationales(Protocol):
 
     modality = "text"
     title = "token F1 of the k most relevant words, mean over texts"
-    columns = [Column(str(k), "f1/macro_f1", k) for k in KS]
+    columns = [Column(str(k), "f1/macro_f1", k, better="higher") for k in KS]
     columns += [
-        Column("AUPRC", "auprc/auprc"),
-        Column("compr.", "faithfulness/comprehensiveness"),
-        Column("suff.", "faithfulness/sufficiency"),
+        Column("AUPRC", "auprc/auprc", better="higher"),
+        Column("compr.", "faithfulness/comprehensiveness", better="higher"),
+        Column("suff.", "faithfulness/sufficiency", better="lower"),
     ]
     curves = {"f1/macro_f1": "token F1 (mean over texts)"}
     x_label = "k, most relevant words chosen"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from rich.console import Console, Group
 from rich.text import Text
 
-from lightning_modules.protocols import Progress, Protocol, Shard, evaluate, report, scores_of
+from lightning_modules.protocols import Progress, Protocol, Shard, compared, evaluate, report
+from lightning_modules.protocols.picture import picture
 from lightning_modules.utils.checkpoint_files import load_data
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.files import replace_file
@@ -22,13 +23,18 @@ KEPT = ".progress.pt"
 
 
 def score(
-    protocol: Protocol, about: Mapping[str, Any], folder: Path, resume: bool, shard: Shard
+    protocol: Protocol,
+    about: Mapping[str, Any],
+    folder: Path,
+    resume: bool,
+    shard: Shard,
+    compare: str | None = None,
 ) -> Group | None:
     """Score the methods that ``about`` names; the table, for a terminal.
 
     Writes scores.csv, scores.json and scores.png into ``folder``. ``resume``: go on with the
     evaluation of the same ``about`` that was cut off there, if one was. Of several processes the
-    first alone writes, and has the table.
+    first alone writes, and has the table. ``compare`` as of :func:`compared_with`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = load_progress(protocol, about, folder) if resume else None
@@ -40,11 +46,17 @@ def score(
             bar.update(task, completed=progress.done, total=progress.total)
             if shard.rank == 0:
                 save_progress(progress, about, folder)
-    return write_report(protocol, progress, about, folder) if shard.rank == 0 else None
+    if shard.rank > 0:
+        return None
+    return write_report(protocol, progress, about, folder, compare)
 
 
 def write_report(
-    protocol: Protocol, progress: Progress, about: Mapping[str, Any], folder: Path
+    protocol: Protocol,
+    progress: Progress,
+    about: Mapping[str, Any],
+    folder: Path,
+    compare: str | None = None,
 ) -> Group:
     """The table of a finished evaluation; the same, and its curves, into the folder.
 
@@ -54,22 +66,34 @@ def write_report(
         (folder / KEPT).unlink(missing_ok=True)
         method, why = next(iter(progress.refused.items()))
         raise InputError(f"--method {method}: does not apply, as no other here does: {why}")
-    scores = [
-        number
-        for method in about["methods"]
-        if method in progress.metrics
-        for number in scores_of(method, progress.metrics[method])
-    ]
+    methods = {m: progress.metrics[m] for m in about["methods"] if m in progress.metrics}
+    reference = compared_with(compare, methods)
+    scores = compared(methods, reference, protocol.columns)
     of_set = "" if about["split"] == "test" else f" of {about['split']}"
+    of_set += "".join(f", {name}: {value}" for name, value in about["protocol_options"].items())
     title = f"{protocol.title}: {about['data']['kind']}, {progress.total} samples{of_set}"
-    about = {**about, "samples": progress.total, "does_not_apply": progress.refused}
+    about = {
+        **about,
+        "samples": progress.total,
+        "does_not_apply": progress.refused,
+        "compared_with": reference,
+    }
     report.write_csv(scores, folder / "scores.csv")
     report.write_json(scores, about, folder / "scores.json")
-    report.picture(protocol, scores, title, folder / "scores.png")
+    picture(protocol, scores, title, folder / "scores.png", reference)
     (folder / KEPT).unlink(missing_ok=True)
     refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
     table = report.table(protocol, scores, title, about["data"]["kind"])
-    return Group(table, *refused)
+    return Group(table, *report.notes(protocol, scores, reference), *refused)
+
+
+def compared_with(asked: str | None, methods: Collection[str]) -> str:
+    """The method that the others are compared with, one of the ``methods`` that apply.
+
+    The one ``asked`` for; else the paper's; else the first.
+    """
+    wanted = [name for name in (asked, "transformer_attribution") if name in methods]
+    return wanted[0] if wanted else next(iter(methods))
 
 
 def save_progress(progress: Progress, about: Mapping[str, Any], folder: Path) -> None:
@@ -100,7 +124,8 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
     accepted = "accepted: what explain.py has left there; or start anew, without --resume"
     state = load_data(folder / KEPT, accepted)
     try:
-        began = {"split": "test"} | state["about"]  # of earlier versions it is the test split
+        # Of earlier versions it is the test split, and protocols have no options.
+        began = {"split": "test", "protocol_options": {}} | state["about"]
         compared = set(about) - {"model" if "weights" in began else "weights"}  # not by a path
         differs = sorted(key for key in compared if given(about[key]) != given(began.get(key)))
         if differs:
@@ -112,6 +137,8 @@ def load_progress(protocol: Protocol, about: Mapping[str, Any], folder: Path) ->
         progress = Progress(state["done"], state["total"], {}, state["refused"])
         for method, of_method in state["rows"].items():
             progress.metrics[method] = protocol.metrics(sync_on_compute=False)
+            if progress.metrics[method].keys() != of_method.keys():
+                raise KeyError(f"metrics of {method}")
             for name, rows in of_method.items():
                 progress.metrics[method][name].rows = list(rows)
     except (KeyError, TypeError, AttributeError):

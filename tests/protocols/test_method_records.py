@@ -7,7 +7,7 @@ import pytest
 
 import relprop
 from lightning_modules.protocols import Protocol, scored_methods
-from lightning_modules.protocols.report import color_of
+from lightning_modules.protocols.picture import color_of
 from tests.helpers.methods import OF_ALL_INPUTS
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"

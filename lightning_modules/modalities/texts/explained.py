@@ -91,10 +91,19 @@ class ExplainedTexts(Explained):
         seen = zip(self.words[sample], self.seen[sample].tolist(), strict=False)
         return sum(is_seen for (start, _), is_seen in seen if start < self.second[sample])
 
-    def made_of(self, sample: int, chosen: Collection[int]) -> str | Pair:
-        """The text or pair of the ``chosen`` words, by their numbers in :meth:`words_of`."""
+    def made_of(
+        self, sample: int, chosen: Collection[int], instead: str | None = None
+    ) -> str | Pair:
+        """The text or pair of the ``chosen`` words, by their numbers in :meth:`words_of`.
+
+        ``instead``: what stands in the place of each of the others; None: nothing.
+        """
         words, cut = self.words_of(sample), self.second_word(sample)
-        kept = [(place, word) for place, (word, _) in enumerate(words) if place in chosen]
+        kept = [
+            (place, word if place in chosen else instead)
+            for place, (word, _) in enumerate(words)
+            if place in chosen or instead is not None
+        ]
         if cut is None:
             return " ".join(word for _, word in kept)
         return Pair(
