@@ -313,7 +313,7 @@ def assert_relevance(entry: dict, shape: tuple[int, ...]) -> None:
     assert set(entry["relevance"]) == set(known)
     for method, maps in entry["relevance"].items():
         expected = (len(entry["classes"]), *shape)
-        if method == "lrp" and entry["kind"] == "picture":
+        if relprop.METHODS[method].pixels and entry["kind"] == "picture":
             expected = (len(entry["classes"]), 32, 32)
         assert np.shape(maps) == expected and np.isfinite(np.array(maps, float)).all(), method
 

@@ -90,7 +90,7 @@ REVIEWS = [
     ("model.config.model_type=t5", "model.config | 't5' | accepted"),
     ("model.name=package:absent model.config=null", "model.name | package:absent | accepted"),
     ("model.attention=fast", 'model.attention: "fast" | sdpa or eager'),
-    ("tracker.protocols=[perturbation]", "tracker.protocols: perturbation | accepted: images"),
+    ("tracker.protocols=[segmentation]", "tracker.protocols: segmentation | accepted: images"),
 ]
 CASES = [("digits", *case) for case in DIGITS] + [("reviews", *case) for case in REVIEWS]
 
