@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, NotNegative, Range, check_option
 from relprop.guidance import GUIDANCE_LOSSES, guidance_losses, share_of
 
-INPUT_GRADIENT = "input_gradient"
+INPUT_GRADIENT, RIGHT_REASONS = "input_gradient", "right_reasons"  # the method, and its loss
 DRAWN = ("robustvit",)  # losses of maps as they are drawn, pixel by pixel
 LOG_PROBABILITIES = {  # of logits [..., C], by what makes probabilities of them
     "softmax": functools.partial(F.log_softmax, dim=-1),
@@ -41,7 +41,8 @@ class Guidance(Checked):
             ``input_gradient``, which has a loss of its own: the squares of the gradient of
             sum_k log p_k outside of the object ("Right for the Right Reasons", 2017).
         loss: a name in ``relprop.GUIDANCE_LOSSES``. ``share``: -log of the share of relevance on
-            the object; ``robustvit``: of Chefer, Schwartz, Wolf, NeurIPS 2022.
+            the object; ``robustvit``: of Chefer, Schwartz, Wolf, NeurIPS 2022. None: ``share``, and
+            of ``input_gradient`` its own.
         differentiable: what of the map is trained, as of :func:`relprop.record`. None: the
             attention alone, as published, and of ``input_gradient`` everything.
         masks: ``shuffled``: each sample has the mask of another, a control that should do harm.
@@ -57,7 +58,7 @@ class Guidance(Checked):
         *,
         weight: NotNegative = 1.0,
         method: str = "generic_attention",
-        loss: str = "share",
+        loss: str | None = None,
         differentiable: Literal["attention", "exact"] | None = None,
         masks: Literal["own", "shuffled"] = "own",
         start_layer: Annotated[int, Range(0)] = 0,
@@ -67,16 +68,18 @@ class Guidance(Checked):
     ) -> None:
         accepted = [*relprop.METHODS, INPUT_GRADIENT]
         check_option("guidance.method", method, method in accepted, ", ".join(accepted))
-        check_option("guidance.loss", loss, loss in GUIDANCE_LOSSES, ", ".join(GUIDANCE_LOSSES))
         of_gradient = method == INPUT_GRADIENT
+        of_maps = [None, *(x for x in GUIDANCE_LOSSES if x != RIGHT_REASONS)]
+        losses = [None] if of_gradient else of_maps
+        check_option("guidance.loss", loss, loss in losses, accepted_of(method, losses))
         if of_gradient:
-            is_own = loss == "share" and differentiable != "attention"
-            given = {"loss": loss, "differentiable": differentiable}
+            exact = accepted_of(method, [None, "exact"])
             check_option(
-                f"guidance of {method}", given, is_own, "no loss, and differentiable=exact"
+                "guidance.differentiable", differentiable, differentiable != "attention", exact
             )
+            check_option("guidance.start_layer", start_layer, start_layer == 0, f"0 with {method}")
         self.method, self.masks = method, masks
-        self.loss = "right_reasons" if of_gradient else loss
+        self.loss = loss or (RIGHT_REASONS if of_gradient else "share")
         self.differentiable = differentiable or ("exact" if of_gradient else "attention")
         self.options = {} if of_gradient else {"start_layer": start_layer}
         self.weight, self.warmup = weight, warmup
@@ -190,15 +193,30 @@ class Guidance(Checked):
         }
         for what, is_given in refused.items():
             if is_given:
-                raise InputError(f"guidance with {what}; accepted: one of the two")
+                raise InputError(f"guidance with {what}; accepted: one of the two, not both")
         batch, target = module.largest_batch(), torch.zeros(1, dtype=torch.long)
-        trained = [x for x in module.parameters() if x.requires_grad]
+        head = module.head_parameters()
+        named = module.backbone.named_parameters()
+        trained = [x for name, x in named if x.requires_grad and name not in head]
+        has_part = False
         try:
             for name in module.sources:
                 (x,) = self._explained(module, batch, [target.to(module.device)], name)
-                torch.autograd.grad(x.relevance.sum(), trained, allow_unused=True)
+                S = x.relevance.sum()
+                grads = torch.autograd.grad(S, trained, allow_unused=True) if trained else []
+                has_part |= any(g is not None for g in grads)
         except ValueError as error:
             raise InputError(f"guidance: {error}") from error
+        if not has_part:
+            raise InputError(
+                "guidance: nothing that is trained below the head has a part in the maps; "
+                "accepted: other patterns in model.freeze, or guidance=null"
+            )
+
+
+def accepted_of(method: str, values: Sequence[str | None]) -> str:
+    """Values of an option that go with a method, in words."""
+    return f"{', '.join('null' if x is None else x for x in values)} with {method}"
 
 
 def of_others(marks: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -230,8 +230,8 @@ def _check_graph(found: Sequence[Found], method: str, trace: Trace) -> None:
         return
     raise ValueError(
         f"maps by {method!r} with differentiable={trace.differentiable!r} depend on attention maps "
-        "by constants alone; accepted: generic_attention, rollout, raw_attention, gradcam; or "
-        "differentiable='exact'"
+        "by constants alone; accepted: generic_attention, rollout and others with attention in "
+        "their map; or differentiable='exact'"
     )
 
 

@@ -57,24 +57,31 @@ def share_of(S: Tensor, m: Tensor) -> Tensor:
 def guidance_loss(maps: Tensor, masks: Tensor, kind: str = "share") -> Tensor:
     """The mean loss of maps that should lie on what the masks mark.
 
-    Train on it with maps of a recording that is ``differentiable`` (:func:`relprop.record`).
+    Samples without a mark do not count. Train on it with maps of a recording that is
+    ``differentiable`` (:func:`relprop.record`).
 
     Args:
         maps: relevance [B, ...], as ``explanation.relevance`` or ``explanation.heatmap(size)``;
             what is negative counts as 0.
         masks: of the same shape, bool or 0 to 1: the share of each part that should count. Of
-            patches: ``F.adaptive_avg_pool2d(masks, explanation.grid)``.
+            patches: ``F.adaptive_avg_pool2d(masks, explanation.grid)``. 0 everywhere: nothing is
+            known of the sample.
         kind: ``"share"`` (-log of the share of relevance there), ``"robustvit"``, or of squared
             gradients ``"right_reasons"``.
 
     Raises:
-        ValueError: the shapes differ, or there is no such loss.
+        ValueError: the shapes differ, a mask is not within 0 to 1, or there is no such loss.
 
     >>> maps, masks = torch.tensor([[3.0, 1.0]]), torch.tensor([[True, False]])
     >>> guidance_loss(maps, masks)  # -log(3 / 4)
     tensor(0.2877)
     """
-    return guidance_losses(maps, masks, kind).mean()
+    losses = guidance_losses(maps, masks, kind)
+    if masks.numel() and not (0 <= masks.min() and masks.max() <= 1):
+        low, high = masks.min().item(), masks.max().item()
+        raise ValueError(f"masks go from {low:g} to {high:g}; accepted: bool, or 0 to 1")
+    known = masks.flatten(1).any(dim=1)
+    return losses[known].sum() / known.sum().clamp(min=1)
 
 
 def guidance_losses(maps: Tensor, masks: Tensor, kind: str = "share") -> Tensor:

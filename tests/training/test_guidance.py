@@ -256,8 +256,11 @@ WRONG = [
     ({"samples": 0}, "samples"),
     ({"every_n_steps": 0}, "every_n_steps"),
     ({"warmup": 1.5}, "warmup"),
-    ({"method": "input_gradient", "loss": "robustvit"}, "guidance of input_gradient"),
-    ({"method": "input_gradient", "differentiable": "attention"}, "guidance of input_gradient"),
+    ({"method": "input_gradient", "loss": "robustvit"}, "guidance.loss"),
+    ({"method": "input_gradient", "loss": "share"}, "guidance.loss"),
+    ({"method": "input_gradient", "differentiable": "attention"}, "guidance.differentiable"),
+    ({"method": "input_gradient", "start_layer": 1}, "guidance.start_layer"),
+    ({"loss": "right_reasons"}, "guidance.loss"),
 ]
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import DATAMODULES, epoch_and_index, say_if_few
+from lightning_modules.data.base import DATAMODULES, DataModule, epoch_and_index, say_if_few
 from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.class_folders import (
@@ -264,7 +264,11 @@ class ImageFolderDataModule(AugmentedDataModule):
     def mask_train(self) -> None:
         dataset = self.train_dataset
         if not (self.folder / "masks" / "train").is_dir():
-            return super().mask_train()  # a marker gives masks without files
+            count = len(with_mask(dataset))  # a marker gives masks without files
+            if count == 0:
+                DataModule.mask_train(self)
+            say_if_few(count, dataset, "mask")
+            return
         if self.task == "multilabel":
             raise InputError(
                 f"guidance: {self.folder / 'masks'} does not say which of several labels a mask is "
