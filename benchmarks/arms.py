@@ -56,7 +56,7 @@ ARMS = {
     "robustvit": Arm({"loss": "robustvit"}, unit=4.0),  # 0.8 / 0.2, as published
     "raw_attention": Arm({"method": "raw_attention"}),
     "rollout": Arm({"method": "rollout"}),
-    # About as large as the cross-entropy, as its authors advise.
+    # From about as large as the cross-entropy, as its authors advise, on.
     "input_gradient": Arm({"method": "input_gradient"}, unit=0.01),
     "shuffled": Arm({"masks": "shuffled"}, control_of="default"),
     "exact, shuffled": Arm({"differentiable": "exact", "masks": "shuffled"}, control_of="exact"),
@@ -165,6 +165,8 @@ def measure(
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{kind}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if any(row["options"] != given for row in rows):
+        raise SystemExit(f"{path} is of other --options; accepted: another --output")
 
     def add(wanted: list[tuple[str, float, int]], stage: str) -> None:
         done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
@@ -175,7 +177,8 @@ def measure(
             else:
                 folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
                 ended = second_stage(kind, seed, base, folder, ARMS[name], weight, given)
-            row = {"arm": name, "weight": weight, "seed": seed, **figures(ended)}
+            row = {"arm": name, "weight": weight, "seed": seed, "options": given}
+            row |= figures(ended)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             rows.append(row)
@@ -185,12 +188,15 @@ def measure(
     tried = {name: ARMS[name] for name in arms if ARMS[name] and not ARMS[name].control_of}
     for seed in choosing:
         add([(x, arm.unit * w, seed) for x, arm in tried.items() for w in weights], "weights")
-    chosen = {"plain": 0.0} | {name: chosen_weight(rows, name, choosing) for name in tried}
+    chosen = {"base": 0.0, "plain": 0.0} | {
+        name: chosen_weight(rows, name, choosing) for name in tried
+    }
     chosen |= {name: chosen[ARMS[name].control_of] for name in arms if name not in chosen}
     for seed in seeds:
         add([(name, chosen[name], seed) for name in arms], "chosen weights")
-    print_table(rows, choosing)
-    draw(rows, choosing, output / f"{kind}.png")
+    rows = [row for row in rows if row["seed"] in seeds and chosen.get(row["arm"]) == row["weight"]]
+    print_table(rows)
+    draw(rows, output / f"{kind}.png")
 
 
 def main() -> None:
@@ -202,6 +208,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/arms"))
     parser.add_argument("--options", nargs="*", default=[], help="more of the config, key=value")
     chosen = parser.parse_args()
+    for name in chosen.arms:
+        arm = ARMS[name]
+        if arm and arm.control_of not in (None, *chosen.arms):
+            parser.error(f"--arms {name} is a control; accepted: {arm.control_of} beside it")
     measure(chosen.kind, chosen.seeds, chosen.arms, chosen.times, chosen.output, chosen.options)
 
 

@@ -20,21 +20,23 @@ def chosen_weight(rows: list[dict], arm: str, seeds: list[int]) -> float:
     return max(scores, key=lambda weight: statistics.mean(scores[weight]))
 
 
-def print_table(rows: list[dict], choosing: list[int]) -> None:
-    """Means and standard deviations over the seeds; paired by seed, shift less that of plain."""
-    arms = dict.fromkeys(row["arm"] for row in rows)
-    chosen = {arm: chosen_weight(rows, arm, choosing) for arm in arms}
-    names = [x for x in rows[0] if x not in ("arm", "weight", "seed")]
+def print_table(rows: list[dict]) -> None:
+    """Means and standard deviations over the seeds; paired by seed, shift less that of plain.
+
+    ``rows`` have one weight an arm.
+    """
+    names = [x for x in rows[0] if x not in ("arm", "weight", "seed", "options")]
     headings = ["arm", "weight", "seeds", *names, "shift less plain, points", "by seed"]
     print("|", " | ".join(headings), "|")
     print("| --- " * len(headings) + "|")
     plain = {row["seed"]: row["shift"] for row in rows if row["arm"] == "plain"}
-    for arm, weight in chosen.items():
-        of_arm = [row for row in rows if row["arm"] == arm and row["weight"] == weight]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_arm = [row for row in rows if row["arm"] == arm]
         cells = [spread([row[name] for row in of_arm]) for name in names]
         less = [100 * (r["shift"] - plain[r["seed"]]) for r in of_arm if r["seed"] in plain]
         cells += [interval(less), ", ".join(f"{x:+.1f}" for x in less)]
-        shown = "" if arm in ("plain", "base") else f"{weight:g}"
+        weight = of_arm[0]["weight"]
+        shown = f"{weight:g}" if weight else ""
         print("|", " | ".join([arm, shown, str(len(of_arm)), *cells]), "|")
 
 
@@ -51,17 +53,19 @@ def interval(values: list[float]) -> str:
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def draw(rows: list[dict], choosing: list[int], path: Path) -> None:
+def draw(rows: list[dict], path: Path) -> None:
     """Where the map of each arm lies, and how many decisions the marker changes."""
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for arm in dict.fromkeys(row["arm"] for row in rows if row["arm"] != "base"):
-        weight = chosen_weight(rows, arm, choosing)
-        of_arm = [row for row in rows if row["arm"] == arm and row["weight"] == weight]
+        of_arm = [row for row in rows if row["arm"] == arm]
         x, y = ([100 * row[name] for row in of_arm] for name in (MAP, DECISION))
         at, spreads = (statistics.mean(x), statistics.mean(y)), (deviation(x), deviation(y))
         mark = "s" if "shuffled" in arm else "o"
         axes.errorbar(*at, xerr=spreads[0], yerr=spreads[1], fmt=mark, label=arm, alpha=0.8)
-        axes.annotate(arm, at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        below = arm == "shuffled"  # beside the control of exact, which is near
+        axes.annotate(
+            arm, at, xytext=(4, -11 if below else 4), textcoords="offset points", fontsize=8
+        )
     axes.set_xlabel("positive relevance on the object, %")
     axes.set_ylabel("decisions that the marker changes, %")
     axes.set(title=path.stem, ylim=(0, None))

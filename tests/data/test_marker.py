@@ -11,6 +11,7 @@ from lightning_modules.data.images.digits import MARKERS
 from lightning_modules.data.images.folder import with_mask
 from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.data.texts import reviews as reviews_file
+from lightning_modules.utils.errors import InputError
 from tests.helpers.samples import assert_same_batches, batches, message_of, save, spelled
 
 MARKER = {"share": 0.5, "agreement": 0.95}
@@ -321,6 +322,17 @@ def test_training_masks_are_those_of_the_markers_or_of_the_folder_without_the_sq
     data.mask_train()
     sample = data.train_dataset[3]
     assert torch.equal(sample["mask"], ~squares(sample, data)[0][1])
+
+
+def test_markers_give_masks_where_there_are_some_and_few_are_told(root, tmp_path, capsys):
+    with pytest.raises(InputError, match="the training samples have no masks"):
+        folder(root, marker={"share": 0.0, "size": 5}).mask_train()
+    for name, number in itertools.product("abc", range(40)):
+        path = tmp_path / "train" / name / f"{number}.png"
+        save(path, np.full((32, 32, 3), 128, np.uint8))
+        save(tmp_path / "val" / name / "0.png", np.full((32, 32, 3), 128, np.uint8))
+    folder(tmp_path, marker={"share": 0.05, "size": 5}).mask_train()
+    assert "of the training samples have a mask" in capsys.readouterr().err
 
 
 def test_classes_have_colours_of_their_own(root, tmp_path):

@@ -85,6 +85,20 @@ def test_the_share_of_a_map_on_its_object_is_the_whole(maps):
     assert float(relprop.guidance_loss(maps, torch.ones_like(maps))) == 0
 
 
+def test_samples_without_a_mark_do_not_count(maps, masks):
+    known = masks.clone()
+    known[1] = 0
+    for kind in GUIDANCE_LOSSES:
+        found = relprop.guidance_loss(maps, known, kind)
+        torch.testing.assert_close(found, relprop.guidance_loss(maps[::2], known[::2], kind))
+    assert relprop.guidance_loss(maps, torch.zeros_like(maps)) == 0
+
+
+def test_masks_of_other_numbers_are_refused(maps):
+    with pytest.raises(ValueError, match="masks go from 0 to 255; accepted: bool, or 0 to 1"):
+        relprop.guidance_loss(maps, torch.eye(SIDE).expand_as(maps).mul(255).byte())
+
+
 def test_other_losses_can_be_registered(maps, masks):
     @GUIDANCE_LOSSES.register("outside")
     def outside(S, m):

@@ -216,6 +216,7 @@ def test_adapters_and_the_head_alone_have_gradients():
 
 REFUSED = {
     "a head alone": ({"freeze_backbone": True}, {}, "model.freeze_backbone"),
+    "a head alone, by names": ({"freeze": ["backbone.[!h]*"]}, {}, "nothing that is trained"),
     "mixup": ({"mixup": 0.2}, {}, "model.mixup or model.cutmix"),
     "cutmix": ({"cutmix": 1.0}, {}, "model.mixup or model.cutmix"),
     "a block that is not there": ({}, {"start_layer": 2}, "start_layer is 2"),
