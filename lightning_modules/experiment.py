@@ -119,8 +119,11 @@ def build(config: DictConfig, checkpoint: Path | None):
         data.take_inputs(state["hyper_parameters"].get("input_config", {}))
     model_options |= state["without_sources"]
     fit_checks.check_one_task(config)
+    fit_checks.say_if_prepared_otherwise(config)
     if model_options.get("class_weights") == "balanced":
-        model_options["class_weights"] = balanced_weights(data.train_labels(), data.class_names)
+        labels = data.train_labels("model.class_weights")
+        model_options["class_weights"] = balanced_weights(labels, data.class_names)
+    data.sample_weights()  # an InputError where there are none
     model = CLASSIFIERS[model_options.pop("kind")](
         class_names=data.class_names, input_config=data.input_config, **model_options
     )

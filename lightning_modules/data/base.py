@@ -1,12 +1,14 @@
 """What all data sets share: the order of the samples, and their loaders."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import lightning
 import torch
 import torch.distributed
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -225,18 +227,25 @@ class DataModule(Checked, lightning.LightningDataModule):
         """The order of the training samples."""
         return EpochSampler(self.train_dataset, self.seed, self.sample_weights())
 
-    def train_labels(self) -> Tensor:
+    def train_labels(self, option: str) -> Tensor:
         """The labels of all training samples, as the task has them, [N] or [N, C].
+
+        ``option`` is what needs them.
 
         Raises:
             InputError: they are not known before the samples are made, or are numbers.
         """
         labels = getattr(self.train_dataset, "labels", None)
         if labels is None or self.task == "regression":
-            why = "numbers" if self.task == "regression" else "not known before they are made"
+            why = "not known before they are made"
+            accepted = "data that are files, a table or a list"
+            if self.task == "regression":
+                why, accepted = "numbers", "null"
+            elif option == "model.class_weights":
+                accepted += ", or weights as numbers"
             raise InputError(
-                f"balanced: the labels of the training samples are {why}; accepted: classes of "
-                "data that are files, a table or a list, or class_weights as numbers"
+                f"{option}=balanced: the labels of the training samples are {why}; accepted: "
+                f"{accepted}"
             )
         return torch.as_tensor(labels)
 
@@ -244,7 +253,7 @@ class DataModule(Checked, lightning.LightningDataModule):
         """How often each training sample is drawn; None: once."""
         if self.sampler is None:
             return None
-        labels = self.train_labels()
+        labels = self.train_labels("data.sampler")
         if labels.ndim == 1:
             return 1 / labels.bincount().double()[labels]
         there = labels > 0.5
@@ -266,8 +275,18 @@ class DataModule(Checked, lightning.LightningDataModule):
             # A loader without its own generator takes a number from the global one whenever it
             # starts its workers: dropout would differ with num_workers and after a resume.
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=begin_worker,
             **options,
         )
+
+
+def begin_worker(worker: int) -> None:
+    """Seed a worker of a loader, as Lightning does, and take it out of the process group.
+
+    Ctrl-C and the signal of a scheduler are for the process that trains: it ends its workers.
+    """
+    pl_worker_init_function(worker)
+    os.setpgrp()
 
 
 def say_if_few(count: int, dataset: Dataset, thing: str) -> None:

@@ -53,7 +53,7 @@ def introduction(export: Export) -> str:
     kind, task = escape(export.classifier.kind), escape(export.classifier.task.name)
     thing = "outputs" if len(names) > 1 else "output"
     return (
-        f"A classifier of the kind {kind} ({escape(type(export.backbone).__name__)}) for the task "
+        f"A model of the kind {kind} ({escape(type(export.backbone).__name__)}) for the task "
         f"{task}. Its {len(names):,} {thing}: {listed}."
     )
 
@@ -65,6 +65,11 @@ def how_to_use(export: Export, place: str) -> str:
             "Pictures are prepared by timm's transforms, as in evaluation: "
             "`pip install transformers timm`."
         )
+    thresholds = getattr(export.classifier.task, "thresholds", None)
+    if thresholds is not None and bool((thresholds != 0.5).any()):
+        same = thresholds[:1] if bool((thresholds == thresholds[0]).all()) else thresholds
+        listed = ", ".join(f"{x:g}" for x in same.tolist())
+        told.append(f"A label counts as found above a probability of {listed} (`model.threshold`).")
     if export.reads_texts:
         most, overlap = (export.input_config.get(x) for x in ("max_length", "overlap"))
         told.append(f"The model reads {most} tokens of a text.")

@@ -13,6 +13,7 @@ from lightning_modules.models.base_weights import base_in, check_base
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.checkpoint_files import WRITTEN_BY_TRAIN
 from lightning_modules.utils.errors import InputError, as_input_error
+from lightning_modules.utils.terminal import tell
 
 
 def check_model_options(options: Mapping[str, Any] | None) -> None:
@@ -25,6 +26,17 @@ def check_model_options(options: Mapping[str, Any] | None) -> None:
             raise InputError(
                 f"model.model_options.{option} is null; accepted: a value, or without {option}"
             )
+
+
+def say_if_prepared_otherwise(config: Mapping[str, Any]) -> None:
+    """Tell where pictures are not prepared as a named model of Hugging Face's has them."""
+    model, data = config["model"], config["data"]
+    is_named = model["kind"] == "hf_image" and model.get("name") is not None
+    if is_named and "transforms_of" in data and data["transforms_of"] is None:
+        tell(
+            "data.transforms_of is null: pictures have ImageNet's mean and std; "
+            f"data.transforms_of={model['name']} prepares them as the model's image processor does"
+        )
 
 
 def check_one_task(config: Mapping[str, Any]) -> None:

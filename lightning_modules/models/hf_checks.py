@@ -17,7 +17,7 @@ from lightning_modules.utils.terminal import tell
 SET_HERE = {  # keys of a configuration that a config of ours cannot set, and why
     "id2label": "the labels are the classes of the data",
     "label2id": "the labels are the classes of the data",
-    "problem_type": "the loss is a cross-entropy",
+    "problem_type": "it follows from task",
     "attn_implementation": "it is model.attention",
     "return_dict": "the logits are taken by their name",
 }

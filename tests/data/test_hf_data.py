@@ -226,7 +226,7 @@ def test_several_labels_of_any_type(tmp_path, columns, features, options):
     expected = [x if names[0] == "dog" else x[::-1] for x in SEVERAL]
     assert data.class_names == names
     assert [entry["label"] for entry in data.val_dataset.items] == expected
-    assert data.train_labels().tolist() == expected
+    assert data.train_labels("data.sampler").tolist() == expected
 
 
 def test_numbers_and_labels_of_pictures(tmp_path):

@@ -266,7 +266,7 @@ def test_several_labels_a_picture(tmp_path, contents, options):
     assert data.class_names == ["a", "b"]
     expected = [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]  # by name, not by label
     assert [x["label"].tolist() for x in data.val_dataset] == expected
-    assert data.train_labels().tolist() == expected
+    assert data.train_labels("data.sampler").tolist() == expected
 
 
 def test_numbers_of_pictures(tmp_path):

@@ -50,7 +50,7 @@ def test_several_labels_a_picture(root, capsys, table, name, options):
     data = folder(root, table, name, **options)
     assert data.class_names == ["cat", "dog"]
     expected = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
-    assert data.train_labels().tolist() == expected
+    assert data.train_labels("data.sampler").tolist() == expected
     batch = next(iter(data.val_dataloader()))
     assert batch["label"].tolist() == expected and batch["label"].dtype == torch.float32
     assert batch["image"].mean(dim=(1, 2, 3)).argsort().tolist() == [0, 1, 2]  # each with its own
@@ -60,7 +60,7 @@ def test_several_labels_a_picture(root, capsys, table, name, options):
 
 def test_weights_and_order_are_balanced_by_label(root):
     data = folder(root, LISTS.replace("sub/c.png,", "sub/c.png,cat"), sampler="balanced")
-    assert balanced_weights(data.train_labels(), data.class_names) == [0.5, 0.5]
+    assert balanced_weights(data.train_labels("data.sampler"), data.class_names) == [0.5, 0.5]
     assert data.sample_weights().tolist() == [0.5, 0.5, 0.5]
 
 
@@ -81,7 +81,11 @@ def test_numbers_of_pictures(root, options, names, expected):
 def test_a_table_may_have_one_class_a_picture(root):
     table = "file,kind\na.png,x\nsub/b.png,y\nsub/c.png,x\n"
     data = folder(root, table, task="multiclass", labels="labels.csv")
-    assert data.class_names == ["x", "y"] and data.train_labels().tolist() == [0, 1, 0]
+    assert data.class_names == ["x", "y"] and data.train_labels("data.sampler").tolist() == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_masks_are_of_the_object_of_a_number_and_of_no_label(root, capsys):

@@ -285,7 +285,7 @@ def test_several_labels_a_text(tmp_path, content, ending, options):
     assert data.class_names == ["x", "y"]
     labels = data.collate([data.train_dataset[0], data.train_dataset[1]])["label"]
     assert labels.dtype == torch.float32 and labels.tolist() == [[1, 1], [0, 0]]
-    assert data.train_labels().tolist() == [[1, 1], [0, 0]]
+    assert data.train_labels("data.sampler").tolist() == [[1, 1], [0, 0]]
 
 
 def test_numbers_of_pairs_and_of_parquet_files(tmp_path):

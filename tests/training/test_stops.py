@@ -4,6 +4,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +107,33 @@ def test_a_signal_stops_at_the_end_of_the_step_under_way(trained, tmp_path, add_
     assert load(tmp_path / "run")["global_step"] == BATCHES + 2
     train.main(["--resume", str(tmp_path / "run")])
     assert_same_end(tmp_path / "run", trained(*MIXED_WINDOWS))
+
+
+OF_A_GROUP = """
+import os, sys
+import train
+from lightning import Callback
+from lightning_modules import experiment
+
+class Signal(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 1:
+            os.system(f"kill -TERM -{os.getpgrp()}")  # from another process
+
+callbacks = experiment.callbacks
+experiment.callbacks = lambda config: [Signal(), *callbacks(config)]
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_signal_of_the_process_group_leaves_the_workers(tmp_path):
+    """As of ``timeout`` or a scheduler."""
+    script, run_dir = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(OF_A_GROUP)
+    command = [sys.executable, str(script), *DIGITS, *WORKERS, "tracker=null", f"run_dir={run_dir}"]
+    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert ended.returncode == 130 and load(run_dir)["global_step"] == 2, ended.stderr[-2000:]
+    assert "to carry on" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_a_second_signal_stops_at_once_with_the_last_checkpoint(trained, tmp_path, add_callback):
@@ -229,7 +258,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
 
 
 SIGNALLED = """
-import os, signal, sys
+import os, sys
 import train
 from lightning import Callback
 from lightning_modules import experiment
