@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lightning_modules.protocols.scores import Score
 from lightning_modules.utils.files import replace_file
 from relprop import methods
 
+LETTERS = 11  # of a title, that an inch holds
 PALETTE = ["black"] + [
     matplotlib.colors.to_hex(color)
     for name in ("tab20", "tab20b", "tab20c")
@@ -65,7 +67,7 @@ def picture(
     draw_scores(parts[0, 0], protocol, scores, panels, headings)
     if compared:
         draw_differences(parts[1, 0], protocol, scores, reference)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(LETTERS * width)), fontsize=11)
     replace_file(path, FigureCanvasAgg(figure).print_png)
 
 
