@@ -258,7 +258,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
 
 
 SIGNALLED = """
-import os, sys
+import os, signal, sys
 import train
 from lightning import Callback
 from lightning_modules import experiment
