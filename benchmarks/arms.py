@@ -3,7 +3,9 @@
 python -m benchmarks.arms digits                    (configs/vit_marker.yaml, every arm, five seeds)
 python -m benchmarks.arms reviews --output FOLDER   (configs/bert_marker.yaml)
 python -m benchmarks.arms photographs --arms plain default shuffled --seeds 0 1 2 --times 1 \
-    --options data.root=FOLDER model.weights=FILE model.name=NAME data.image_size=112 ...
+    --options data.root=FOLDER model.weights=FILE model.name=vit_small_patch14_dinov2 \
+    'model.model_options={img_size: 112}' data.image_size=112 data.batch_size=16 \
+    'data.marker={share: 1.0, agreement: 0.95, size: 28}' trainer.max_epochs=3 model.lr=3e-4
 
 Per seed a model is trained plainly; then, from its weights, one for each arm and weight, all over
 the same samples in the same order. Two seeds choose the weight of each arm, by the highest mean
@@ -72,7 +74,10 @@ KINDS = {  # config; its options; those of the second stage
             "model.mixup=0",
             "model.cutmix=0",
             "model.label_smoothing=0",
-            "data.marker={share: 1.0, agreement: 0.95}",
+            "data.transforms_of=null",
+            "data.auto_augment=null",
+            "data.random_erasing=0",
+            "data.scale=[0.7,1.0]",
             "data.num_workers=0",
             "trainer.precision=32-true",
         ],
