@@ -13,7 +13,8 @@ import relprop
 
 STEP, TOLERANCE = 1e-5, 1e-6
 # Relevance by a quotient has huge higher derivatives where its denominator crosses 0.
-STEEP = "transformer_attribution lrp partial_lrp without_gradient last_block second_block".split()
+STEEP = ["transformer_attribution", "lrp", "partial_lrp", "without_gradient", "last_block"]
+STEEP += ["second_block", "agf", "agf_without_gradient"]
 STEP_OF_STEEP, TOLERANCE_OF_STEEP = 1e-7, 1e-5
 
 
@@ -64,15 +65,19 @@ def map_of(model: nn.Module, inputs, method: str, differentiable=False, **option
 
 
 def both_derivatives(
-    model: nn.Module, inputs, method: str, *directions: Mapping[str, Tensor]
+    model: nn.Module,
+    inputs,
+    method: str,
+    *directions: Mapping[str, Tensor],
+    of_steep: float = STEP_OF_STEEP,
 ) -> list[tuple[float, float]]:
     """Of a weighted sum of a map, along changes of parameters: by its graph, and measured.
 
-    A direction is made one of length 1.
+    A direction is made one of length 1, and a step has ``of_steep`` where the method is STEEP.
     """
     found = map_of(model, inputs, method, "exact")
     weights = torch.randn_like(found)
-    parameters, step = dict(model.named_parameters()), STEP_OF_STEEP if method in STEEP else STEP
+    parameters, step = dict(model.named_parameters()), of_steep if method in STEEP else STEP
     loss = (found * weights).sum()
     each = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     gradients = dict(zip(parameters, each, strict=True))
