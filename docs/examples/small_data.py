@@ -5,7 +5,8 @@ python docs/examples/small_data.py FOLDER
 digits/{train,val,test}/<class>/*.png  scikit-learn's handwritten digits, 32 x 32 pixels;
                                        train has a tenth of the digits 5 to 9
 tars/{train,val,test}.tar              all digits, in WebDataset's layout
-parquet/{train,val,test}.parquet       all digits, with the columns image and label
+parquet/{train,val,test}.parquet       all digits, with the columns image and label; it takes
+                                       pip install 'relprop[hf]', and is left out without it
 questions/{train,val,test}.tsv         made-up reviews, each with a question and its answer
 """
 
@@ -16,10 +17,10 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pandas
 from PIL import Image
 
 from lightning_modules.data.images.digits import Sources, split_sources
@@ -63,9 +64,13 @@ def write_digits(folder: Path, split: str, source: Sources) -> None:
                 entry = tarfile.TarInfo(f"{number:04d}.{ending}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-    pictures = [{"bytes": data, "path": None} for data in files]
-    table = pandas.DataFrame({"image": pictures, "label": labels})
-    table.to_parquet(folder / "parquet" / f"{split}.parquet")
+    if find_spec("pyarrow"):
+        from pyarrow import parquet, table
+
+        pictures = [{"bytes": data, "path": None} for data in files]
+        (folder / "parquet").mkdir(exist_ok=True)
+        path = folder / "parquet" / f"{split}.parquet"
+        parquet.write_table(table({"image": pictures, "label": labels}), path)
 
 
 def question(rng: np.random.Generator) -> list[str]:
@@ -91,7 +96,7 @@ def write_questions(folder: Path, split: str, seed: int) -> None:
 
 
 def main(folder: Path) -> None:
-    for name in ("tars", "parquet", "questions"):
+    for name in ("tars", "questions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number, (split, source) in enumerate(split_sources(seed=0).items()):
         write_digits(folder, split, source)

@@ -96,6 +96,7 @@ def test_two_columns_of_a_table_are_pairs_with_the_words_that_decide_in_each(tmp
     ("rows", "options", "said"),
     [
         (ROWS, {"pair_column": "premise"}, "pair_column.*accepted: another column"),
+        (ROWS, {"rationale_column": "hypothesis"}, "pair_column.*another column than the others"),
         (ROWS, {"pair_column": "other"}, "no column 'other'; accepted: one of premise"),
         (ROWS, {"overlap": 4}, "overlap.*accepted: null with pairs of texts"),
         ([ROWS[0] | {"hypothesis": " "}], {}, "line 1: hypothesis is ' '; accepted: a text"),
@@ -106,7 +107,7 @@ def test_two_columns_of_a_table_are_pairs_with_the_words_that_decide_in_each(tmp
         ),
         (ROWS, {"max_length": 4}, "max_length.*accepted: at least 5"),
     ],
-    ids=["same", "none", "windows", "blank", "rationale", "short"],
+    ids=["same", "same as rationale", "none", "windows", "blank", "rationale", "short"],
 )
 def test_what_is_no_table_of_pairs_is_refused_in_a_line(tmp_path, rows, options, said):
     with pytest.raises((ValueError, InputError), match=said):

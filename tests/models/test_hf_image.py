@@ -14,6 +14,7 @@ from lightning_modules import HFImageClassifier
 from lightning_modules.data import DATAMODULES
 from lightning_modules.data.images.processors import own_processor
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.models.fit_checks import say_if_prepared_otherwise
 from lightning_modules.protocols import BASELINES
 from lightning_modules.protocols.explainer import Explainer
 from lightning_modules.utils.errors import InputError
@@ -264,6 +265,15 @@ def test_the_data_take_size_mean_and_std_of_a_models_image_processor(tmp_path, k
         root=str(tmp_path), transforms_of=str(folder), image_size=48, num_workers=0
     )
     assert larger.input_config == config | {"input_size": [3, 48, 48]}
+
+
+def test_pictures_that_are_prepared_otherwise_than_a_named_models_are_told(capsys):
+    config = {"model": {"kind": "hf_image", "name": "a/vit"}, "data": {"transforms_of": None}}
+    say_if_prepared_otherwise(config)
+    assert "data.transforms_of=a/vit prepares them" in capsys.readouterr().err
+    for other in ({"data": {"transforms_of": "a/vit"}}, {"data": {}}):
+        say_if_prepared_otherwise(config | other)
+    assert not capsys.readouterr().err
 
 
 def test_a_folder_without_an_image_processor_is_refused(tmp_path):

@@ -203,8 +203,12 @@ trainer: {{max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["data.sampler=balanced"], "balanced: the labels of the training samples are not known"),
-        (["model.class_weights=balanced"], "balanced: the labels of the training samples are not"),
+        (
+            ["data.sampler=balanced"],
+            "data.sampler=balanced: the labels of the training samples are",
+        ),
+        (["model.class_weights=balanced"], "or weights as numbers"),
+        (["task=regression", "data.sampler=balanced"], "are numbers; accepted: null"),
         (["model.focal=0.5"], "focal is 0.5; accepted: 0, or 1 and more"),
         (["model.class_weights=[1.0, 2.0]"], "class_weights is [1.0, 2.0]; accepted: null, balan"),
         (["task=regression", "model.focal=1.0"], "focal is 1.0, and the task is regression"),
@@ -214,3 +218,4 @@ def test_what_cannot_be_balanced_ends_in_a_line(given, message, tmp_path, capsys
     with pytest.raises(SystemExit) as ended:
         run(tmp_path / "run", *given)
     assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

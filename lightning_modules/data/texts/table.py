@@ -147,9 +147,8 @@ class TextTableDataModule(TextDataModule):
     ) -> None:
         super().__init__(**options)
         labels = label_reader(self.task, label_column, label_separator, by_number=False)
-        others = pair_column not in (text_column, rationale_column, *labels.columns)
-        others = others or pair_column is None
-        check_option("pair_column", pair_column, others, "another column than the others")
+        taken = pair_column and pair_column in (text_column, rationale_column, *labels.columns)
+        check_option("pair_column", pair_column, not taken, "another column than the others")
         apart = text_column not in labels.columns
         check_option("label_column", label_column, apart, "another column than text_column")
         of_one = rationale_column is None or self.task != "multilabel"
