@@ -286,7 +286,8 @@ def begin_worker(worker: int) -> None:
     Ctrl-C and the signal of a scheduler are for the process that trains: it ends its workers.
     """
     pl_worker_init_function(worker)
-    os.setpgrp()
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def say_if_few(count: int, dataset: Dataset, thing: str) -> None:
