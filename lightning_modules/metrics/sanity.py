@@ -58,11 +58,15 @@ class CascadeCorrelation(SampledMetric):
 
 
 def rank_correlations(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's correlation of each of ``maps`` [B, ...] with one of ``others``, [B]."""
+    """Spearman's correlation of each of ``maps`` [B, ...] with one of ``others``, [B].
+
+    A map that is everywhere the same has no order: it correlates with itself alone.
+    """
     values = []
     for a, b in zip(maps.flatten(1), others.flatten(1), strict=True):
         there = ~(a.isnan() | b.isnan())
         ordered = there.sum() > 1 and a[there].std() > 0 and b[there].std() > 0
-        value = spearman_corrcoef(a[there].double(), b[there].double()) if ordered else 0.0
+        same = float(torch.equal(a[there], b[there]))  # where there is no order to compare
+        value = spearman_corrcoef(a[there].double(), b[there].double()) if ordered else same
         values.append(float(value))
     return torch.tensor(values, dtype=torch.float64)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_modules.protocols.explainer import Explainer
 
 STEPS = 20  # of the integral
+CHANCE = ("constant", "random")  # baselines that do not look at the model
 PIXELS = "pixel_values"  # what Hugging Face's models call pictures
 
 # The function of a baseline takes (explainer, target) and gives the relevance of every source.
@@ -52,6 +53,13 @@ def input_x_gradient(explainer: Explainer, target: int | Tensor | None) -> dict[
 def integrated_gradients(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
     """Gradient integrated from an input that shows nothing (Sundararajan et al. 2017)."""
     return by_captum(explainer, target, "integrated_gradients")
+
+
+@baseline("constant")
+def constant(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """0 everywhere: what a score makes of a map that says nothing."""
+    found = explainer.by_engine(target, "raw_attention")
+    return {name: x.with_relevance(torch.zeros_like(x.relevance)) for name, x in found.items()}
 
 
 @baseline("random")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 
 import relprop
 from lightning_modules.protocols.base import MODEL, Protocol
-from lightning_modules.protocols.baselines import BASELINES
+from lightning_modules.protocols.baselines import BASELINES, CHANCE
 from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.protocols.scores import Score
 from lightning_modules.utils.files import replace_file
@@ -33,7 +33,7 @@ def color_of(method: str) -> str:
 
     The engine's methods and the baselines come first, in their order; own ones follow.
     """
-    if method == "random":
+    if method in CHANCE:
         return "#bbbbbb"
     if method == MODEL:
         return "#4477aa"
@@ -44,7 +44,7 @@ def color_of(method: str) -> str:
 
 def is_dashed(method: str) -> bool:
     """True for parts of other methods, and for chance."""
-    return method == "random" or scored_methods()[method].ablation
+    return method in CHANCE or scored_methods()[method].ablation
 
 
 def picture(

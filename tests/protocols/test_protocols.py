@@ -20,7 +20,14 @@ from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.models.checkpoints import load_classifier
-from lightning_modules.protocols import PROTOCOLS, Score, evaluate, scored_methods, scores_of
+from lightning_modules.protocols import (
+    PROTOCOLS,
+    Score,
+    evaluate,
+    scored_methods,
+    scores_of,
+    values_of,
+)
 from lightning_modules.protocols.base import Explainer
 from lightning_modules.protocols.localisation import Segmentation
 from lightning_modules.protocols.rationales import SHARES
@@ -213,7 +220,7 @@ def test_sanity_catches_a_method_that_is_blind_to_the_weights(images):
         return torch.arange(tokens).float().expand(len(target), -1)
 
     try:
-        blind = ["from_left_to_right", "rollout", "random"]
+        blind = ["from_left_to_right", "rollout", "random", "constant"]
         metrics = measured("sanity", *images, [*blind, "transformer_attribution"])
     finally:
         del relprop.METHODS["from_left_to_right"]
@@ -222,8 +229,22 @@ def test_sanity_catches_a_method_that_is_blind_to_the_weights(images):
         for method, of_method in metrics.items()
     }
     assert scores["from_left_to_right"] == pytest.approx([1, 1])
+    assert scores["constant"] == [1, 1]  # it has no order, and stays as it was all the same
     assert scores["rollout"][0] == pytest.approx(1, abs=1e-6)  # it does not look at the head
     assert abs(scores["transformer_attribution"][1]) < 0.6
+
+
+def test_a_constant_map_has_the_score_of_one_that_says_nothing(images, texts):
+    def scores(protocol, module, data):
+        found = measured(protocol, module, data, ["constant"])["constant"]
+        return {name: value for (name, _), value in values_of(found).items()}
+
+    masks = torch.stack([images[1].test_dataset[i]["mask"] for i in range(12)]).bool()
+    found = scores("segmentation", *images)
+    shares = (found["inside/energy"], found["pointing_game/hits"])
+    assert shares == pytest.approx([masks.double().mean().item()] * 2)
+    assert scores("specificity", *images) == {"class_specificity": 0.5}
+    assert scores("properties", *texts)["complexity/entropy"] == 1
 
 
 def test_the_model_is_as_before_a_sanity_check(images):
