@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from lightning_modules.utils.files import replace_file
 from relprop import methods
 
 LETTERS = 11  # of a title, that an inch holds
+GREYS = dict(zip(CHANCE, ("#777777", "#bbbbbb"), strict=True))
+LINES = 16  # of a legend, as high as the curves
 PALETTE = ["black"] + [
     matplotlib.colors.to_hex(color)
     for name in ("tab20", "tab20b", "tab20c")
@@ -33,8 +36,8 @@ def color_of(method: str) -> str:
 
     The engine's methods and the baselines come first, in their order; own ones follow.
     """
-    if method in CHANCE:
-        return "#bbbbbb"
+    if method in GREYS:
+        return GREYS[method]
     if method == MODEL:
         return "#4477aa"
     own = [name for name, x in relprop.METHODS.items() if x.function.__module__ != methods.__name__]
@@ -94,7 +97,9 @@ def draw_scores(
             ax.set(xlabel=label)
         ax.grid(alpha=0.3)
     if protocol.curves:
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        columns = math.ceil(len({score.method for score in scores}) / LINES)
+        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes[-1].legend(ncols=columns, frameon=False, **place)
 
 
 def draw_differences(
