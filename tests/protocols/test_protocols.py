@@ -253,7 +253,7 @@ def test_a_model_without_attention_is_compared_with_chance_too(images):
     small = {"channels": [8, 8, 8, 8], "stem_width": 8}
     network = ViTClassifier(data.class_names, data.input_config, "resnet10t", model_options=small)
     found = measured("specificity", network.eval(), data, ["random", "constant"])
-    scores = {name: values_of(metrics)["class_specificity", None] for name, metrics in found.items()}
+    scores = {name: values_of(x)["class_specificity", None] for name, x in found.items()}
     assert scores["constant"] == 0.5
     assert scores["random"] == pytest.approx(0.5, abs=0.05)
     assert scores["random"] != 0.5
