@@ -106,41 +106,42 @@ def permuted(tokens: Tokens, of: Tensor) -> tuple[Tensor, Tensor]:
     return found, beyond / (DRAWS + 1)
 
 
-def curves(models: dict[str, Tokens]) -> None:
-    """Print the table of identifiability."""
-    blocks = next(iter(models.values())).r.shape[1]
+Means = dict[tuple[str, str, str], list[float]]  # by model, kind of tokens, and mean or rate
+
+
+def curves(models: dict[str, Tokens]) -> Means:
+    """Identifiability in each block; printed as a table."""
+    blocks, means = next(iter(models.values())).r.shape[1], {}
     print("\n| model | tokens | what |", " | ".join(f"block {b + 1}" for b in range(blocks)), "|")
     print("| --- " * (blocks + 3) + "|")
     for name, tokens in models.items():
-        rate = (tokens.r == 1).double()
-        for what, of in (("mean", tokens.r), ("rate", rate)):
+        for what, of in (("mean", tokens.r), ("rate", (tokens.r == 1).double())):
             for kind in KINDS:
-                cells = [f"{x:.3f}" for x in tokens.mean(kind, of).tolist()]
+                means[name, kind, what] = tokens.mean(kind, of).tolist()
+                cells = [f"{x:.3f}" for x in means[name, kind, what]]
                 print("|", " | ".join([name, kind, what, *cells]), "|")
-            found, p = permuted(tokens, of)
-            cells = [
-                f"{x:+.3f} (p {y:.3f})"
-                for x, y in zip(*(t.tolist() for t in (found, p)), strict=True)
-            ]
+            found, p = (x.tolist() for x in permuted(tokens, of))
+            cells = [f"{x:+.3f} (p {y:.3f})" for x, y in zip(found, p, strict=True)]
             print("|", " | ".join([name, "ink less background", what, *cells]), "|")
-        best = float(rate[:, -1, 1:].mean(dim=0).mean())
+    for name, tokens in models.items():
+        best = float((tokens.r[:, -1, 1:] == 1).double().mean())
         print(f"\n{name}: identity {tokens.identity:g}, accuracy {tokens.accuracy:.3f}, ", end="")
-        print(f"rate of all patches in the last block {best:.3f}\n", flush=True)
+        print(f"rate of all patches in the last block {best:.3f}", flush=True)
+    return means
 
 
-def draw(models: dict[str, Tokens], path: Path) -> None:
+def draw(means: Means, path: Path) -> None:
     """Curves over blocks: mean identifiability, and its rate."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
-    for (name, tokens), style in zip(models.items(), ("-", "--"), strict=True):
-        for kind, colour in zip(KINDS, ("C0", "C1", "C2"), strict=True):
-            for ax, of in zip(axes, (tokens.r, (tokens.r == 1).double()), strict=True):
-                values = tokens.mean(kind, of)
-                places = range(1, len(values) + 1)
-                ax.plot(places, values, style, color=colour, marker="o", label=f"{name}, {kind}")
-    axes[0].set(title="identifiability: 1 - rank / classes", xlabel="block", ylim=(0, 1.03))
-    axes[1].set(title="rate: the true class is the first", xlabel="block", ylim=(0, 1.03))
-    axes[0].set_xticks(list(places))
-    axes[1].legend(fontsize=7)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for (name, kind, what), values in means.items():
+        places = range(1, len(values) + 1)
+        style, colour = "-" if name == "trained" else "--", f"C{KINDS.index(kind)}"
+        ax = axes[0 if what == "mean" else 1]
+        ax.plot(places, values, style, color=colour, marker="o", label=f"{name}, {kind}")
+        ax.set(xlabel="block", xticks=list(places), ylim=(0, 1.03))
+    axes[0].set_title("identifiability: 1 - rank / classes")
+    axes[1].set_title("rate: the true class is the first")
+    axes[0].legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -166,8 +167,7 @@ def main() -> None:
         name: tokens_of(x, data, chosen.samples)
         for name, x in (("trained", module), ("untrained", untrained))
     }
-    curves(models)
-    draw(models, chosen.output / "class_embedding.png")
+    draw(curves(models), chosen.output / "class_embedding.png")
     for protocol in ("specificity", "perturbation"):
         asked = (protocol, METHODS, "class_gradient", chosen.limit)
         found = scored({run.name: run}, *asked, chosen.output)
