@@ -23,6 +23,8 @@ from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.cli import Parser
 
+SHOWN = ("5", "10", "AUPRC", "compr.", "suff.")
+
 
 @relprop.method("norm", texts=True)
 def norm(trace, target, options):
@@ -48,7 +50,7 @@ def main() -> None:
     methods += ["transformer_attribution", "random", "constant"]
     runs = {chosen.run.name: chosen.run}
     found = scored(runs, "rationales", methods, "norm_0", chosen.limit, chosen.output)
-    print_table("rationales", found, "norm_0", chosen.limit)
+    print_table("rationales", found, "norm_0", chosen.limit, SHOWN)
 
 
 if __name__ == "__main__":

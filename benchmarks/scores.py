@@ -50,13 +50,15 @@ def scored(
     return found
 
 
-def print_table(protocol: str, found: Found, compare: str, limit: int) -> None:
+def print_table(
+    protocol: str, found: Found, compare: str, limit: int, shown: Sequence[str] = ()
+) -> None:
     """A row a method and a group of columns a run: percent and half of the 95% interval.
 
     Behind them the 95% interval of the difference to the method ``compare``, on the same samples;
-    ``*`` where it is clear of 0.
+    ``*`` where it is clear of 0. ``shown``: headings of columns; none: all.
     """
-    columns = [c for c in PROTOCOLS[protocol].columns if has(found, c)]
+    columns = [c for c in PROTOCOLS[protocol].columns if c.heading in shown or not shown]
     print(f"\n{protocol}: {limit} samples a run, differences to {compare}\n")
     headings = [f"{run}: {column.heading}" for run in found for column in columns]
     print("|", " | ".join(["method", *headings]), "|")
@@ -67,10 +69,6 @@ def print_table(protocol: str, found: Found, compare: str, limit: int) -> None:
             of_method = {(s.name, s.x): s for s in scores if s.method == method}
             cells += [cell(of_method.get((c.name, c.x))) for c in columns]
         print("|", " | ".join([f"`{method}`", *cells]), "|")
-
-
-def has(found: Found, column) -> bool:
-    return any((s.name, s.x) == (column.name, column.x) for x in found.values() for s in x)
 
 
 def cell(score: Score | None) -> str:
