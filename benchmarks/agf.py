@@ -4,9 +4,9 @@ python -m benchmarks.agf                           (both; ten minutes on two cor
 python -m benchmarks.agf resnet --seeds 0 1 --output FOLDER
 
 ``resnet``: the published form (Gur, Ali, Wolf; AAAI 2021) and its published ablations.
-``vit``: the form of transformers beside its ablation. It needs captum. A model is trained for each seed where
+``vit``: the form of transformers beside its ablation. A model is trained for each seed where
 OUTPUT/KIND_SEED is no run; scores lie in OUTPUT as soon as they are measured, and a second call
-goes on there.
+goes on there. It needs captum.
 """
 
 from __future__ import annotations
