@@ -42,7 +42,7 @@ def count(text: str) -> int:
 
 OPTIONS = {  # what an argument is, what is measured by default, in which sections
     "models": (str, models.NAMES, ("explain",)),
-    "methods": (str, tuple(models.METHODS), ("explain",)),
+    "methods": (str, (*models.METHODS, *models.OF_TEXTS), ("explain",)),
     "batches": (count, (1, 8, 32), ("explain", "throughput")),
     "samples": (count, (1, 4, 8, 16), ("guidance",)),
 }

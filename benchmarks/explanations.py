@@ -36,10 +36,15 @@ def rows_of(methods: Iterable[str]) -> dict[str, tuple[str, dict]]:
 def by_method(
     table: Table, names: list[str], methods: list[str], batches: list[int], rounds: int
 ) -> None:
-    """Time over one ``no_grad`` forward pass; memory over autograd's forward and backward."""
+    """Time over one ``no_grad`` forward pass; memory over autograd's forward and backward.
+
+    Methods of texts are measured with models of texts alone.
+    """
     for name in names:
+        is_of_texts = name.startswith("bert")
+        fitting = [method for method in methods if is_of_texts or method not in models.OF_TEXTS]
         for batch in batches:
-            _by_method(table, name, methods, batch, rounds)
+            _by_method(table, name, fitting, batch, rounds)
 
 
 def _by_method(table: Table, name: str, methods: list[str], batch: int, rounds: int) -> None:

@@ -11,6 +11,7 @@ import relprop
 
 NAMES = ("deit_tiny", "vit_base", "bert_base_128", "bert_base_512")
 METHODS = [name for name, method in relprop.METHODS.items() if not method.texts]  # of all of them
+OF_TEXTS = [name for name, method in relprop.METHODS.items() if method.texts]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

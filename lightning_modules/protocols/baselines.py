@@ -58,14 +58,14 @@ def integrated_gradients(explainer: Explainer, target: int | Tensor | None) -> d
 @baseline("constant")
 def constant(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
     """0 everywhere: what a score makes of a map that says nothing."""
-    found = explainer.by_engine(target, "raw_attention")
+    found = some_map(explainer, target)
     return {name: x.with_relevance(torch.zeros_like(x.relevance)) for name, x in found.items()}
 
 
 @baseline("random")
 def random(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
     """Uniform noise, a function of the index of the sample alone: what a method has to beat."""
-    found = explainer.by_engine(target, "raw_attention")
+    found = some_map(explainer, target)
     for place, (name, explained) in enumerate(found.items()):
         shape = explained.relevance.shape[1:]
         noise = [
@@ -74,6 +74,11 @@ def random(explainer: Explainer, target: int | Tensor | None) -> dict[str, Expla
         ]
         found[name] = explained.with_relevance(torch.stack(noise).to(explained.relevance))
     return found
+
+
+def some_map(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
+    """Maps of tokens, or of the pixels where a model has no attention, whatever they say."""
+    return explainer.by_engine(target, "raw_attention" if explainer.trace.depth else "attnlrp")
 
 
 # ------------------------------------------------------------------------------------- captum

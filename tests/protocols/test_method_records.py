@@ -50,7 +50,8 @@ def test_methods_of_texts_refuse_pictures(tiny_vit, images):
 
 
 def test_a_name_is_registered_once():
-    with pytest.raises(ValueError, match="'lrp' is registered already, by relprop.methods.lrp"):
+    by = "'lrp' is registered already, by relprop.methods.relevance.lrp"
+    with pytest.raises(ValueError, match=by):
 
         @relprop.method("lrp")
         def of_mine(trace, target, options): ...

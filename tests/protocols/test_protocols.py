@@ -20,6 +20,7 @@ from lightning_modules.data import DATAMODULES
 from lightning_modules.metrics import Faithfulness, RankCorrelation, RationaleAUPRC
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.models.vit import ViTClassifier
 from lightning_modules.protocols import (
     PROTOCOLS,
     Score,
@@ -245,6 +246,17 @@ def test_a_constant_map_has_the_score_of_one_that_says_nothing(images, texts):
     assert shares == pytest.approx([masks.double().mean().item()] * 2)
     assert scores("specificity", *images) == {"class_specificity": 0.5}
     assert scores("properties", *texts)["complexity/entropy"] == 1
+
+
+def test_a_model_without_attention_is_compared_with_chance_too(images):
+    data = images[1]
+    small = {"channels": [8, 8, 8, 8], "stem_width": 8}
+    network = ViTClassifier(data.class_names, data.input_config, "resnet10t", model_options=small)
+    found = measured("specificity", network.eval(), data, ["random", "constant"])
+    scores = {name: values_of(x)["class_specificity", None] for name, x in found.items()}
+    assert scores["constant"] == 0.5
+    assert scores["random"] == pytest.approx(0.5, abs=0.05)
+    assert scores["random"] != 0.5
 
 
 def test_the_model_is_as_before_a_sanity_check(images):

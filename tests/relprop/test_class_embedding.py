@@ -13,7 +13,7 @@ from torch import Tensor
 import relprop
 from lightning_modules.metrics import identifiability
 from relprop import UnsupportedModel
-from relprop.methods import _cross_entropy_gradient
+from relprop.methods.states import _cross_entropy_gradient
 from tests.helpers.differences import picture, text
 from tests.helpers.plain import Plain, fused, pixels
 

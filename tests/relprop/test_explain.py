@@ -326,13 +326,13 @@ def test_bf16_gives_a_map_in_the_precision_of_the_model(tiny_vit, images, dtype)
 
 def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
     """None of those that it is made of frees what the next one walks back over."""
-    monkeypatch.setattr("relprop.methods.METHODS", copy.deepcopy(relprop.METHODS))
-    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.METHODS)
+    monkeypatch.setattr("relprop.methods.base.METHODS", copy.deepcopy(relprop.METHODS))
+    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.base.METHODS)
     parts = ("transformer_attribution", "generic_attention")
 
     @relprop.method("sum")
     def sum_of_both(trace, target, options):
-        return sum(relprop.methods.METHODS[name](trace, target, options) for name in parts)
+        return sum(relprop.METHODS[name](trace, target, options) for name in parts)
 
     model = tiny_vit()
     expected = sum(relprop.explain(model, images, 1, name).relevance for name in parts)
