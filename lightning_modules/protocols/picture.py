@@ -40,7 +40,8 @@ def color_of(method: str) -> str:
         return GREYS[method]
     if method == MODEL:
         return "#4477aa"
-    own = [name for name, x in relprop.METHODS.items() if x.function.__module__ != methods.__name__]
+    ours = f"{methods.__name__}."
+    own = [x.name for x in relprop.METHODS.values() if not x.function.__module__.startswith(ours)]
     known = [name for name in (*relprop.METHODS, *BASELINES) if name not in own]
     return PALETTE[[*known, *own].index(method) % len(PALETTE)]
 

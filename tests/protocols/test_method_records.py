@@ -18,6 +18,16 @@ def test_every_method_has_a_colour_of_its_own():
     assert len(set(colors.values())) == len(colors)
 
 
+def test_a_method_of_ones_own_takes_no_colour_away():
+    before = {name: color_of(name) for name in scored_methods()}
+    assert before["transformer_attribution"] == "black"
+    relprop.method("of_ones_own")(lambda trace, target, options: None)
+    try:
+        assert {name: color_of(name) for name in before} == before
+    finally:
+        del relprop.METHODS["of_ones_own"]
+
+
 def test_every_method_is_described_by_a_line_and_in_the_documents():
     text = (DOCUMENTS / "engine.md").read_text() + (DOCUMENTS / "evaluate.md").read_text()
     for name, method in scored_methods().items():
