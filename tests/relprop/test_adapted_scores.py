@@ -67,6 +67,25 @@ def test_maps_are_of_the_softmax_and_its_gradient(kind, padded):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12 * expected.max().item())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_convolved_scores_are_scores_wherever_they_stand(method):
+    """First in the sum with the others, or alone."""
+    module = layer(KINDS["no bias"])
+
+    def spelled(scores_of):
+        def attend(q, k, v, mask=None):
+            attention = scores_of(q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
+            return attention @ v, attention
+
+        return relprop.record(Plain(text=True, attend=attend), ids())
+
+    last, first, alone = map(spelled, (module, lambda s: module.mlp(s) + s, module.mlp))
+    usual, swapped = (relprop.explain_trace(x, TARGET, method).relevance for x in (last, first))
+    torch.testing.assert_close(swapped, usual, rtol=1e-9, atol=1e-14)
+    assert len(alone.attention) == 3
+    assert relprop.explain_trace(alone, TARGET, method).relevance.std() > 0
+
+
 def keywords(method: str) -> dict:
     return {} if method == "rollout" else {"normalize_rows": False}
 
