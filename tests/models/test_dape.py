@@ -1,5 +1,6 @@
 """Attention with an adapted position bias: the published arrays, padding, options, checkpoints."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 import relprop
 from lightning_modules import BertClassifier
@@ -303,6 +306,18 @@ def test_an_export_that_others_could_not_load_is_refused(data):
     with pytest.raises(InputError, match="--to hf: .* accepted: --to safetensors"):
         EXPORTS["hf"](model)
     EXPORTS["hf"](classifier(data, positions="none"))
+
+
+def test_an_export_of_weights_says_what_they_are_of(data, tmp_path):
+    model = classifier(data, attention="dape", dape={"bias": "alibi"}, positions="none")
+    export = EXPORTS["safetensors"](model)
+    export.write(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        made = json.loads(file.metadata()["relprop"])["model"]
+    options = {x: made[x] for x in ("config", "attention", "dape", "positions")}
+    again = BertClassifier(data.class_names, data.input_config, **options)
+    again.backbone.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert "load_state_dict" not in export.usage("FOLDER")  # transformers alone has no such model
 
 
 @pytest.mark.parametrize("dape", [None, *KINDS[1:]], ids=str)
