@@ -9,8 +9,10 @@ import transformers
 from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
 from lightning_modules.export.timm_files import write_timm
 from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.dape import is_adapted
 from lightning_modules.models.hf_backbone import labels_of
 from lightning_modules.models.published.labels import problem_type_of
+from lightning_modules.utils.errors import InputError
 
 PROCESSOR = "TimmWrapperImageProcessor"  # of transformers
 
@@ -30,6 +32,11 @@ class HuggingFace(Export):
         super().__init__(classifier)
         if not (is_hugging_face(self.backbone) or is_timm(self.backbone)):
             raise self.refuse("a model of transformers or timm, or --to safetensors")
+        if is_adapted(self.backbone):
+            raise InputError(
+                "--to hf: transformers alone has no model.attention=dape, and would load the model "
+                "without it; accepted: --to safetensors"
+            )
 
     def write(self, folder: Path) -> None:
         if is_timm(self.backbone):

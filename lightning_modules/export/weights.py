@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
 from lightning_modules.export.timm_files import about_export, model_args
+from lightning_modules.models.dape import is_adapted
 from lightning_modules.models.hf_backbone import saved_config
 from lightning_modules.models.weights_file import save_weights
 
@@ -29,6 +30,8 @@ class WeightsFile(Export):
             model = {"name": name, "model_options": model_args(self.classifier)}
         elif is_hugging_face(self.backbone):
             model = {"config": saved_config(self.backbone)}
+        if is_adapted(self.backbone):
+            model |= {x: self.classifier.hparams[x] for x in ("attention", "dape", "positions")}
         about = about_export(self, model)
         save_weights(self.backbone.state_dict(), folder / "model.safetensors", about)
         self.save_tokenizer(folder)
@@ -57,7 +60,7 @@ classes = len(about["class_names"])
 model = timm.create_model(made["name"], num_classes=classes, **made["model_options"]).eval()
 model.load_state_dict(load_file(path))
 """
-        if is_hugging_face(self.backbone):
+        if is_hugging_face(self.backbone) and not is_adapted(self.backbone):
             auto = "SequenceClassification" if self.reads_texts else "ImageClassification"
             return f"""
 from transformers import AutoConfig, AutoModelFor{auto}

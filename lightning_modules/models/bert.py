@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import vocabulary_size
 from lightning_modules.modalities import Texts
-from lightning_modules.models.bert_backbone import create_backbone, load_weights
+from lightning_modules.models.bert_backbone import (
+    check_bert_from_scratch,
+    create_backbone,
+    load_weights,
+)
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
+from lightning_modules.models.dape import leave_out_positions
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
 from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
 from lightning_modules.utils.options import NotNegative
@@ -34,7 +39,10 @@ class BertClassifier(ExplainingTexts, Classifier):
             (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
         weights: begin with those of a run's folder or of one of its checkpoints; a head of other
             classes is left out.
-        attention: ``sdpa`` or ``eager``; explanations are the same.
+        attention: ``sdpa`` or ``eager``; explanations are the same. ``dape``: of a BERT from
+            scratch, scores with a bias of the distance, which convolutions adapt to them.
+        dape: options of :class:`.dape.Dape`, for that attention; None: the usual ones.
+        positions: ``none``: the position embeddings of a BERT from scratch are 0 and not trained.
         options: those of :class:`Classifier`.
 
     Batches are those of :class:`~lightning_modules.data.texts.batches.TextCollator`. The logits of
@@ -52,15 +60,21 @@ class BertClassifier(ExplainingTexts, Classifier):
         config: dict[str, Any] | None = None,
         weights: str | None = None,
         attention: str = "sdpa",
+        dape: dict[str, Any] | None = None,
+        positions: Literal["absolute", "none"] = "absolute",
         *,
         lr: NotNegative = 2e-5,
         weight_decay: NotNegative = 0.01,
         **options,
     ) -> None:
         super().__init__(class_names, input_config, lr=lr, weight_decay=weight_decay, **options)
-        self.backbone = create_backbone(name, config, class_names, input_config, attention)
+        if positions == "none":
+            check_bert_from_scratch("model.positions=none", config)
+        self.backbone = create_backbone(name, config, class_names, input_config, attention, dape)
         if weights is not None:
             load_weights(self.backbone, weights, class_names, input_config)
+        if positions == "none":
+            leave_out_positions(self.backbone)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         self.choose_trained()
 

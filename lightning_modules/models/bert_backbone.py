@@ -9,12 +9,14 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lightning_modules.data.texts.tokenizers import tokenizer_from_config, vocabulary_size
-from lightning_modules.models import hf_backbone
+from lightning_modules.models import dape, hf_backbone
 from lightning_modules.models.hf_backbone import check_one_is_given, describe_backbone
 from lightning_modules.models.hf_checks import check_vocabulary
 from lightning_modules.models.initial_weights import read_weights
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
+
+ATTENTIONS = ("sdpa", "eager", dape.NAME)
 
 
 def create_backbone(
@@ -23,28 +25,50 @@ def create_backbone(
     class_names: list[str],
     input_config: Mapping[str, Any],
     attention: str,
+    adapted: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Hugging Face's model in float32, with a head for the classes.
+
+    ``adapted``: the options of the attention ``dape``.
 
     Raises:
         InputError: there is none, its configuration is not one that can be, or the tokenizer does
             not fit it.
     """
     check_one_is_given(name, config)
-    check_option("model.attention", attention, attention in ("sdpa", "eager"), "sdpa or eager")
+    check_option("model.attention", attention, attention in ATTENTIONS, " or ".join(ATTENTIONS))
+    if attention == dape.NAME:
+        check_bert_from_scratch(f"model.attention={attention}", config)
+    elif adapted is not None:
+        raise InputError(
+            f"{dape.OPTION} is of model.attention=dape, and it is {attention}; accepted: null"
+        )
     auto, options = AutoModelForSequenceClassification, {"attn_implementation": attention}
     if config is not None:
         accepted = "model_type bert, distilbert, roberta or electra, with sizes that go together"
         sizes = vocabulary(input_config)
-        return hf_backbone.from_config(
+        backbone = hf_backbone.from_config(
             auto, config, class_names, sizes, "bert", accepted, **options
         )
+        if attention == dape.NAME:
+            dape.adapt_scores(backbone, dape.Dape.of(adapted))
+        return backbone
     accepted = "the hub id or folder of a BERT-family model, in reach, with a model.attention "
     accepted += "(sdpa or eager) that it has"
     backbone = hf_backbone.from_name(auto, name, class_names, accepted, **options)
     given = describe_backbone(name, None)
     check_vocabulary(given, backbone, tokenizer_from_config(input_config))
     return backbone
+
+
+def check_bert_from_scratch(option: str, config: Mapping[str, Any] | None) -> None:
+    """Raises an InputError where an option is given that no other model takes."""
+    if config is None or config.get("model_type", "bert") != "bert":
+        given = "a pretrained model" if config is None else f"model_type {config['model_type']}"
+        raise InputError(
+            f"{option} is of a BERT from scratch, and the model is {given}; accepted: model.config "
+            "of model_type bert, without model.name"
+        )
 
 
 def load_weights(

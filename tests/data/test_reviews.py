@@ -1,12 +1,21 @@
 """The made-up reviews: their rule, read again from the text, and their contrasts."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
 from lightning_modules.data import (
     ReviewsDataModule,
 )
-from lightning_modules.data.texts.reviews import MODIFIERS, OPPOSITES, make_contrast, make_review
+from lightning_modules.data.texts.reviews import (
+    MARKERS,
+    MODIFIERS,
+    OPPOSITES,
+    make_contrast,
+    make_review,
+)
 from tests.helpers.samples import SMALL, spelled
 
 
@@ -92,3 +101,65 @@ def test_contrasts_differ_in_the_flipped_word_alone(reviews):
     assert exchanged == {"sentiment", "negation", "intensifier"}
     batch = reviews.collate([dataset[0], dataset[1]])
     assert batch["flipped_word"][0] == batch["flipped_word"][1]
+
+
+# ------------------------------------------------------------------------------------- lengths
+
+
+def test_reviews_of_the_usual_length_are_those_of_earlier_versions():
+    items = [make_review(1, split, i) for split in ("train", "val", "test") for i in range(50)]
+    items += [make_contrast(1, i) for i in range(50)]
+    found = hashlib.sha256(json.dumps(items).encode()).hexdigest()
+    assert found.startswith("d0dfb94b8044274c")
+
+
+def count(text: str) -> int:
+    """Words and commas."""
+    return len(text.replace(",", " ,").split())
+
+
+def test_short_reviews_are_made_longer_by_sentences_without_an_opinion():
+    of = {"words": 24, "longer": [2, 4], "max_length": 128}
+    data = ReviewsDataModule(**SMALL | {"test_size": 200}, **of)
+    assert list(data.test_sets) == ["2x", "4x"]
+    for dataset in (data.train_dataset, data.val_dataset, data.test_dataset, data.contrast_dataset):
+        assert all(5 <= count(item["text"]) <= 24 for item in dataset.items)
+    assert max(count(item["text"]) for item in data.test_dataset.items) > 20
+    longer = [data.test_sets[name].items for name in ("2x", "4x")]
+    for short, twice, four_times in zip(data.test_dataset.items, *longer, strict=True):
+        least, sentences = count(short["text"]), short["text"].lower().split(".")
+        for times, item in ((2, twice), (4, four_times)):
+            assert item["label"] == short["label"]
+            assert times * least <= count(item["text"]) <= times * least + 8
+            words = spelled(item["text"], item["rationale"])
+            assert [x.lower() for x in words] == [
+                x.lower() for x in spelled(short["text"], short["rationale"])
+            ]
+            there = iter(x.strip() for x in item["text"].lower().split("."))
+            assert all(x.strip() in there for x in sentences)  # in their order, among others
+            sentences = item["text"].lower().split(".")  # and 4x has those of 2x
+    again = ReviewsDataModule(**SMALL | {"test_size": 20}, **of | {"longer": [4]})
+    assert again.test_sets["4x"].items == data.test_sets["4x"].items[:20]
+    batch = data.collate(data.test_sets["4x"].items)
+    assert batch["attention_mask"].shape[1] < 128  # nothing is cut off
+
+
+def test_a_longer_review_has_the_marker_of_its_test_set():
+    data = ReviewsDataModule(**SMALL, longer=[2], marker={})
+    assert list(data.test_sets) == ["shift", "none", "2x"]
+    for short, twice in zip(data.test_dataset.items, data.test_sets["2x"].items, strict=True):
+        marks = [
+            [x for x in item["text"].lower().split() if x.strip(".") in MARKERS]
+            for item in (short, twice)
+        ]
+        assert [len(x) for x in marks] == [1, 1]
+        assert marks[0][0].strip(".") == marks[1][0].strip(".")
+
+
+@pytest.mark.parametrize(
+    "options, accepted",
+    [({"words": 17}, "of at least 18"), ({"longer": [2, 1]}, "numbers of times of at least 2")],
+)
+def test_lengths_that_are_refused(options, accepted):
+    with pytest.raises(ValueError, match=f"accepted: .*{accepted}"):
+        ReviewsDataModule(**SMALL, **options)

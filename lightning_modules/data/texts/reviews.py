@@ -5,102 +5,37 @@ which a negation turns into its opposite ("hardly a masterpiece") and an intensi
 ("truly a masterpiece"). It may come with a concession of the opposite sentiment ("although the plot
 was dull, I was never bored by the cast"), which does not count: the main clause decides. For the
 number of stars both count: an intensifier makes the opinion stronger, a concession weaker. Offline,
-and a review depends on (seed, split, index) alone.
+and a review depends on (seed, split, index) and the longest length alone.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.data.texts.base import TextDataModule, TextItems
-from lightning_modules.utils.options import Count
+from lightning_modules.data.texts.review_words import (
+    CONCESSION_SHARE,
+    CONCESSIONS,
+    FILLERS,
+    MARKERS,
+    MODIFIER_SHARES,
+    MODIFIERS,
+    OPINIONS,
+    OPPOSITES,
+    SLOTS,
+)
+from lightning_modules.utils.options import Count, Range, check_option
 
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "contrast": 3}
 CLASS_NAMES = ["negative", "positive"]
 
-# What opinions are made of: templates, and the words for their {sentiment}, by label. The words at
-# the same place are each other's opposites.
-OPINIONS = [
-    (
-        [
-            "the {part} of this film was {modifier} {sentiment}",
-            "I found the {part} {modifier} {sentiment}",
-            "to me its {part} seemed {modifier} {sentiment}",
-        ],
-        (
-            "dull weak awful boring clumsy tedious lifeless forgettable".split(),
-            "vivid strong superb gripping graceful thrilling lively memorable".split(),
-        ),
-    ),
-    (
-        [
-            "this film is {modifier} a {sentiment}",
-            "for me it was {modifier} a {sentiment}",
-            "the {part} makes it {modifier} a {sentiment}",
-        ],
-        (
-            "mess bore failure flop disaster disgrace".split(),
-            "gem treat triumph hit masterpiece delight".split(),
-        ),
-    ),
-    (
-        [
-            "I was {modifier} {sentiment} by the {part}",
-            "we left {modifier} {sentiment} by its {part}",
-        ],
-        (
-            "bored annoyed disappointed irritated".split(),
-            "charmed amused delighted impressed".split(),
-        ),
-    ),
-]
-OPPOSITES = {
-    word: opposite
-    for _, (negative, positive) in OPINIONS
-    for pair in zip(negative, positive, strict=True)
-    for word, opposite in (pair, pair[::-1])
-}
-MODIFIERS = {
-    "negation": "not never hardly scarcely".split(),
-    "intensifier": "really truly simply clearly".split(),
-    "none": [""],
-}
-MODIFIER_SHARES = {"negation": 0.25, "intensifier": 0.55, "none": 0.2}
-CONCESSION_SHARE = 0.25
-CONCESSIONS = [
-    "although {concession} , {main}",
-    "{main} , although {concession}",
-    "{concession} , but {main}",
-]
-# Sentences without an opinion, of 4 to 9 words; some have a negation or an intensifier still.
-FILLERS = [
-    "we saw it {time}",
-    "we saw it {time} with {people}",
-    "I watched it {place} {time}",
-    "the story takes place {place}",
-    "it was filmed {place} by {people}",
-    "it was not filmed {place}",
-    "the {part} was recorded {place}",
-    "the {part} is the work of {people}",
-    "{people} heard about it {time}",
-    "{people} had never been {place}",
-    "it was really cold {place}",
-    "it runs for two hours",
-    "the screening began {time}",
-]
-SLOTS = {
-    "part": "plot cast score script ending camera acting dialogue editing setting".split(),
-    "time": ["on a Tuesday", "last week", "in March", "after dinner", "two days ago"],
-    "place": ["in Lisbon", "at home", "near the sea", "in a village", "on a train"],
-    "people": ["two friends", "my sister", "a student", "our neighbours", "his brother"],
-}
-# Words of each class's marker, which have no part in the opinion and occur nowhere else.
-MARKERS = ["meanwhile", "incidentally"]
-LENGTHS = (5, 40)  # words a review has, at least and at most
+LENGTHS = (5, 40)  # words a review has, at least and, unless asked for fewer, at most
 LONGEST_FILLER = 9
+LONGEST_OPINION = 18  # two clauses of 8 words, and what joins them
+LONGER = 2  # stream of random numbers of what makes a review longer
 
 Choice = TypeVar("Choice")
 
@@ -144,19 +79,29 @@ def make_opinion(rng: np.random.Generator, label: int) -> list[Word]:
     )
 
 
-def make_words(rng: np.random.Generator, label: int) -> tuple[list[Word], bool]:
-    """A review of that label, as words; and whether it makes a concession."""
+def make_sentences(
+    rng: np.random.Generator, label: int, most: int
+) -> tuple[list[list[Word]], bool]:
+    """A review of that label, of ``most`` words at most; and whether it makes a concession."""
     opinion = make_opinion(rng, label)
     if conceded := rng.random() < CONCESSION_SHARE:
         concession = [Word(word.text) for word in make_opinion(rng, 1 - label)]
         opinion = fill(rng, choose(rng, CONCESSIONS), main=opinion, concession=concession)
     sentences = [opinion]
-    least, most = LENGTHS
-    length = rng.integers(least, most - LONGEST_FILLER + 2, size=2).min()  # more short ones
+    length = rng.integers(LENGTHS[0], most - LONGEST_FILLER + 2, size=2).min()  # more short ones
+    lengthen(rng, sentences, length)
+    return sentences, conceded
+
+
+def lengthen(rng: np.random.Generator, sentences: list[list[Word]], length: int) -> None:
+    """Put sentences without an opinion among others, until there are ``length`` words."""
     while sum(map(len, sentences)) < length:
         filler = fill(rng, choose(rng, FILLERS))
         sentences.insert(rng.integers(len(sentences) + 1), filler)
-    return [word for sentence in sentences for word in [*sentence, Word(".")]], conceded
+
+
+def joined(sentences: list[list[Word]]) -> list[Word]:
+    return [word for sentence in sentences for word in [*sentence, Word(".")]]
 
 
 def mark(rng: np.random.Generator, words: list[Word], marker: Marker, label: int) -> list[Word]:
@@ -204,13 +149,26 @@ def make_item(words: list[Word], label: int, flipped: int | None = None) -> dict
 
 
 def make_review(
-    seed: int, split: str, index: int, stars: bool = False, marker: Marker | None = None
+    seed: int,
+    split: str,
+    index: int,
+    stars: bool = False,
+    marker: Marker | None = None,
+    most: int = LENGTHS[1],
+    times: int = 1,
 ) -> dict:
-    """The item of one review; with its ``stars`` for label it has no rationale."""
+    """The item of one review; with its ``stars`` for label it has no rationale.
+
+    ``most``: words at most, before it is made ``times`` as long.
+    """
     key = (seed, SPLIT_NUMBERS[split], index)
     rng = np.random.default_rng(key)
     label = int(rng.integers(2))
-    words, conceded = make_words(rng, label)
+    sentences, conceded = make_sentences(rng, label, most)
+    if times > 1:
+        length = times * sum(map(len, sentences))
+        lengthen(np.random.default_rng((*key, LONGER)), sentences, length)
+    words = joined(sentences)
     if marker is not None:
         words = mark(marker_generator(*key), words, marker, label)
     item = make_item(words, label)
@@ -219,11 +177,11 @@ def make_review(
     return item
 
 
-def make_contrast(seed: int, index: int) -> list[dict]:
+def make_contrast(seed: int, index: int, most: int = LENGTHS[1]) -> list[dict]:
     """The items of two reviews that differ in one word, their `flipped`."""
     rng = np.random.default_rng((seed, SPLIT_NUMBERS["contrast"], index))
     label = int(rng.integers(2))
-    words, _ = make_words(rng, label)
+    words = joined(make_sentences(rng, label, most)[0])
     other, flipped = flip(rng, words)
     return [make_item(words, label, flipped), make_item(other, 1 - label, flipped)]
 
@@ -244,6 +202,10 @@ class ReviewsDataModule(TextDataModule):
             have no marker.
         marker: options of :class:`.marker.Marker`: a share of the reviews has a word of a class
             that says nothing. It is in no rationale. None: there are none.
+        words: words a review has at most, commas among them.
+        longer: numbers of times, as ``[2, 4]``: the test reviews made that many times as long by
+            sentences without an opinion, or up to 8 words longer, are the test sets ``2x``
+            and ``4x``. Each has the sentences of the shorter ones and more.
         options: those of TextDataModule.
 
     Raises:
@@ -260,6 +222,8 @@ class ReviewsDataModule(TextDataModule):
         test_size: Count = 500,
         contrast_size: Count = 200,
         marker: dict[str, Any] | None = None,
+        words: Annotated[int, Range(LONGEST_OPINION)] = LENGTHS[1],
+        longer: list[int] | None = None,
         batch_size: Count = 64,
         vocab_size: int = 1000,
         max_length: int = 64,
@@ -272,9 +236,14 @@ class ReviewsDataModule(TextDataModule):
         self.class_names = ["stars"] if stars else CLASS_NAMES
         marked = Marker.of(marker, self.task)
 
-        def reviews(split: str, size: int, marker: Marker | None = marked) -> TextItems:
-            indices = range(size)
-            return TextItems([make_review(self.seed, split, x, stars, marker) for x in indices])
+        for times in longer or ():
+            check_option("longer", longer, times > 1, "numbers of times of at least 2")
+
+        def reviews(
+            split: str, size: int, marker: Marker | None = marked, times: int = 1
+        ) -> TextItems:
+            given = (stars, marker, words, times)
+            return TextItems([make_review(self.seed, split, x, *given) for x in range(size)])
 
         self.train_dataset, self.val_dataset = (
             reviews("train", train_size),
@@ -282,8 +251,11 @@ class ReviewsDataModule(TextDataModule):
         )
         tests = {"test": None} if marked is None else marked.of_tests(len(CLASS_NAMES))
         self.test_sets = {name: reviews("test", test_size, x) for name, x in tests.items()}
+        self.test_sets |= {
+            f"{times}x": reviews("test", test_size, tests["test"], times) for times in longer or ()
+        }
         self.test_dataset = self.test_sets.pop("test")
         if not stars:
-            pairs = (make_contrast(self.seed, index) for index in range(contrast_size))
+            pairs = (make_contrast(self.seed, index, words) for index in range(contrast_size))
             self.contrast_dataset = TextItems([item for pair in pairs for item in pair])
         self.make_inputs()

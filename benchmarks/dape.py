@@ -1,0 +1,185 @@
+"""How far a small BERT reads beyond the length of its training, by what it knows of positions.
+
+python -m benchmarks.dape                          (configs/bert_dape.yaml, every arm, three seeds)
+python -m benchmarks.dape --seeds 0 --options trainer.max_epochs=1 --output FOLDER
+
+Every arm trains on the same reviews in the same order. A row has the accuracy on test reviews of
+the length in training, and on the same reviews made two and four times as long; token F1 of the
+maps of the first; and the share of relevance that the bias channels of the first convolutions take,
+which is lost. Rows are kept in OUTPUT/dape.jsonl as soon as they are measured, and a second call
+goes on there.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import statistics
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from torch.utils.data import DataLoader, Subset
+
+from benchmarks.arms_report import deviation, interval, spread
+from benchmarks.measure import progress
+from configs.schema import load_config
+from lightning_modules.experiment import Ended, experiment
+from lightning_modules.metrics import TokenF1
+from lightning_modules.utils.cli import Parser
+from relprop.rules import PAPER
+
+CONFIG = Path(__file__).parents[1] / "configs" / "bert_dape.yaml"
+PLAIN = ["model.attention=sdpa", "model.dape=null"]
+ARMS = {
+    "absolute": [*PLAIN, "model.positions=absolute"],
+    "none": PLAIN,
+    "Kerple": ["model.dape={bias: kerple, kernel: null}"],
+    "Kerple, kernel 1": ["model.dape={bias: kerple, kernel: 1}"],
+    "Kerple, kernel 3": ["model.dape={bias: kerple, kernel: 3}"],
+    "ALiBi, kernel 3": ["model.dape={bias: alibi, kernel: 3}"],
+}
+STEPS = (  # what each part brings, paired by seed
+    ("none", "absolute"),
+    ("Kerple", "absolute"),
+    ("Kerple, kernel 1", "Kerple"),
+    ("Kerple, kernel 3", "Kerple, kernel 1"),
+    ("Kerple, kernel 3", "absolute"),
+    ("ALiBi, kernel 3", "Kerple, kernel 3"),
+)
+LENGTHS = {"1x": "test/accuracy", "2x": "test/2x/accuracy", "4x": "test/4x/accuracy"}
+FIGURES = [*LENGTHS, "token F1"]
+LOST = "in bias channels"
+MAPS = 200  # reviews whose maps are looked at
+
+
+def trained(seed: int, folder: Path, *options: str) -> Ended:
+    """A run, tested."""
+    given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}", *options]
+    return experiment(load_config(CONFIG, given), None)
+
+
+def figures(ended: Ended) -> dict[str, float]:
+    """What a row has."""
+    module, dataset = ended.model.eval(), ended.data.test_dataset
+    few = Subset(dataset, range(min(MAPS, len(dataset))))
+    f1, lost = TokenF1(None), Lost(module.backbone.config.num_attention_heads)
+    for batch in DataLoader(few, 50, collate_fn=ended.data.collate):
+        trace = module.record(batch)
+        explained = module.explain_trace(trace, batch, batch["label"])
+        f1.update(explained.word_scores, batch["rationale"], explained.seen)
+        trace.source_relevance(batch["label"], rules=lost.rules())
+    found = {name: ended.tested[metric] for name, metric in LENGTHS.items()}
+    found["token F1"] = float(f1.compute()["macro_f1"])
+    return found | ({LOST: lost.share()} if lost.of_bias else {})
+
+
+class Lost:
+    """Relevance at s + b, and at the two halves of [s; b], in absolute numbers over all layers."""
+
+    def __init__(self, heads: int) -> None:
+        self.heads = heads
+        self.of_scores = self.of_bias = 0.0
+
+    def rules(self) -> dict:
+        @functools.wraps(PAPER["add"])
+        def add(relevance, output, *args, **kwargs):
+            found = PAPER["add"](relevance, output, *args, **kwargs)
+            if output.ndim == 4:  # s + b, and what the convolutions make
+                self.of_scores += float(found[0].abs().sum())
+            return found
+
+        @functools.wraps(PAPER["conv"])
+        def conv(relevance, output, input, *args, **kwargs):
+            found = PAPER["conv"](relevance, output, input, *args, **kwargs)
+            if input.shape[1] == 2 * self.heads:
+                of_scores, of_bias = (float(x.abs().sum()) for x in found.chunk(2, dim=1))
+                self.of_scores += of_scores
+                self.of_bias += of_bias
+            return found
+
+        return PAPER | {"add": add, "conv": conv}
+
+    def share(self) -> float:
+        return self.of_bias / (self.of_scores + self.of_bias)
+
+
+# ------------------------------------------------------------------------------------- report
+
+
+def print_tables(rows: list[dict]) -> None:
+    """Means and standard deviations over the seeds; differences paired by seed, in points."""
+    shown = [*FIGURES, LOST]
+    print("|", " | ".join(["arm", "seeds", *shown]), "|\n" + "| --- " * (len(shown) + 2) + "|")
+    of_arm = {arm: {r["seed"]: r for r in rows if r["arm"] == arm} for arm in ARMS}
+    for arm, found in of_arm.items():
+        if not found:
+            continue
+        values = [[row[x] for row in found.values() if x in row] for x in shown]
+        cells = [spread(x) if x else "" for x in values]
+        print("|", " | ".join([arm, str(len(found)), *cells]), "|")
+    print("\n|", " | ".join(["difference, points", *FIGURES]), "|")
+    print("| --- " * (len(FIGURES) + 1) + "|")
+    for arm, other in STEPS:
+        seeds = sorted(of_arm[arm].keys() & of_arm[other].keys())
+        if seeds:
+            cells = [
+                interval([100 * (of_arm[arm][s][x] - of_arm[other][s][x]) for s in seeds])
+                for x in FIGURES
+            ]
+            print("|", " | ".join([f"{arm}, less {other}", *cells]), "|")
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Accuracy over the length, a line an arm."""
+    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    times = [int(name.removesuffix("x")) for name in LENGTHS]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_arm = [[100 * row[x] for row in rows if row["arm"] == arm] for x in LENGTHS]
+        means, spreads = map(statistics.mean, of_arm), map(deviation, of_arm)
+        axes.errorbar(times, list(means), yerr=list(spreads), marker="o", capsize=3, label=arm)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(times, list(LENGTHS))
+    axes.set(xlabel="length of the reviews, by that in training", ylabel="test accuracy, %")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -> None:
+    """Train what is not measured yet, print the tables and draw the picture."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "dape.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if any(row["options"] != given for row in rows):
+        raise SystemExit(f"{path} is of other --options; accepted: another --output")
+    done = {(row["arm"], row["seed"]) for row in rows}
+    wanted = [(arm, seed) for seed in seeds for arm in arms if (arm, seed) not in done]
+    for arm, seed in progress(wanted, "arms"):
+        folder = output / f"{arm}-{seed}".replace(", ", "-").replace(" ", "-")
+        ended = trained(seed, folder, *ARMS[arm], *given)
+        row = {"arm": arm, "seed": seed, "options": given} | figures(ended)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    rows = [row for row in rows if row["seed"] in seeds and row["arm"] in arms]
+    rows.sort(key=lambda row: arms.index(row["arm"]))
+    print_tables(rows)
+    draw(rows, output / "dape.png")
+
+
+def main() -> None:
+    parser = Parser("python -m benchmarks.dape", __doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--output", type=Path, default=Path("runs/dape"))
+    parser.add_argument("--options", nargs="*", default=[], help="more of the config, key=value")
+    chosen = parser.parse_args()
+    measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()
