@@ -16,6 +16,7 @@ from lightning_modules.models.bert_backbone import create_backbone, load_weights
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
 from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
+from lightning_modules.models.teacher import start_from
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -34,6 +35,8 @@ class BertClassifier(ExplainingTexts, Classifier):
             (``bert``, ``distilbert``, ``roberta``, ``electra``) and sizes.
         weights: begin with those of a run's folder or of one of its checkpoints; a head of other
             classes is left out.
+        previous: go on from a run's folder or one of its checkpoints, with new classes after those
+            of it; see :func:`.teacher.start_from`.
         attention: ``sdpa`` or ``eager``; explanations are the same.
         options: those of :class:`Classifier`.
 
@@ -41,7 +44,7 @@ class BertClassifier(ExplainingTexts, Classifier):
     a text in several windows are the mean of theirs, and all windows are explained for one class.
     """
 
-    no_sources = {"name": None, "weights": None}
+    no_sources = {"name": None, "weights": None, "previous": None}
     usual_targets = HF_TARGETS
 
     def __init__(
@@ -53,6 +56,7 @@ class BertClassifier(ExplainingTexts, Classifier):
         weights: str | None = None,
         attention: str = "sdpa",
         *,
+        previous: str | None = None,
         lr: NotNegative = 2e-5,
         weight_decay: NotNegative = 0.01,
         **options,
@@ -61,6 +65,8 @@ class BertClassifier(ExplainingTexts, Classifier):
         self.backbone = create_backbone(name, config, class_names, input_config, attention)
         if weights is not None:
             load_weights(self.backbone, weights, class_names, input_config)
+        if previous is not None:
+            start_from(self, previous)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so
         self.choose_trained()
 
