@@ -300,8 +300,8 @@ class ImageFolderDataModule(AugmentedDataModule):
             return
         if self.task == "multilabel":
             raise InputError(
-                f"{option_of(instead)}: {self.folder / 'masks'} does not say which of several labels a mask is "
-                f"of; accepted: task=multiclass, task=regression, or {instead}"
+                f"{option_of(instead)}: {self.folder / 'masks'} does not say which of several "
+                f"labels a mask is of; accepted: task=multiclass, task=regression, or {instead}"
             )
         transform = PairedTransform(self.train_transform, self.auto_augment)
         masks = find_masks(self.folder, {"train": dataset.samples})["train"]
