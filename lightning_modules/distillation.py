@@ -37,8 +37,8 @@ def attention_transfer(A: Tensor, of_teacher: Tensor, regions: Tensor) -> Tensor
         regions: True on the queries of a region, bool [B, C, L].
     """
     queries = regions.sum(dim=-1)  # [B, C]
-    weights = regions / queries.clamp(min=1)[..., None]
-    difference = torch.einsum("bcq, bhqs -> bchs", weights.to(A), A - of_teacher)
+    weights = regions.to(A) / queries.clamp(min=1)[..., None]
+    difference = torch.einsum("bcq, bhqs -> bchs", weights, A - of_teacher)
     # vector_norm's gradient at 0 is 0: in the first step, student and teacher are equal.
     distances = torch.linalg.vector_norm(difference, dim=-1).mean(dim=-1)  # [B, C]
     present = queries > 0
@@ -184,7 +184,7 @@ class Distillation(Checked):
             raise InputError(f"distill.attention: the model has several sources; {accepted}")
         batch = module.largest_batch()
         try:
-            trace = module.record(batch, differentiable="attention")
+            trace = module.record(batch)
             count, maps = trace.tokens, trace.attention
             trace.prefix  # noqa: B018 (UnsupportedModel where tokens are not those of the input)
         except (ValueError, relprop.UnsupportedModel) as error:
