@@ -93,7 +93,8 @@ class Distillation(Checked):
         return self.region == "mask" and self.attention > 0
 
     def __str__(self) -> str:
-        of_maps = f" ({self.region}, {self.blocks} blocks)" * bool(self.attention)
+        blocks = {"all": "all blocks", "last": "last block"}[self.blocks]
+        of_maps = f" ({self.region}, {blocks})" * bool(self.attention)
         return f"attention {self.attention:g}{of_maps}, logits {self.logits:g}"
 
     # ----------------------------------------------------------------------------- in a step
