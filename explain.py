@@ -264,7 +264,10 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     data_options = load_data_config(config, of_data)
     data = DATAMODULES[data_options["kind"]](
         **{name: value for name, value in data_options.items() if name != "kind"}
-    ).of_test_set(arguments.split, "--split")
+    )
+    if module.earlier_classes:
+        data.add_classes(module.earlier_classes)
+    data = data.of_test_set(arguments.split, "--split")
     named = arguments.checkpoint is not None or class_names.are_names(module.hparams.class_names)
     check_fit(module, data, named)
     module.to(chosen_device(arguments.device))

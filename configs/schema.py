@@ -41,12 +41,13 @@ TOP_LEVEL = dict(
     data=dict,
     tracker=dict | None,
     guidance=dict | None,  # null: none
+    distill=dict | None,  # null: none
     trainer=dict,
     loggers=dict[str, dict | None],  # options by name
     callbacks=dict[str, dict | None],
 )
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
-SECTIONS = ("model", "data", "tracker", "guidance", "trainer", "loggers", "callbacks")
+SECTIONS = ("model", "data", "tracker", "guidance", "distill", "trainer", "loggers", "callbacks")
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
 TOP_LEVEL_DEFAULTS = dict(
     seed=0,
@@ -54,6 +55,7 @@ TOP_LEVEL_DEFAULTS = dict(
     run_dir=MISSING,
     patience=None,
     guidance=None,
+    distill=None,
     on_nonfinite="stop",
     imports=[],
 )

@@ -55,7 +55,8 @@ def experiment_schemas(written: dict[str, Any]) -> dict[str, Any]:
         ),
         **data_schema(written),
         "tracker": make_schema("tracker", named("lightning_modules.callbacks", "RelevanceTracker")),
-        **guidance_schema(written),
+        **optional_schema("guidance", "lightning_modules.guidance", "Guidance", written),
+        **optional_schema("distill", "lightning_modules.distillation", "Distillation", written),
         "trainer": make_schema("trainer", named("lightning", "Trainer")),
         **{section: named_schemas(section, written.get(section, {})) for section in NAMED},
     }
@@ -74,11 +75,13 @@ def named_schemas(section: str, written: Mapping[str, Any]) -> dict[str, type]:
     return {name: make_schema(f"{section}.{name}", registry[name]) for name in written}
 
 
-def guidance_schema(written: Mapping[str, Any]) -> dict[str, type]:
-    """The schema of the loss on maps; none where it is not asked for."""
-    if written.get("guidance") is None:
+def optional_schema(
+    section: str, module: str, name: str, written: Mapping[str, Any]
+) -> dict[str, type]:
+    """The schema of a section that is a class's; none where it is not asked for."""
+    if written.get(section) is None:
         return {}
-    return {"guidance": make_schema("guidance", named("lightning_modules.guidance", "Guidance"))}
+    return {section: make_schema(section, named(module, name))}
 
 
 def data_schema(written: dict[str, Any]) -> dict[str, type]:

@@ -22,6 +22,7 @@ from lightning_modules.callbacks import (
     Patience,
     RelevanceTracker,
     SaveConfig,
+    SaveTeacher,
     Stopped,
     Stops,
     UnfinishedEpoch,
@@ -31,12 +32,14 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.class_table import write_classes
 from lightning_modules.callbacks.terminal import EpochBar
 from lightning_modules.data import DATAMODULES, DataModule
+from lightning_modules.distillation import Distillation
 from lightning_modules.guidance import Guidance
 from lightning_modules.loggers import Place, finish, make_loggers
 from lightning_modules.models import CLASSIFIERS, fit_checks
 from lightning_modules.models.checkpoint_io import AtomicCheckpointIO
 from lightning_modules.models.checkpoints import PARTS_TO_RESUME, read_checkpoint
 from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.teacher import Teacher, earlier_classes, first_weights
 from lightning_modules.tasks import TASKS, balanced_weights
 from lightning_modules.utils import run_folder
 from lightning_modules.utils.errors import InputError, as_input_error, message_of, short_message
@@ -112,11 +115,18 @@ def build(config: DictConfig, checkpoint: Path | None):
     data = DATAMODULES[data_options.pop("kind")](**data_options)
     model_options = OmegaConf.to_container(config.model)
     state = {"global_step": 0, "without_sources": {}}
+    teacher, run_dir = None, Path(config.run_dir)
     if checkpoint is None:
         fit_checks.check_model_options(model_options.get("model_options"))
+        if model_options.get("previous") is not None:
+            model_options["previous"] = first_weights(model_options["previous"], run_dir)
+            data.add_classes(earlier_classes(model_options["previous"]))
     else:
         state = read_checkpoint(checkpoint, PARTS_TO_RESUME)
         data.take_inputs(state["hyper_parameters"].get("input_config", {}))
+        if "teacher" in state:
+            teacher = Teacher.of_run(run_dir, state["teacher"])
+            data.add_classes(teacher.class_names)
     model_options |= state["without_sources"]
     fit_checks.check_one_task(config)
     fit_checks.say_if_prepared_otherwise(config)
@@ -128,6 +138,12 @@ def build(config: DictConfig, checkpoint: Path | None):
         class_names=data.class_names, input_config=data.input_config, **model_options
     )
     model.check_inputs()
+    if teacher is not None:
+        model.take_teacher(teacher)
+    if config.distill is not None:
+        model.distillation = Distillation(**config.distill)
+        if model.distillation.of_masks:
+            data.mask_train("distill.region=relevance")
     guidance = None if config.guidance is None else Guidance(**config.guidance)
     if guidance is not None and guidance.weight > 0:
         data.mask_train()
@@ -146,7 +162,13 @@ def make_trainer(config: DictConfig, options: dict[str, Any], step: int) -> Trai
         options["max_epochs"] = -1  # as Lightning has it
     loggers = make_loggers(config.loggers, Place(Path(config.run_dir), step))
     plugins = [AtomicCheckpointIO(), *options.pop("plugins", [])]
-    chosen = [SaveConfig(config), *callbacks(config), UnfinishedEpoch()]
+    # A folder with a config is resumed, for which it has to have the teacher.
+    chosen = [
+        SaveTeacher(config.run_dir),
+        SaveConfig(config),
+        *callbacks(config),
+        UnfinishedEpoch(),
+    ]
     # What averages weights has done so when a stop writes its checkpoint, and puts them in place
     # for the tracker, which comes before it.
     named = make_callbacks(

@@ -9,6 +9,7 @@ from lightning_modules.callbacks.patience import Patience
 from lightning_modules.callbacks.registry import CALLBACKS, make_callbacks
 from lightning_modules.callbacks.relevance_tracker import RelevanceTracker
 from lightning_modules.callbacks.save_config import SaveConfig
+from lightning_modules.callbacks.save_teacher import SaveTeacher
 from lightning_modules.callbacks.stops import Stopped, Stops
 from lightning_modules.callbacks.unfinished_epoch import UnfinishedEpoch
 
@@ -21,6 +22,7 @@ __all__ = [
     "Patience",
     "RelevanceTracker",
     "SaveConfig",
+    "SaveTeacher",
     "Stopped",
     "Stops",
     "UnfinishedEpoch",

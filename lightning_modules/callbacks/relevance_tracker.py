@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
@@ -25,7 +24,7 @@ from lightning_modules.callbacks.foreign import Foreign, refused
 from lightning_modules.callbacks.registry import CALLBACKS
 from lightning_modules.callbacks.shown import pictures_are_shown, publish
 from lightning_modules.callbacks.sources import check_source
-from lightning_modules.callbacks.watch import Report, Watch
+from lightning_modules.callbacks.watch import Report, Watch, drift
 from lightning_modules.models.explaining import ExplainingModule, check_whole
 from lightning_modules.models.told import Told
 from lightning_modules.protocols import MODEL, PROTOCOLS, Protocol, evaluate, values_of
@@ -45,8 +44,9 @@ class RelevanceTracker(Checked, Callback):
       predicted class, also as ``run_dir/explanations/epoch=NNN.png``; texts as text, too.
       ``explanations/pairs``: scenes with two objects, the map for the class of each.
     - ``relevance/drift``: 1 - cosine similarity to the last epoch's map, 0 (same reasons) to 1
-      (2 where relevance is signed); ``relevance/concentration``: 1 - entropy / log(tokens), 0
-      (even) to 1 (one token).
+      (2 where relevance is signed); ``relevance/drift_of_old``: the same to the maps of the run of
+      ``model.previous``, of the samples of its classes; ``relevance/concentration``: 1 - entropy /
+      log(tokens), 0 (even) to 1 (one token).
     - ``relevance/pixel_accuracy``, ``mIoU``, ``mAP`` of the samples that have a mask;
       ``relevance/class_specificity`` where the data have pairs (0.5: class-blind);
       ``relevance/token_f1`` where they have rationales; ``relevance/contrast``, how often the word
@@ -265,9 +265,7 @@ class RelevanceTracker(Checked, Callback):
                     f"{report.broken}; it is shown as 0"
                 )
             if self.last_maps is not None and self.last_maps.shape == report.maps.shape:
-                similarity = F.cosine_similarity(report.maps, self.last_maps)
-                same = (report.maps == self.last_maps).all(dim=-1)  # so are maps of zeros
-                report.scalars["drift"] = (1 - similarity).masked_fill(same, 0).mean()
+                report.scalars["drift"] = drift(report.maps, self.last_maps)
             self.last_maps = report.maps
             self._publish(trainer, report)
             if self.protocols and self.scorings.comes(trainer.current_epoch):

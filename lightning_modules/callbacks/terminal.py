@@ -59,6 +59,8 @@ class Terminal(Callback):
         }
         if (guidance := getattr(module, "guidance", None)) is not None:
             facts["guidance"] = str(guidance)
+        if (distillation := getattr(module, "distillation", None)) is not None:
+            facts["distill"] = str(distillation)
         if self.resumed is not None:
             epoch, step = self.resumed
             done = -1 < trainer.max_epochs <= epoch

@@ -111,6 +111,8 @@ class Watch:
         of = {place: questions[place].of for place in scored or places[:1]}
         maps = [asked(joined_maps(found[place]), rows) for place, rows in of.items()]
         self.report.maps = torch.cat(maps).nan_to_num(0).float().cpu()
+        if labels is not None and getattr(self.module, "teacher", None) is not None:
+            self.report.scalars |= self.drift_of_old(batch, labels)
         pictures, texts = [], []
         for name, modality in self.module.sources.items():
             explained = [of_target[name] for of_target in found]
@@ -132,11 +134,29 @@ class Watch:
             report_formation(self, trace, batch)
         return self.report
 
+    def drift_of_old(self, batch: Mapping[str, Any], labels: Tensor) -> dict[str, Tensor]:
+        """How far maps of samples of the teacher's classes are from its own, if there are any."""
+        teacher = self.module.teacher.on(self.module)
+        old = labels < len(teacher.class_names)
+        if not old.any():
+            return {}
+        trace, target = teacher.module.record(batch), labels.clamp(max=len(teacher.class_names) - 1)
+        (found,) = teacher.module.explain_sources(trace, batch, [target], **self.options)
+        maps = joined_maps({name: x.finite() for name, x in found.items()})
+        before = maps.nan_to_num(0).float().cpu()
+        return {"drift_of_old": drift(self.report.maps[old.cpu()], before[old.cpu()])}
+
     def heading(self, modality: Modality) -> str:
         """The line above the picture of the watched samples."""
         mark = "" if self.report.broken is None else " - NOT FINITE, shown as 0"
         watched = f"{self.watched} {modality.called}s, epoch {self.epoch}"
         return f"{self.module.task.question} {watched}{mark}"
+
+
+def drift(maps: Tensor, before: Tensor) -> Tensor:
+    """The mean of 1 - cosine similarity of maps to others, [maps, parts] both; 0 of equal ones."""
+    same = (maps == before).all(dim=-1)  # so are maps of zeros
+    return (1 - F.cosine_similarity(maps, before)).masked_fill(same, 0).mean()
 
 
 def with_notes(

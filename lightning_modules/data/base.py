@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import lightning
@@ -12,6 +12,7 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_modules.data.classes import after_earlier
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, Range, Seed, check_option
 from lightning_modules.utils.terminal import counted, tell
@@ -168,6 +169,33 @@ class DataModule(Checked, lightning.LightningDataModule):
     def take_inputs(self, input_config: dict) -> None:
         """Take over what of a resumed run's ``input_config`` this one's data decided anew."""
 
+    def add_classes(self, earlier: Sequence[str]) -> None:
+        """Put the classes of an earlier run before those that are trained on.
+
+        Train has no samples of them; val and test have, where the data know them.
+
+        Raises:
+            InputError: one of them is trained on, or these data cannot be labelled so.
+        """
+        if self.task != "multiclass":
+            raise InputError(f"model.previous: the task is {self.task}; accepted: multiclass")
+        trained = self.class_names
+        self.class_names = after_earlier(earlier, trained)
+        self.take_classes(trained)
+
+    def take_classes(self, trained: Sequence[str]) -> None:
+        """Label the samples by ``class_names``, and leave out those of other classes.
+
+        ``trained``: the classes of which train has samples.
+
+        Raises:
+            InputError: a split has none, or these data cannot be labelled so.
+        """
+        raise InputError(
+            "model.previous: the classes of these data cannot follow those of a run; accepted: "
+            "digits, image_folder or text_table without a marker"
+        )
+
     def of_test_set(self, name: str, option: str) -> "DataModule":
         """These data with another of their test sets for ``test_dataset``.
 
@@ -191,18 +219,21 @@ class DataModule(Checked, lightning.LightningDataModule):
         """How many samples say what decides their label, as "40 masks"; "" where none does."""
         return ""
 
-    def mask_train(self) -> None:
+    def mask_train(self, instead: str = "guidance=null") -> None:
         """Give the training samples their masks, or check that they have masks or rationales.
 
         Without this call they are made without masks, unless they bring them at no cost. Says so
         where few of them have one.
 
+        Args:
+            instead: the option that asks for masks, with the value that does without, for messages.
+
         Raises:
             InputError: none of them has one, or their augmentation cannot take masks along.
         """
         raise InputError(
-            "guidance: the training samples have no masks; accepted: digits, image_folder with a "
-            "folder masks/train, texts with rationales, or guidance=null"
+            f"{option_of(instead)}: the training samples have no masks; accepted: digits, "
+            f"image_folder with a folder masks/train, texts with rationales, or {instead}"
         )
 
     def example(self) -> list[str]:
@@ -290,12 +321,17 @@ def begin_worker(worker: int) -> None:
         os.setpgrp()
 
 
-def say_if_few(count: int, dataset: Dataset, thing: str) -> None:
-    """Tell how many training samples have a mask or a rationale, where they are FEW."""
+def option_of(given: str) -> str:
+    """The name of an option with its value, ``option=value``."""
+    return given.partition("=")[0]
+
+
+def say_if_few(count: int, dataset: Dataset, thing: str, option: str) -> None:
+    """Tell for an option how many training samples have a mask or a rationale, if they are FEW."""
     share = count / len(dataset)
     if share < FEW:
         tell(
-            f"guidance: {share:.2%} of the training samples have a {thing} ({count:,} of "
+            f"{option}: {share:.2%} of the training samples have a {thing} ({count:,} of "
             f"{len(dataset):,}); the others do not count"
         )
 
@@ -324,9 +360,9 @@ class ImageDataModule(DataModule):
     def annotated(self, dataset: Dataset) -> str:
         return counted(len(dataset), "mask") if "mask" in dataset[0] else ""
 
-    def mask_train(self) -> None:
+    def mask_train(self, instead: str = "guidance=null") -> None:
         if "mask" not in self.train_dataset[0]:
-            super().mask_train()
+            super().mask_train(instead)
 
     def example(self) -> list[str]:
         return ["--input", "PICTURE"]

@@ -1,6 +1,7 @@
 """Scores of explanations, as torchmetrics Metrics."""
 
 from lightning_modules.metrics.background import BackgroundEffect
+from lightning_modules.metrics.class_incremental import ClassIncremental
 from lightning_modules.metrics.identifiability import Identifiability, identifiability
 from lightning_modules.metrics.localisation import EnergyInside, PointingGame
 from lightning_modules.metrics.perturbation import (
@@ -18,6 +19,7 @@ from lightning_modules.metrics.specificity import ClassSpecificity
 __all__ = [
     "BackgroundEffect",
     "CascadeCorrelation",
+    "ClassIncremental",
     "ClassSpecificity",
     "Completeness",
     "Complexity",

@@ -21,6 +21,7 @@ from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.dape import leave_out_positions
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
 from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
+from lightning_modules.models.teacher import start_from
 from lightning_modules.utils.options import NotNegative
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -43,13 +44,15 @@ class BertClassifier(ExplainingTexts, Classifier):
             scratch, scores with a bias of the distance, which convolutions adapt to them.
         dape: options of :class:`.dape.Dape`, for that attention; None: the usual ones.
         positions: ``none``: the position embeddings of a BERT from scratch are 0 and not trained.
+        previous: go on from a run's folder or one of its checkpoints, with new classes after those
+            of it; see :func:`.teacher.start_from`.
         options: those of :class:`Classifier`.
 
     Batches are those of :class:`~lightning_modules.data.texts.batches.TextCollator`. The logits of
     a text in several windows are the mean of theirs, and all windows are explained for one class.
     """
 
-    no_sources = {"name": None, "weights": None}
+    no_sources = {"name": None, "weights": None, "previous": None}
     usual_targets = HF_TARGETS
 
     def __init__(
@@ -63,6 +66,7 @@ class BertClassifier(ExplainingTexts, Classifier):
         dape: dict[str, Any] | None = None,
         positions: Literal["absolute", "none"] = "absolute",
         *,
+        previous: str | None = None,
         lr: NotNegative = 2e-5,
         weight_decay: NotNegative = 0.01,
         **options,
@@ -73,6 +77,8 @@ class BertClassifier(ExplainingTexts, Classifier):
         self.backbone = create_backbone(name, config, class_names, input_config, attention, dape)
         if weights is not None:
             load_weights(self.backbone, weights, class_names, input_config)
+        if previous is not None:
+            start_from(self, previous)
         if positions == "none":
             leave_out_positions(self.backbone)
         self.backbone.train()  # transformers loads in evaluation, and Lightning leaves it so

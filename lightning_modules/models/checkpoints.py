@@ -66,4 +66,5 @@ def load_classifier(checkpoint: Path) -> Classifier:
         module.load_state_dict(state["state_dict"])
         module.eval().check_inputs()
     module.merge()
+    module.earlier_classes = state.get("teacher", {}).get("class_names", ())
     return module

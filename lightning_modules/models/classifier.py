@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import lightning
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from lightning_modules.metrics import ClassIncremental
 from lightning_modules.models.adapters import Lora
 from lightning_modules.models.schedule import Scheduled
 from lightning_modules.models.trained_part import TrainedPart
@@ -22,7 +23,9 @@ from relprop.recording.eager import eagerly
 from relprop.registry import Registry
 
 if TYPE_CHECKING:
+    from lightning_modules.distillation import Distillation
     from lightning_modules.guidance import Guidance
+    from lightning_modules.models.teacher import Teacher
 
 
 class Classifiers(Registry[type["Classifier"]]):
@@ -69,6 +72,9 @@ class Classifier(Scheduled, TrainedPart):
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
     is_trained_here = True  # False: its metrics are not needed
     guidance: Guidance | None = None  # a loss on maps, beside that of the task
+    distillation: Distillation | None = None  # a loss on what differs from the teacher
+    teacher: Teacher | None = None  # the classifier that this one goes on from
+    earlier_classes: Sequence[str] = ()  # of a trained one: those that it began with
 
     def __init__(
         self,
@@ -187,11 +193,12 @@ class Classifier(Scheduled, TrainedPart):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         logits, labels = precise(self(batch)), batch["label"]
         loss = self.task.loss(logits, labels, training=True)
-        guided = None if self.guidance is None else self.guidance(self, batch, logits)
+        beside = (x for x in (self.guidance, self.distillation) if x is not None)
+        added = [of_batch(self, batch, logits) for of_batch in beside]
         self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
-        return loss if guided is None else loss + guided
+        return sum((x for x in added if x is not None), loss)
 
     def log_training(self, loss: Tensor) -> None:
         self.log("train/loss", loss, sync_dist=True)
@@ -217,9 +224,11 @@ class Classifier(Scheduled, TrainedPart):
             self._evaluate(batch, f"test/{self.test_set}", self.test_metrics, None)
 
     def on_validation_epoch_end(self) -> None:
+        self._log_incremental("val")
         self._log_by_class("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
+        self._log_incremental("test" if self.test_set is None else f"test/{self.test_set}")
         if self.test_set is None:
             self.tested = self._log_by_class("test", self.test_counts)
 
@@ -235,6 +244,9 @@ class Classifier(Scheduled, TrainedPart):
         metrics.update(decided, self.task.truth(labels))
         if counts is not None:
             counts.update(decided, self.task.truth(labels))
+        if self.teacher is not None:
+            before = self.teacher.on(self).logits(batch)
+            self.incremental.update(logits.argmax(dim=-1), before.argmax(dim=-1), labels)
         loss = self.task.loss(logits, labels)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
         self.log_dict(metrics, prog_bar=True)
@@ -252,13 +264,29 @@ class Classifier(Scheduled, TrainedPart):
         counts.reset()
         return values.cpu()
 
+    def take_teacher(self, teacher: Teacher) -> None:
+        """Go on from a classifier: what is forgotten of it is measured in every validation."""
+        self.teacher = teacher
+        self.incremental = ClassIncremental(len(teacher.class_names))
+
+    def _log_incremental(self, split: str) -> None:
+        """Log what is known of the teacher's classes and of the new ones."""
+        if self.teacher is None:
+            return
+        for name, value in self.incremental.compute().items():
+            self.log(f"{split}/{name}", value)
+        self.incremental.reset()
+
     def on_fit_start(self) -> None:
-        if self.guidance is not None:
-            self.guidance.check(self)
+        for beside in (self.guidance, self.distillation):
+            if beside is not None:
+                beside.check(self)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["kind"] = self.kind
         checkpoint["without_sources"] = {} if self.base else self.without_sources()
         if self.base is not None:
             checkpoint["base"] = self.base.kept()
+        if self.teacher is not None:
+            checkpoint["teacher"] = self.teacher.kept()
         checkpoint["hyper_parameters"] |= checkpoint["without_sources"]

@@ -22,6 +22,7 @@ from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.class_names import are_same
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
+from lightning_modules.models.teacher import start_from
 from lightning_modules.tasks import precise
 from lightning_modules.utils.errors import InputError, as_input_error
 from lightning_modules.utils.options import NotNegative
@@ -40,6 +41,8 @@ class ViTClassifier(Classifier):
         pretrained: start from timm's weights for it, from the model hub.
         weights: or from a file of weights (``.safetensors``, ``.pth``), a run's folder or one of
             its checkpoints; a head of other classes is left out.
+        previous: go on from a run's folder or one of its checkpoints, with new classes after those
+            of it; see :func:`.teacher.start_from`.
         model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
         mixup, cutmix: alpha of their Beta distributions; 0 is off.
         options: those of :class:`Classifier`.
@@ -47,7 +50,7 @@ class ViTClassifier(Classifier):
     Batches hold ``image`` [B, 3, H, W] and ``label``, as the task has it.
     """
 
-    no_sources = {"pretrained": False, "weights": None}
+    no_sources = {"pretrained": False, "weights": None, "previous": None}
     usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]
 
     def __init__(
@@ -59,6 +62,7 @@ class ViTClassifier(Classifier):
         weights: str | None = None,
         model_options: dict[str, Any] | None = None,
         *,
+        previous: str | None = None,
         mixup: NotNegative = 0.0,
         cutmix: NotNegative = 0.0,
         **options,
@@ -72,6 +76,8 @@ class ViTClassifier(Classifier):
             self.backbone.reset_classifier(len(class_names))
         if weights is not None:
             load_weights(self.backbone, weights, class_names)
+        if previous is not None:
+            start_from(self, previous)
         self.choose_trained()
         self.mix = None
         if mixup > 0 or cutmix > 0:

@@ -15,7 +15,16 @@ from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.terminal import is_first_process
 
 # Options of a resumed run's model, which stay as they were.
-MODEL = ("name", "config", "pretrained", "weights", "model_options", "lora", "freeze")
+MODEL = (
+    "name",
+    "config",
+    "pretrained",
+    "weights",
+    "previous",
+    "model_options",
+    "lora",
+    "freeze",
+)
 
 
 def check_resumed(run_dir: Path, overrides: Sequence[str] = ()) -> None:

@@ -82,6 +82,7 @@ def test_a_config_is_complete(load):
         "run_dir": "runs/a",
         "patience": None,
         "guidance": None,
+        "distill": None,
         "on_nonfinite": "stop",
         "imports": [],
         "model": {

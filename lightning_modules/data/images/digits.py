@@ -6,6 +6,7 @@ digit to name it, and an explanation should point at its ink. Offline (scikit-le
 digits), generated on the fly, and different in every epoch of training.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,14 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
 from lightning_modules.data.base import DATAMODULES, ImageDataModule, epoch_and_index
+from lightning_modules.data.classes import chosen_classes, new_labels
 from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.utils.options import Count
 
 SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
 TILES = 4  # digits and distractors in a scene
 CLASSES = 10
+NAMES = [str(digit) for digit in range(CLASSES)]
 MEAN = STD = 0.5
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
 
@@ -55,6 +58,14 @@ def split_sources(seed: int) -> dict[str, Sources]:
     )
     parts = {"train": train, "val": val, "test": test}
     return {name: Sources(*(array[part] for array in sources)) for name, part in parts.items()}
+
+
+def of_classes(sources: Sources, kept: Sequence[str], class_names: Sequence[str]) -> Sources:
+    """The digits of the ``kept`` classes, labelled by their places among ``class_names``."""
+    labels = new_labels(NAMES, kept, class_names)
+    there = np.isin(sources.classes, list(labels))
+    of_sample = [labels[digit] for digit in sources.classes[there].tolist()]
+    return Sources(sources.ink[there], np.array(of_sample, dtype=np.int64))
 
 
 def choose_corners(rng: np.random.Generator) -> np.ndarray:
@@ -238,6 +249,8 @@ class DigitsDataModule(ImageDataModule):
         val_size: scenes in val.
         test_size: scenes in test.
         pairs_size: scenes with two digits, made of the digits of test. They have no marker.
+        classes: the digits that scenes are made of, distractors among them, in the order of their
+            labels. None: all ten.
         marker: options of :class:`.marker.Marker`: a share of the scenes has an ink pattern of a
             class in an empty patch. It is in no mask. None: there are none.
         options: those of DataModule.
@@ -252,12 +265,13 @@ class DigitsDataModule(ImageDataModule):
         val_size: Count = 1000,
         test_size: Count = 1000,
         pairs_size: Count = 500,
+        classes: list[str | int] | None = None,
         marker: dict[str, Any] | None = None,
         batch_size: Count = 128,
         **options,
     ) -> None:
         super().__init__(batch_size=batch_size, **options)
-        names = [str(digit) for digit in range(CLASSES)]
+        names = chosen_classes(classes, NAMES, self.task, marker is not None)
         self.class_names = ["ink"] if self.task == "regression" else names
         self.input_config = {
             "input_size": [3, SCENE, SCENE],
@@ -278,3 +292,14 @@ class DigitsDataModule(ImageDataModule):
         self.test_dataset = self.test_sets.pop("test")
         if self.task != "regression":
             self.pairs_dataset = DigitPairs(sources["test"], pairs_size, seed, "pairs")
+        if classes is not None:
+            self.take_classes(self.class_names)
+
+    def take_classes(self, trained: Sequence[str]) -> None:
+        if self.test_sets:
+            super().take_classes(trained)  # its markers are of all classes
+        for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
+            kept = trained if dataset is self.train_dataset else self.class_names
+            of_split = split_sources(self.seed)[dataset.split]
+            dataset.sources = of_classes(of_split, kept, self.class_names)
+        self.pairs_dataset.sources = self.test_dataset.sources

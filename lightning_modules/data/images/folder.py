@@ -1,6 +1,6 @@
 """Images in folders, by class or beside a table, optionally with masks of the object."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,14 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import DATAMODULES, DataModule, epoch_and_index, say_if_few
+from lightning_modules.data.base import (
+    DATAMODULES,
+    DataModule,
+    epoch_and_index,
+    option_of,
+    say_if_few,
+)
+from lightning_modules.data.classes import check_some_left, chosen_classes, new_labels
 from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.class_folders import (
@@ -200,6 +207,8 @@ class ImageFolderDataModule(AugmentedDataModule):
         label_column: the column of the label or the list of labels; or the columns, one a label or
             a number. None: all others.
         label_separator: what parts several labels in a text.
+        classes: names of the classes that are trained on and tested, in the order of their labels.
+            None: all.
         marker: options of :class:`.marker.Marker`: a share of the inputs has a square of a class's
             colour at a random place. In a folder with ``masks`` the masks there lose it; in one
             without, all but the square is the mask of an input that has one. None: there are none.
@@ -224,6 +233,7 @@ class ImageFolderDataModule(AugmentedDataModule):
         file_column: str = "file",
         label_column: str | list[str] | None = None,
         label_separator: str = "|",
+        classes: list[str | int] | None = None,
         marker: dict[str, Any] | None = None,
         **options,
     ) -> None:
@@ -245,6 +255,7 @@ class ImageFolderDataModule(AugmentedDataModule):
                 splits, labels, file_column, label_column, label_separator, self.task
             )
             say_left_out(folder, others, f"images ({' '.join(IMAGE_ENDINGS)}) and their table")
+        self.found = self.class_names, dict(samples)
         train_samples = samples.pop("train")
         self.train_dataset = TrainImages(train_samples, self.train_transform, self.seed)
         masks = {}
@@ -258,26 +269,44 @@ class ImageFolderDataModule(AugmentedDataModule):
         }
         self.val_dataset = datasets["val"]
         self.test_dataset = datasets.get("test", self.val_dataset)
+        self.class_names = chosen_classes(classes, self.class_names, self.task, marked is not None)
+        if classes is not None:
+            self.take_classes(self.class_names)
         if marked is not None:
             mark(self, marked, makes_masks=not (folder / "masks").is_dir())
 
-    def mask_train(self) -> None:
+    def take_classes(self, trained: Sequence[str]) -> None:
+        if self.test_sets:
+            super().take_classes(trained)  # the colours of its markers are those of all classes
+        names, found = self.found
+        datasets = {
+            "train": self.train_dataset,
+            "val": self.val_dataset,
+            "test": self.test_dataset,
+        }
+        for split, samples in found.items():
+            kept = trained if split == "train" else self.class_names
+            labels = new_labels(names, kept, self.class_names)
+            datasets[split].samples = [(path, labels[x]) for path, x in samples if x in labels]
+        check_some_left({x: datasets[x].samples for x in found}, self.class_names)
+
+    def mask_train(self, instead: str = "guidance=null") -> None:
         dataset = self.train_dataset
         if not (self.folder / "masks" / "train").is_dir():
             count = len(with_mask(dataset))  # a marker gives masks without files
             if count == 0:
-                DataModule.mask_train(self)
-            say_if_few(count, dataset, "mask")
+                DataModule.mask_train(self, instead)
+            say_if_few(count, dataset, "mask", option_of(instead))
             return
         if self.task == "multilabel":
             raise InputError(
-                f"guidance: {self.folder / 'masks'} does not say which of several labels a mask is "
-                "of; accepted: task=multiclass, task=regression, or guidance=null"
+                f"{option_of(instead)}: {self.folder / 'masks'} does not say which of several "
+                f"labels a mask is of; accepted: task=multiclass, task=regression, or {instead}"
             )
         transform = PairedTransform(self.train_transform, self.auto_augment)
         masks = find_masks(self.folder, {"train": dataset.samples})["train"]
         dataset.take_masks(masks, transform)
-        say_if_few(len(masks), dataset, "mask")
+        say_if_few(len(masks), dataset, "mask", option_of(instead))
 
     def annotated(self, dataset: EvalImages) -> str:
         count = len(with_mask(dataset))

@@ -104,5 +104,5 @@ class PetsDataModule(AugmentedDataModule):
         self.val_dataset = EvalPets(trainval, sorted(val.tolist()), self.eval_transform)
         self.test_dataset = EvalPets(test, list(range(len(test))), self.eval_transform)
 
-    def mask_train(self) -> None:
+    def mask_train(self, instead: str = "guidance=null") -> None:
         self.train_dataset.paired = PairedTransform(self.train_transform, self.auto_augment)

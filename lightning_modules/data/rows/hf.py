@@ -119,8 +119,8 @@ class HFDataModule(AugmentedDataModule, TextDataModule):
     def annotated(self, dataset: Dataset) -> str:
         return ""
 
-    def mask_train(self) -> None:
-        DataModule.mask_train(self)  # neither pictures nor texts have any
+    def mask_train(self, instead: str = "guidance=null") -> None:
+        DataModule.mask_train(self, instead)  # neither pictures nor texts have any
 
     def example(self) -> list[str]:
         return (TextDataModule if self.is_text else AugmentedDataModule).example(self)

@@ -7,7 +7,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DataModule, EpochSampler, epoch_and_index, say_if_few
+from lightning_modules.data.base import (
+    DataModule,
+    EpochSampler,
+    epoch_and_index,
+    option_of,
+    say_if_few,
+)
 from lightning_modules.data.texts.batches import TextCollator, content_of
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import (
@@ -194,11 +200,11 @@ class TextDataModule(DataModule):
         count = with_rationale(dataset)
         return counted(count, "rationale") if count else ""
 
-    def mask_train(self) -> None:
+    def mask_train(self, instead: str = "guidance=null") -> None:
         count = with_rationale(self.train_dataset)
         if not count:
-            super().mask_train()
-        say_if_few(count, self.train_dataset, "rationale")
+            super().mask_train(instead)
+        say_if_few(count, self.train_dataset, "rationale", option_of(instead))
 
     def example(self) -> list[str]:
         plain = (x for x in self.test_dataset.items if x["text"][:1].isalnum())

@@ -1,8 +1,10 @@
 """Your own texts: a table with a column of texts, one of labels, and perhaps one of rationales."""
 
 import json
+from collections.abc import Sequence
 
 from lightning_modules.data.base import DATAMODULES
+from lightning_modules.data.classes import check_some_left, chosen_classes, new_labels
 from lightning_modules.data.labels import LabelReader, label_reader
 from lightning_modules.data.tables import rows_of
 from lightning_modules.data.texts.base import TextDataModule, TextItems
@@ -122,6 +124,8 @@ class TextTableDataModule(TextDataModule):
             None: the data has none. Of several labels at once there is no such column.
         pair_column: name of the column that has the second text of a pair. None: the data has
             single texts.
+        classes: names of the classes that are trained on and tested, in the order of their labels.
+            None: all.
         options: those of TextDataModule.
 
     Raises:
@@ -143,6 +147,7 @@ class TextTableDataModule(TextDataModule):
         label_separator: str = "|",
         rationale_column: str | None = None,
         pair_column: str | None = None,
+        classes: list[str | int] | None = None,
         **options,
     ) -> None:
         super().__init__(**options)
@@ -164,4 +169,23 @@ class TextTableDataModule(TextDataModule):
         if test is None:
             tell("test is null, so val serves as test")
         self.test_dataset = made.get("test", self.val_dataset)
+        self.found = self.class_names, {split: dataset.items for split, dataset in made.items()}
+        self.class_names = chosen_classes(classes, self.class_names, self.task)
+        if classes is not None:
+            self.take_classes(self.class_names)
         self.make_inputs()
+
+    def take_classes(self, trained: Sequence[str]) -> None:
+        names, found = self.found
+        datasets = {
+            "train": self.train_dataset,
+            "val": self.val_dataset,
+            "test": self.test_dataset,
+        }
+        for split, items in found.items():
+            kept = trained if split == "train" else self.class_names
+            labels = new_labels(names, kept, self.class_names)
+            datasets[split].items = [
+                item | {"label": labels[item["label"]]} for item in items if item["label"] in labels
+            ]
+        check_some_left({x: datasets[x].items for x in found}, self.class_names)

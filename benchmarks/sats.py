@@ -1,0 +1,198 @@
+"""What is forgotten when digits are learnt in two steps, and what a teacher keeps of it.
+
+python -m benchmarks.sats                       (every arm and weight, three seeds)
+python -m benchmarks.sats --arms logits both --seeds 0 1 --output FOLDER
+
+Per seed a model learns the digits 0 to 4; then, from it, one for each arm and weight learns 5 to 9
+(configs/vit_sats.yaml), all over the same samples in the same order. Figures are those of the last
+epoch on the test split, so that nothing is chosen by samples of old classes. Every row is kept in
+OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.arms_report import deviation, interval, spread
+from benchmarks.measure import progress
+from configs.schema import load_config
+from lightning_modules.experiment import Ended, experiment
+from lightning_modules.metrics import ClassIncremental
+from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.utils.cli import Parser
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SIZES = ["data.val_size=200", "data.test_size=2000", "data.pairs_size=2"]
+FIRST = ["data.classes=[0,1,2,3,4]", "trainer.max_epochs=6"]
+FIGURES = ("old", "new", "mean", "forgetting", "old among old")
+BASELINE = ("logits", 1.0)  # what the others are compared with, seed by seed
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Options of ``distill``, the one that is the weight, and the weights that are tried."""
+
+    options: dict[str, Any]
+    weight: str
+    weights: tuple[float, ...]
+
+
+MASK = {"region": "mask"}
+TRANSFER = (5.0, 10.0, 20.0)
+ARMS = {
+    "fine-tuning": None,
+    "logits": Arm({"attention": 0.0}, "logits", (0.3, 1.0, 3.0)),
+    "attention": Arm({"logits": 0.0} | MASK, "attention", TRANSFER),
+    "attention, last block": Arm({"logits": 0.0, "blocks": "last"} | MASK, "attention", TRANSFER),
+    "both": Arm({"logits": 1.0} | MASK, "attention", TRANSFER),
+    "both, last block": Arm({"logits": 1.0, "blocks": "last"} | MASK, "attention", TRANSFER),
+    "both, all tokens": Arm({"logits": 1.0, "region": "global"}, "attention", (20.0,)),
+}
+
+
+def trained(config: str, seed: int, folder: Path, *options: str) -> Ended:
+    """A run that is not tested unless an option says so."""
+    given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}"]
+    given += [*SIZES, "trainer.limit_test_batches=0", *options]
+    return experiment(load_config(CONFIGS / config, given), None)
+
+
+def second_step(
+    arm: Arm | None, weight: float, seed: int, base: Path, folder: Path, given: list[str]
+) -> dict[str, float]:
+    """Learn the other digits as an arm says; the figures of what comes of it."""
+    options = [f"model.previous={base}", *given]
+    if arm is None:
+        options.append("distill=null")
+    else:
+        chosen = arm.options | {arm.weight: weight}
+        options += [f"distill.{name}={value}" for name, value in chosen.items()]
+    return figures(trained("vit_sats.yaml", seed, folder, *options), folder)
+
+
+@torch.no_grad()
+def figures(ended: Ended, folder: Path) -> dict[str, float]:
+    """What the model of the last epoch knows of the test split."""
+    module = load_classifier(folder / "checkpoints" / "last.ckpt")
+    teacher = ended.model.teacher.on(module)
+    old = len(teacher.class_names)
+    metric, among_old, of_old = ClassIncremental(old), 0, 0
+    for batch in DataLoader(ended.data.test_dataset, 200):
+        logits, labels = module(batch), batch["label"]
+        metric.update(logits.argmax(1), teacher.logits(batch).argmax(1), labels)
+        is_old = labels < old
+        among_old += int((logits[is_old, :old].argmax(1) == labels[is_old]).sum())
+        of_old += int(is_old.sum())
+    found = {name: float(value) for name, value in metric.compute().items()}
+    accuracies = found["accuracy_old"], found["accuracy_new"]
+    values = *accuracies, statistics.mean(accuracies), found["forgetting"], among_old / of_old
+    return dict(zip(FIGURES, values, strict=True))
+
+
+# --------------------------------------------------------------------------------------- report
+
+
+def points(rows: list[dict]) -> dict[tuple[str, float], list[dict]]:
+    """The rows of each arm and weight, by seed."""
+    found: dict[tuple[str, float], list[dict]] = {}
+    for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["weight"])):
+        found.setdefault((row["arm"], row["weight"]), []).append(row)
+    return found
+
+
+def print_table(rows: list[dict]) -> None:
+    """Means and standard deviations over the seeds; the mean less that of logits, paired."""
+    versus = f"mean less {BASELINE[0]} {BASELINE[1]:g}, points"
+    headings = ["arm", "weight", "seeds", *FIGURES, versus, "by seed"]
+    print("|", " | ".join(headings), "|")
+    print("| --- " * len(headings) + "|")
+    of_baseline = {row["seed"]: row["mean"] for row in points(rows).get(BASELINE, [])}
+    for (arm, weight), of_point in points(rows).items():
+        cells = [spread([row[name] for row in of_point]) for name in FIGURES]
+        shared = [row for row in of_point if row["seed"] in of_baseline]
+        less = [100 * (row["mean"] - of_baseline[row["seed"]]) for row in shared]
+        cells += [interval(less), ", ".join(f"{x:+.1f}" for x in less)]
+        shown = f"{weight:g}" if weight else ""
+        print("|", " | ".join([arm, shown, str(len(of_point)), *cells]), "|")
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Accuracy on old against new classes, a curve an arm along its weights."""
+    figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
+    of_points = points(rows)
+    for arm in dict.fromkeys(arm for arm, _ in of_points):
+        curve = {weight: x for (name, weight), x in of_points.items() if name == arm}
+        x, y = ([[100 * r[axis] for r in of] for of in curve.values()] for axis in ("old", "new"))
+        at = [[statistics.mean(values) for values in axis] for axis in (x, y)]
+        spreads = [[deviation(values) for values in axis] for axis in (x, y)]
+        axes.errorbar(
+            *at, xerr=spreads[0], yerr=spreads[1], fmt="o-", label=arm, alpha=0.8, capsize=2
+        )
+        for weight, *place in zip(curve, *at, strict=True):
+            if weight:
+                offset = {"xytext": (4, 4), "textcoords": "offset points"}
+                axes.annotate(f"{weight:g}", place, fontsize=8, **offset)
+    axes.set_xlabel("accuracy on the old classes, %")
+    axes.set_ylabel("accuracy on the new classes, %")
+    axes.set_title("Digits 5 to 9 after 0 to 4, by the weight of what is kept")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+# ----------------------------------------------------------------------------------------- main
+
+
+def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -> None:
+    """Train what is not measured yet, print the table and draw the picture."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if any(row["options"] != given for row in rows):
+        raise SystemExit(f"{path} is of other --options; accepted: another --output")
+    done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
+    wanted = [
+        (name, weight, seed)
+        for seed in seeds
+        for name in arms
+        for weight in (ARMS[name].weights if ARMS[name] else (0.0,))
+    ]
+    for name, weight, seed in progress([x for x in wanted if x not in done], "runs"):
+        base = output / f"base-{seed}"
+        if not (base / "metrics.json").is_file():  # it is tested at its end
+            trained("vit_digits.yaml", seed, base, *FIRST, "trainer.limit_test_batches=1", *given)
+        folder = output / f"{name}-{weight:g}-{seed}".replace(", ", "-").replace(" ", "-")
+        row = {"arm": name, "weight": weight, "seed": seed, "options": given}
+        row |= second_step(ARMS[name], weight, seed, base, folder, given)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    rows = [row for row in rows if (row["arm"], row["weight"], row["seed"]) in wanted]
+    print_table(rows)
+    draw(rows, output / "sats.png")
+
+
+def main() -> None:
+    parser = Parser("python -m benchmarks.sats", __doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--output", type=Path, default=Path("runs/sats"))
+    parser.add_argument("--options", nargs="*", default=[], help="more of both steps, key=value")
+    chosen = parser.parse_args()
+    measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()
