@@ -42,6 +42,7 @@ class Method:
         ablation: a part of another method, to see what the other part is for.
         diagnosis: it is no map of reasons; who evaluates all methods does not mean it.
         texts: of texts alone.
+        pooled: of models that pool their tokens by attention alone.
         frees_graph: tells the trace which of its backward passes is the last.
         conserves: its relevance is to add up to the output explained, but for what biases and
             tokens that are no part of the input take.
@@ -57,6 +58,7 @@ class Method:
     frees_graph: bool = False
     diagnosis: bool = False
     texts: bool = False
+    pooled: bool = False
     conserves: bool = False
 
     @property
@@ -92,6 +94,7 @@ def method(
     frees_graph: bool = False,
     diagnosis: bool = False,
     texts: bool = False,
+    pooled: bool = False,
     conserves: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
@@ -110,8 +113,8 @@ def method(
     rule_set(rules)  # a ValueError where there is none
 
     def add(function: Function) -> Function:
-        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts, conserves)
-        record = Method(name, function, *known)
+        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts)
+        record = Method(name, function, *known, pooled, conserves)
         METHODS.add(name, record, function)
         return function
 
@@ -187,6 +190,18 @@ def raw_attention(trace: Trace, target: Tensor, options: Options) -> Found:
     """The last block's attention, E_h A^L."""
     product = Product(lambda A, G, R: A.mean(dim=1), chosen=trace.last_maps)
     return trace.multiplied(product, target, options.ruled, options.eps)
+
+
+@method("pooling_attention", pooled=True)
+def pooling_attention(trace: Trace, target: Tensor, options: Options) -> Found:
+    """The attention by which the tokens are pooled, E_h A, without its class column.
+
+    The picture of attention-based aggregation (Touvron et al. 2021, arXiv 2112.13692): of the last
+    layer in which a learned query, or a class token, attends to the tokens. It is of the class
+    where each class has a query of its own, else the same for all classes. The blocks below it are
+    not asked.
+    """
+    return trace.pooled(target, options.ruled, options.eps)
 
 
 @method("gradcam", frees_graph=True)
