@@ -67,6 +67,7 @@ class Classifier(Scheduled, TrainedPart):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
+    kept_on_resume: tuple[str, ...] = ()  # arguments that a resume may not change
     is_trained_here = True  # False: its metrics are not needed
     guidance: Guidance | None = None  # a loss on maps, beside that of the task
 
@@ -133,6 +134,10 @@ class Classifier(Scheduled, TrainedPart):
         """
         raise NotImplementedError
 
+    def beyond_library(self) -> str | None:
+        """Options by which the backbone is no model of its library, in words; None of none."""
+        return None
+
     # ------------------------------------------------------------------------------- inputs
 
     def check_inputs(self) -> None:
@@ -185,13 +190,21 @@ class Classifier(Scheduled, TrainedPart):
         )
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        logits, labels = precise(self(batch)), batch["label"]
+        logits, more = self.forward_training(batch)
+        logits, labels = precise(logits), batch["label"]
         loss = self.task.loss(logits, labels, training=True)
         guided = None if self.guidance is None else self.guidance(self, batch, logits)
         self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
+        for name, other in more.items():
+            self.log(f"train/{name}_loss", other, sync_dist=True)
+            loss = loss + other
         return loss if guided is None else loss + guided
+
+    def forward_training(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, C] of a training batch, and losses beside that of the task, by name."""
+        return self(batch), {}
 
     def log_training(self, loss: Tensor) -> None:
         self.log("train/loss", loss, sync_dist=True)

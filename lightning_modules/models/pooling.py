@@ -89,7 +89,7 @@ class AttentionPool(nn.Module):
 
 
 class HeadPerClass(nn.Linear):
-    """logits_k = w_k c_k + b_k: each class of its own vector; weights as those of a linear layer."""
+    """logits_k = w_k c_k + b_k: each class of its own vector, by weights as of a linear layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, classes, D] -> [B, classes]."""

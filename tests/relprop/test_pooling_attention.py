@@ -7,6 +7,7 @@ import torch
 import relprop
 from lightning_modules.models.pooling import pool_by
 from relprop import UnsupportedModel
+from tests.helpers.products import METHODS, blocks_of, chain
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 CLASSES = 3
@@ -76,3 +77,28 @@ def test_attention_from_one_text_to_another_is_no_pooling():
     inputs = {"input_ids": ids, "decoder_input_ids": ids[:, :4]}
     with pytest.raises(UnsupportedModel, match="learned query or by class attention"):
         relprop.explain(model, inputs, method="pooling_attention", position=-1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["attention", "attention, two heads", "attention_per_class"])
+def test_products_go_through_the_layer_that_pools(name, method):
+    """c + A v: the query is a constant, so that its I is lost, and so is its column of A."""
+    make, side, before, query = MODELS[name]
+    images = torch.rand(2, 3, side, side, dtype=torch.float64)
+    trace = relprop.record(make(), images)
+    for target in range(CLASSES):
+        found = relprop.explain_trace(trace, target, method).relevance
+        *blocks, last = blocks_of(trace, torch.full((2,), target), method)
+        row = last[:, query(target), before:]
+        expected = torch.einsum("bn,bnm->bm", row, chain(blocks, method))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["rollout", "without_gradient", "attnlrp", "lrp"])
+@pytest.mark.parametrize("name", ["attention", "attention_per_class", "timm's map"])
+def test_every_class_has_a_map(name, method):
+    make, side, *_ = MODELS[name]
+    trace = relprop.record(make(), torch.rand(2, 3, side, side, dtype=torch.float64))
+    for target in range(CLASSES):
+        found = relprop.explain_trace(trace, target, method).relevance
+        assert found.isfinite().all() and (found.abs().sum(dim=1) > 0).all()
