@@ -224,6 +224,8 @@ class ViTClassifier(Classifier):
     ) -> list[dict[str, ExplainedImages]]:
         found = super().explain_sources(trace, batch, *args, **options)
         boxes = getattr(trace, "boxes", None)
+        if boxes is None:
+            return found
         return [{name: replace(x, boxes=boxes) for name, x in of.items()} for of in found]
 
     def head_parameters(self) -> set[str]:

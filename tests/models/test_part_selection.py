@@ -1,5 +1,6 @@
 """TransFG: the published implementation's arrays, and the options of the ViT classifier."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageColor
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import relprop
 from lightning_modules import ViTClassifier
+from lightning_modules.export import EXPORTS
+from lightning_modules.modalities.drawing import PANEL
+from lightning_modules.modalities.images.draw import OUTLINE
+from lightning_modules.modalities.images.part import ImagePart
 from lightning_modules.models.parts import (
     PartBlocks,
     attended,
@@ -22,6 +28,7 @@ from lightning_modules.models.parts import (
     select_parts,
 )
 from lightning_modules.models.vit_backbone import create_backbone
+from lightning_modules.tasks import captions_of
 from lightning_modules.utils.errors import InputError
 from tests.helpers.products import METHODS, blocks_of, chain
 
@@ -236,6 +243,58 @@ def test_maps_of_overlapping_patches_are_drawn_where_the_patches_are():
     row = one.heatmap(14)[0, 0]
     expected = [1] * 4 + [(10 - (x + 0.5)) / 6 for x in range(4, 10)] + [0] * 4
     torch.testing.assert_close(row, torch.tensor(expected))
+
+
+# --------------------------------------------------------------------------------- as it is shown
+
+
+def test_parts_are_outlined_on_the_picture_beside_the_maps():
+    module = classifier(parts=True).eval()
+    pictures = [Image.new("RGB", (40, 32), color) for color in ("black", "navy")]
+    batch = module.prepare(pictures)
+    trace = module.record(batch)
+    selected = module.backbone.blocks.selected
+    module.record(module.prepare(pictures[1:]))  # another batch is none of the trace's
+    ((found,),) = ([x["image"]] for x in module.explain_sources(trace, batch, [0]))
+    assert torch.equal(found.boxes, boxes_of(selected, module.backbone.patch_embed, (32, 32)))
+    modality, line = module.sources["image"], np.array(ImageColor.getrgb(OUTLINE))
+    captions = captions_of([found], ["why {}?"], module.task)
+    drawn = modality.samples_picture(batch, [found], captions, "", False)
+    panel = slice(0, 10 + PANEL + 4)  # of the input, and of the map
+    assert near(drawn[:, panel], line).any() and not near(drawn[:, panel.stop :], line).any()
+    plain = replace(found, boxes=None)
+    drawn = modality.samples_picture(batch, [plain], captions, "", False)
+    assert not near(drawn, line).any()
+
+
+def near(picture: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return (np.abs(picture.astype(int) - color) < 40).all(axis=-1)
+
+
+def test_boxes_of_a_picture_are_in_the_part_that_the_model_saw():
+    """A picture of 64 x 128, of whose middle the model was given 32 x 32 pixels."""
+    modality = classifier().sources["image"]
+    part = ImagePart(
+        modality, Image.new("RGB", (128, 64)), {}, region=(32, 0, 96, 64), size=(128, 64),
+        given=(32, 32), boxes=torch.tensor([[8, 0, 16, 8]]),
+    )  # fmt: skip
+    drawn = part.outlined(np.zeros((64, 128, 3), dtype=np.float32), [32, 0, 96, 64])
+    rows, columns = np.nonzero(drawn[..., 2] > 0.5)
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (48, 63, 0, 15)
+
+
+def test_a_model_with_parts_is_no_model_of_timms(tmp_path):
+    module = classifier(parts=True).eval()
+    with pytest.raises(InputError, match="with model.parts=True, which its library .*accepted"):
+        EXPORTS.find("timm")(module)
+    with pytest.raises(InputError, match="--to hf.*accepted: .*safetensors"):
+        EXPORTS.find("hf")(module)
+    export = EXPORTS.find("safetensors")(module)
+    export.write(tmp_path)
+    assert export.library == "pytorch" and "create_model" not in export.usage("FOLDER")
+    again = classifier(weights=str(tmp_path / "model.safetensors"), parts=True)
+    for name, value in module.backbone.state_dict().items():
+        assert torch.equal(again.backbone.state_dict()[name], value)
 
 
 # -------------------------------------------------------------------- options of the classifier

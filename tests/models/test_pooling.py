@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from lightning_modules import ViTClassifier
+from lightning_modules.export import EXPORTS
 from lightning_modules.models.pooling import AttentionPool, HeadPerClass, pool_by
 from lightning_modules.models.vit_backbone import create_backbone, without_decay
 from lightning_modules.utils.errors import InputError
@@ -82,11 +83,11 @@ def test_each_class_is_read_by_its_own_row_of_the_head():
 # ------------------------------------------------------------------ options of the classifier
 
 
-def classifier(**options) -> ViTClassifier:
+def classifier(names=NAMES, **options) -> ViTClassifier:
     torch.manual_seed(0)
     sizes = {name: value for name, value in SIZES.items() if name != "img_size"}
     options = {"name": "vit_tiny_patch16_224", "model_options": sizes} | options
-    return ViTClassifier(NAMES, INPUT, **options)
+    return ViTClassifier(names, INPUT, **options)
 
 
 @pytest.mark.parametrize("pool", ["token", "avg", "attention", "attention_per_class"])
@@ -151,3 +152,30 @@ def test_query_and_gammas_do_not_decay_and_are_trained_with_a_frozen_backbone():
 def test_what_cannot_be_pooled_is_refused(options, said):
     with pytest.raises(InputError, match=said):
         classifier(**options)
+
+
+def test_a_query_goes_with_its_class(tmp_path):
+    """Also where the new run has the classes in another order; and begins anew with others."""
+    module = classifier(pool="attention_per_class").eval()
+    nn.init.normal_(module.backbone.attn_pool.query, std=3)  # other than a new one
+    EXPORTS.find("safetensors")(module).write(tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    theirs = module.backbone.state_dict()
+    turned = classifier(["c", "a", "b"], pool="attention_per_class", weights=weights)
+    for name, value in turned.backbone.state_dict().items():
+        order = [2, 0, 1] if name in ("attn_pool.query", "head.weight", "head.bias") else ...
+        assert torch.equal(value, theirs[name][order]), name
+    others = classifier(["c", "d", "b"], pool="attention_per_class", weights=weights)
+    ours = others.backbone.state_dict()
+    assert not torch.equal(ours["attn_pool.query"], theirs["attn_pool.query"])
+    assert torch.equal(ours["attn_pool.gamma_1"], theirs["attn_pool.gamma_1"])
+
+
+def test_weights_with_a_class_token_are_those_of_the_trunk(tmp_path):
+    plain = classifier().backbone.state_dict()
+    torch.save(plain, tmp_path / "weights.pth")
+    found = classifier(pool="attention", weights=str(tmp_path / "weights.pth"))
+    ours = found.backbone.state_dict()
+    assert torch.equal(ours["pos_embed"], plain["pos_embed"][:, 1:])
+    same = [name for name in plain if name.startswith(("blocks.", "patch_embed.", "head."))]
+    assert all(torch.equal(ours[name], plain[name]) for name in same)
