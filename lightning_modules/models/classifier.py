@@ -67,7 +67,8 @@ class Classifier(Scheduled, TrainedPart):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
-    kept_on_resume: tuple[str, ...] = ()  # arguments that a resume may not change
+    # Arguments that a resume may not change, and what they are of runs from before them.
+    kept_on_resume: Mapping[str, Any] = {}
     is_trained_here = True  # False: its metrics are not needed
     guidance: Guidance | None = None  # a loss on maps, beside that of the task
 

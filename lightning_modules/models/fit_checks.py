@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,8 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
     """
     check_same_data(model, state["hyper_parameters"], checkpoint)
     check_base(model.base, base_in(state, checkpoint), checkpoint)
-    for option in model.kept_on_resume:
-        began = state["hyper_parameters"].get(option, default_of(model, option))
+    for option, default in model.kept_on_resume.items():
+        began = state["hyper_parameters"].get(option, default)
         if model.hparams.get(option) != began:
             raise InputError(
                 f"model.{option} is {model.hparams.get(option)}; accepted with --resume: {began}, "
@@ -125,11 +124,6 @@ def check_inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any], accepted: s
     if wanted is not None and wanted != ours.get("pairs", False):
         kinds = ("pairs of", "single") if ours.get("pairs") else ("single", "pairs of")
         raise InputError(f"the data are {kinds[0]} texts; {accepted}, {kinds[1]} texts")
-
-
-def default_of(model: Classifier, option: str) -> Any:
-    """What an option of a model was before it was there: its default."""
-    return inspect.signature(type(model)).parameters[option].default
 
 
 def shape_of(weight: object) -> str:

@@ -65,7 +65,7 @@ class ViTClassifier(Classifier):
     """
 
     no_sources = {"pretrained": False, "weights": None}
-    kept_on_resume = ("pool", "pool_heads", "parts", "patch_stride")
+    kept_on_resume = {"pool": None, "pool_heads": 1, "parts": False, "patch_stride": None}
     usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]
 
     def __init__(

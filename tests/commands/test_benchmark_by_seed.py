@@ -38,8 +38,7 @@ def test_a_second_call_trains_what_is_not_measured_yet(trained, tmp_path):
 def test_the_table_has_differences_paired_by_seed(capsys):
     scores = {"avg": (0.5, 0.7, 0.6), "attention": (0.6, 0.8, 0.9)}
     rows = [
-        {"arm": arm, "seed": seed, "options": [], "accuracy": x}
-        | ({"of one": x} if x > 0.7 else {})
+        {"arm": arm, "seed": seed, "options": [], "accuracy": x, "of one": x if x > 0.7 else None}
         for arm, of_arm in scores.items()
         for seed, x in enumerate(of_arm)
     ]
