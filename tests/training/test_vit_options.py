@@ -61,13 +61,17 @@ def test_pairs_are_of_all_processes(tmp_path):
     [
         (["model.contrastive=1.0", "data.batch_size=1"],
          "model.contrastive is 1.0, and a batch of 1 has no pairs | data.batch_size of 2 or more"),
-        (["model.pool=mean"], "model.pool: mean is not accepted | attention_per_class"),
+        (["model.pool=mean"], 'model.pool: "mean" is not accepted | "attention_per_class"'),
         (["model.pool_heads=0"], "model.pool_heads: 0 is not accepted | of at least 1"),
         (["model.margin=2"], "model.margin: 2 is not accepted | from -1 to 1"),
         (["model.contrastive=1", "model.mixup=0.5"], "model.mixup is 0.5; accepted with it: 0"),
-        (["model.kind=hf_image", "model.pool=attention"], "model.pool"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_a_line(tmp_path, capsys, options, said):
     arguments = [*DIGITS, *ONE_EPOCH, f"run_dir={tmp_path / 'run'}", *options]
     assert_says(told(capsys, train.main, arguments), said)
+
+
+def test_a_published_model_has_no_pool(capsys):
+    arguments = ["--config=configs/hf_vit_digits.yaml", "model.pool=attention"]
+    assert_says(told(capsys, train.main, arguments), "model.pool: unknown key; accepted: kind")
