@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from relprop.errors import UnsupportedModel, described
 from relprop.passes import DEFAULT_EPS, Found
 from relprop.recording.run import forward
 from relprop.rules import RuleSet
+from relprop.rules.weights import Weights, to_values
 from relprop.states import States
 from relprop.walks.backward import Differentiable
 from relprop.walks.bimodal import gathered
+from relprop.walks.ends import BySource
 from relprop.walks.maps import (
     check_factors,
     check_keys,
     check_taken_up,
     check_whole,
+    pooling_maps,
     streams_after,
 )
 from relprop.walks.places import Places
@@ -133,6 +137,34 @@ class Trace(States):
         free = self._frees(last=True)
         found = walk_product(self._backward, product, top, at, self._ends.tensors, walk, free)
         return self.by_source(self._ends.summed(found))
+
+    def pooled(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
+        """What the layers that pool, and that the head reads, attend to: E_h A, [B, count].
+
+        Weights that are lost below them, where attention is mixed after its softmax, are made up
+        for: of a token that is one key it is what the map has there.
+        """
+        chosen = pooling_maps(self._recording, self.last_maps)
+        kept = self._kept(chosen)
+        product = Product(lambda A, G, R: A.mean(dim=1), chosen=chosen, passing=True)
+        found = self.multiplied(product, target, rules, eps)
+        several = found if isinstance(found, dict) else {self.sources[0]: found}
+        return self.by_source({name: w / kept.get(name, 1) for name, w in several.items()})
+
+    def _kept(self, chosen: Collection[int]) -> BySource:
+        """What arrives of a weight of 1 for each key of maps; empty where nothing is lost."""
+        walk, edges, weights = Weights(passing=True), [], []
+        for x in (self._recording.maps[i] for i in chosen):
+            (edge, shape), (_, output, product) = x.values, x.products[0]  # type: ignore[misc]
+            A = x.canonical(x.tensor.detach(), self._recording.batch_size)
+            edges.append(edge)
+            weights.append(to_values(product, torch.ones_like(A[:, 0, ..., 0, :]), output, shape))
+        ends = self._ends
+        found = self._backward.pull(edges, weights, list(ends.tensors.values()), walk)
+        if not walk.lost:
+            return {}
+        kept = ends.summed(dict(zip(ends.tensors, found, strict=True)))
+        return {name: x.masked_fill(x == 0, 1) for name, x in kept.items()}
 
     def gathered(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
         """What the tokens that the head reads have taken of the input's, [B, count].

@@ -101,7 +101,8 @@ def explain_batch(
                 method: np.stack([of_place[i] for of_place in of_method[: len(chosen[i])]])
                 for method, of_method in maps[name].items()
             }
-            parts[name] = modality.part(contents[modality.source], batch, i, relevance)
+            part = modality.part(contents[modality.source], batch, i, relevance)
+            parts[name] = part.marked(explained[0][name], i)
         # A folder says that a class is the right one, but not of labels that others are not.
         label = label_of(item, class_names) if module.activation == "softmax" else None
         about = (item.name, class_names, numbers[i], module.activation, chosen[i], label)

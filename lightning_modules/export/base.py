@@ -87,11 +87,19 @@ class Export(ABC):
                 tokenizer.init_kwargs["model_input_names"] = list(inputs)
                 tokenizer.save_pretrained(folder)
 
+    @property
+    def is_timm(self) -> bool:
+        """Whether timm makes the backbone by its name and the options of the model."""
+        return is_timm(self.backbone) and self.classifier.beyond_library() is None
+
     def refuse(self, accepted: str) -> InputError:
         """The error for a backbone that the format is not for."""
         kind, called = self.classifier.kind, type(self.backbone).__name__
+        given = self.classifier.beyond_library()
+        more = f" with {given}, which its library does not have" if given else ""
         return InputError(
-            f"--to {self.name}: the model is of the kind {kind}, a {called}; accepted: {accepted}"
+            f"--to {self.name}: the model is of the kind {kind}, a {called}{more}; "
+            f"accepted: {accepted}"
         )
 
 

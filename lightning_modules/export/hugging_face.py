@@ -6,7 +6,7 @@ from pathlib import Path
 
 import transformers
 
-from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
+from lightning_modules.export.base import EXPORTS, Export, is_hugging_face
 from lightning_modules.export.timm_files import write_timm
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.dape import is_adapted
@@ -30,7 +30,7 @@ class HuggingFace(Export):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        if not (is_hugging_face(self.backbone) or is_timm(self.backbone)):
+        if not (is_hugging_face(self.backbone) or self.is_timm):
             raise self.refuse("a model of transformers or timm, or --to safetensors")
         if is_adapted(self.backbone):
             raise InputError(
@@ -39,7 +39,7 @@ class HuggingFace(Export):
             )
 
     def write(self, folder: Path) -> None:
-        if is_timm(self.backbone):
+        if self.is_timm:
             write_timm(self, folder)
             return
         config, transforms = self.backbone.config, self.transforms()

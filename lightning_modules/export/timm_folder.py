@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_modules.export.base import EXPORTS, Export, is_timm
+from lightning_modules.export.base import EXPORTS, Export
 from lightning_modules.export.timm_files import write_timm
 from lightning_modules.models.classifier import Classifier
 
@@ -18,8 +18,8 @@ class TimmFolder(Export):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        if not is_timm(self.backbone):
-            raise self.refuse("a model of timm's (kind vit), or another --to, as hf")
+        if not self.is_timm:
+            raise self.refuse("a model of timm's (kind vit), or another --to, as hf or safetensors")
 
     def write(self, folder: Path) -> None:
         write_timm(self, folder)

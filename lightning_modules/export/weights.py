@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_modules.export.base import EXPORTS, Export, is_hugging_face, is_timm
+from lightning_modules.export.base import EXPORTS, Export, is_hugging_face
 from lightning_modules.export.timm_files import about_export, model_args
 from lightning_modules.models.dape import is_adapted
 from lightning_modules.models.hf_backbone import saved_config
@@ -21,11 +21,11 @@ class WeightsFile(Export):
     def library(self) -> str:
         if is_hugging_face(self.backbone):
             return "transformers"
-        return "timm" if is_timm(self.backbone) else "pytorch"
+        return "timm" if self.is_timm else "pytorch"
 
     def write(self, folder: Path) -> None:
         model = {}
-        if is_timm(self.backbone):
+        if self.is_timm:
             name = self.backbone.pretrained_cfg["architecture"]
             model = {"name": name, "model_options": model_args(self.classifier)}
         elif is_hugging_face(self.backbone):
@@ -51,7 +51,7 @@ with safe_open(path, "pt") as file:
 
     def making(self) -> str:
         """Python that makes the model of ``about``, as its library does."""
-        if is_timm(self.backbone):
+        if self.is_timm:
             return """
 import timm
 

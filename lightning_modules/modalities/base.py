@@ -220,6 +220,10 @@ class Part:
         """The colours of its maps on the page, from least to most."""
         return {"sequential": table(COLORMAP(STEPS)), "diverging": table(DIVERGING(STEPS))}
 
+    def marked(self, explained: Explained, sample: int) -> Part:
+        """The same with what else an explanation has of a sample of its batch."""
+        return self
+
     def small(self) -> Part:
         """The same with less content, as the page and the files of numbers need it."""
         return self

@@ -70,6 +70,8 @@ class Classifier(Scheduled, TrainedPart):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
+    # Arguments that a resume may not change, and what they are of runs from before them.
+    kept_on_resume: Mapping[str, Any] = {}
     is_trained_here = True  # False: its metrics are not needed
     guidance: Guidance | None = None  # a loss on maps, beside that of the task
     distillation: Distillation | None = None  # a loss on what differs from the teacher
@@ -139,6 +141,10 @@ class Classifier(Scheduled, TrainedPart):
         """
         raise NotImplementedError
 
+    def beyond_library(self) -> str | None:
+        """Options by which the backbone is no model of its library, in words; None of none."""
+        return None
+
     # ------------------------------------------------------------------------------- inputs
 
     def check_inputs(self) -> None:
@@ -191,14 +197,22 @@ class Classifier(Scheduled, TrainedPart):
         )
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        logits, labels = precise(self(batch)), batch["label"]
+        logits, more = self.forward_training(batch)
+        logits, labels = precise(logits), batch["label"]
         loss = self.task.loss(logits, labels, training=True)
         beside = (x for x in (self.guidance, self.distillation) if x is not None)
         added = [of_batch(self, batch, logits) for of_batch in beside]
         self.train_metrics.update(self.task.decided(logits), self.task.truth(labels))
         self.log_dict(self.train_metrics, on_epoch=True, on_step=False)
         self.log_training(loss)
+        for name, other in more.items():
+            self.log(f"train/{name}_loss", other, sync_dist=True)
+            loss = loss + other
         return sum((x for x in added if x is not None), loss)
+
+    def forward_training(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, C] of a training batch, and losses beside that of the task, by name."""
+        return self(batch), {}
 
     def log_training(self, loss: Tensor) -> None:
         self.log("train/loss", loss, sync_dist=True)

@@ -63,6 +63,13 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
     """
     check_same_data(model, state["hyper_parameters"], checkpoint)
     check_base(model.base, base_in(state, checkpoint), checkpoint)
+    for option, default in model.kept_on_resume.items():
+        began = state["hyper_parameters"].get(option, default)
+        if model.hparams.get(option) != began:
+            raise InputError(
+                f"model.{option} is {model.hparams.get(option)}; accepted with --resume: {began}, "
+                f"as it was for {checkpoint}"
+            )
     ours, theirs = model.state_dict(), state["state_dict"]
     differ = [
         f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-import timm
 from PIL import Image
 from timm.data import Mixup
-from timm.models import get_deprecated_models
 from timm.optim import param_groups_layer_decay
-from torch import Tensor, nn
+from torch import Tensor
 
 import relprop
-from lightning_modules.data.images.imagenet import imagenet_names
 from lightning_modules.modalities import Images
 from lightning_modules.modalities.images.explained import ExplainedImages
-from lightning_modules.models.class_names import are_same
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
-from lightning_modules.models.initial_weights import load_into, read_weights, with_head_for
+from lightning_modules.models.initial_weights import read_weights
+from lightning_modules.models.parts import (
+    boxes_of,
+    check_class_token,
+    contrastive_loss,
+    select_in_last_block,
+)
+from lightning_modules.models.pooling import AttentionPool, Pool, check_plain, is_pooled, pool_by
 from lightning_modules.models.teacher import start_from
+from lightning_modules.models.vit_backbone import (
+    create_backbone,
+    describe_backbone,
+    has_head_of_others,
+    heads_of,
+    load_weights,
+    without_decay,
+)
 from lightning_modules.tasks import precise
-from lightning_modules.utils.errors import InputError, as_input_error
-from lightning_modules.utils.options import NotNegative
-from lightning_modules.utils.timm_names import TimmName, check_backbone_name
+from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Count, NotNegative, Range
+from lightning_modules.utils.timm_names import TimmName
 
 
 @CLASSIFIERS.register("vit")
@@ -45,12 +55,20 @@ class ViTClassifier(Classifier):
             of it; see :func:`.teacher.start_from`.
         model_options: further arguments of ``timm.create_model`` (``depth``, ``drop_path_rate``).
         mixup, cutmix: alpha of their Beta distributions; 0 is off.
+        pool: what the head reads of a plain ViT, see :func:`.pooling.pool_by`; None: what timm's
+            model has it read.
+        pool_heads, pool_init: of a layer that pools by attention, :class:`.pooling.AttentionPool`.
+        parts: the last block sees the class token and selected patches, :mod:`.parts`.
+        contrastive: weight of :func:`.parts.contrastive_loss` on class tokens; 0 is off.
+        margin: of that loss.
+        patch_stride: pixels between patches, which overlap; None: they lie side by side.
         options: those of :class:`Classifier`.
 
     Batches hold ``image`` [B, 3, H, W] and ``label``, as the task has it.
     """
 
     no_sources = {"pretrained": False, "weights": None, "previous": None}
+    kept_on_resume = {"pool": None, "pool_heads": 1, "parts": False, "patch_stride": None}
     usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]
 
     def __init__(
@@ -65,19 +83,35 @@ class ViTClassifier(Classifier):
         previous: str | None = None,
         mixup: NotNegative = 0.0,
         cutmix: NotNegative = 0.0,
+        pool: Pool | None = None,
+        pool_heads: Count = 1,
+        pool_init: float = 1e-4,
+        parts: bool = False,
+        contrastive: NotNegative = 0.0,
+        margin: Annotated[float, Range(-1, 1)] = 0.4,
+        patch_stride: Count | None = None,
         **options,
     ) -> None:
         super().__init__(class_names, input_config, **options)
         size = tuple(input_config["input_size"][-2:])
         self.backbone = create_backbone(
-            name, len(class_names), pretrained, model_options or {}, size
+            name, len(class_names), pretrained, model_options or {}, size, patch_stride
         )
         if pretrained and has_head_of_others(self.backbone, class_names):
             self.backbone.reset_classifier(len(class_names))
-        if weights is not None:
-            load_weights(self.backbone, weights, class_names)
+        given = None if weights is None else read_weights(weights, "vit")
+        is_pooled_so = given is not None and is_pooled(given.state)
+        if given is not None and not is_pooled_so:
+            load_weights(self.backbone, weights, given, class_names)
+        if pool is not None:
+            pool_by(self.backbone, pool, pool_heads, pool_init)
+        if given is not None and is_pooled_so:
+            load_weights(self.backbone, weights, given, class_names)
+        if parts:
+            select_in_last_block(self.backbone)
         if previous is not None:
             start_from(self, previous)
+        self.check_contrastive(mixup, cutmix)
         self.choose_trained()
         self.mix = None
         if mixup > 0 or cutmix > 0:
@@ -96,6 +130,44 @@ class ViTClassifier(Classifier):
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         return batch["image"].to(self.dtype)  # trainer.precision may be 64-true or bf16-true
 
+    def check_contrastive(self, mixup: float, cutmix: float) -> None:
+        """Raises an InputError where class tokens of a batch have no pairs of classes."""
+        given = f"model.contrastive is {self.hparams.contrastive}"
+        if not self.hparams.contrastive:
+            return
+        others = {"task": self.hparams.task, "mixup": mixup, "cutmix": cutmix}
+        others["compile"] = self.hparams.compile
+        accepted = {"task": "multiclass", "mixup": 0, "cutmix": 0, "compile": False}
+        for option, value in others.items():
+            if value != accepted[option]:
+                raise InputError(
+                    f"{given}, and model.{option} is {value}; accepted with it: {accepted[option]}"
+                )
+        check_plain(self.backbone, given)
+        check_class_token(self.backbone, given)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        weight = self.hparams.contrastive
+        samples = getattr(self.trainer.datamodule, "batch_size", 2) * self.trainer.world_size
+        if weight and samples == 1:
+            raise InputError(
+                f"model.contrastive is {weight}, and a batch of 1 has no pairs; accepted: "
+                "data.batch_size of 2 or more"
+            )
+
+    def forward_training(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.hparams.contrastive:
+            return super().forward_training(batch)
+        tokens = self.backbone.forward_features(self.inputs(batch))
+        logits = self.backbone.forward_head(tokens)
+        features, labels = precise(tokens[:, 0]), batch["label"]
+        if self.trainer.world_size > 1:  # pairs are of the samples of all processes
+            features = self.all_gather(features, sync_grads=True).flatten(0, 1)
+            labels = self.all_gather(labels).flatten()
+        loss = contrastive_loss(features, labels, self.hparams.margin)
+        return logits, {"contrastive": self.hparams.contrastive * loss}
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         if self.mix is None:
             return super().training_step(batch, batch_idx)
@@ -113,7 +185,7 @@ class ViTClassifier(Classifier):
         groups = param_groups_layer_decay(
             self.backbone,
             weight_decay=self.hparams.weight_decay,
-            no_weight_decay_list=getattr(self.backbone, "no_weight_decay", tuple)(),
+            no_weight_decay_list=without_decay(self.backbone),
             layer_decay=self.hparams.layer_decay,
         )
         return [
@@ -139,12 +211,44 @@ class ViTClassifier(Classifier):
             explanation = relprop.explain(self.backbone, inputs, target, method, **options)
         return ExplainedImages.of(explanation)
 
+    def record(self, batch: Mapping[str, Tensor], **options) -> relprop.Trace:
+        trace = super().record(batch, **options)
+        if self.hparams.get("parts"):
+            trace.boxes = self.boxes(batch)
+        return trace
+
+    def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The parts that were selected in the last forward pass, which was of this batch.
+
+        Left, top, right, bottom in pixels of its pictures, [B, heads, 4].
+        """
+        selected, embed = self.backbone.blocks.selected, self.backbone.patch_embed
+        return boxes_of(selected, embed, batch["image"].shape[-2:])
+
+    def explain_sources(
+        self, trace: relprop.Trace, batch: Mapping[str, Any], *args, **options
+    ) -> list[dict[str, ExplainedImages]]:
+        found = super().explain_sources(trace, batch, *args, **options)
+        boxes = getattr(trace, "boxes", None)
+        if boxes is None:
+            return found
+        return [{name: replace(x, boxes=boxes) for name, x in of.items()} for of in found]
+
     def head_parameters(self) -> set[str]:
+        """Those of the head, and of the layer that pools by a learned query."""
+        layers = heads_of(self.backbone)
+        if isinstance(getattr(self.backbone, "attn_pool", None), AttentionPool):
+            layers["attn_pool"] = self.backbone.attn_pool
         return {
-            f"{head}.{name}"
-            for head, module in heads_of(self.backbone).items()
+            f"{layer}.{name}"
+            for layer, module in layers.items()
             for name, _ in module.named_parameters()
         }
+
+    def beyond_library(self) -> str | None:
+        given = {x: self.hparams.get(x) for x in ("pool", "parts", "patch_stride")}
+        changed = [f"model.{name}={value}" for name, value in given.items() if value]
+        return ", ".join(changed) or None
 
     def largest_batch(self) -> dict[str, Tensor]:
         height, width = self.hparams.input_config["input_size"][-2:]
@@ -157,83 +261,3 @@ class ViTClassifier(Classifier):
 
     def without_sources(self) -> dict[str, Any]:
         return dict(self.no_sources)
-
-
-def describe_backbone(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
-    """What a backbone is made of, in the words of a config."""
-    start = ", model.pretrained=true" if pretrained else ""
-    return f"model.name {name}{start}" + (f", model.model_options {dict(options)}" * bool(options))
-
-
-def create_backbone(
-    name: str,
-    classes: int | None,
-    pretrained: bool,
-    options: Mapping[str, Any],
-    size: tuple[int, int] | None = None,
-) -> nn.Module:
-    """timm's model of that name; None: with as many classes, of such pictures, as it comes with.
-
-    Raises:
-        InputError: there is none, and says the nearest names; or the options do not go together.
-    """
-    check_backbone_name("model.name", name)
-    head = {} if classes is None else {"num_classes": classes}
-    accepted = "a model of timm, with options that it takes and that go together"
-    if pretrained:
-        accepted += ", and with weights that can be had from the hub"
-    with as_input_error(describe_backbone(name, pretrained, options), accepted):
-        pictures = {"img_size": size} if size is not None and is_of_one_size(name) else {}
-        return timm.create_model(name, pretrained=pretrained, **head, **pictures | options)
-
-
-def is_of_one_size(name: str) -> bool:
-    """Whether timm's model of that name is made for pictures of one size, and takes ``img_size``.
-
-    The others take pictures of any size.
-    """
-    config = timm.get_pretrained_cfg(get_deprecated_models().get(name) or name)
-    return config is None or config.fixed_input_size
-
-
-def class_names_of(classes: int) -> list[str]:
-    """ImageNet's names for a thousand classes; else numbers, or what a single number is called."""
-    if classes == 1:
-        return ["output"]
-    return imagenet_names() if classes == 1000 else [str(label) for label in range(classes)]
-
-
-def has_head_of_others(backbone: nn.Module, class_names: Sequence[str]) -> bool:
-    """True if timm's weights brought a head of as many classes, with other names."""
-    classes = backbone.pretrained_cfg["num_classes"]
-    return classes == len(class_names) and not are_same(class_names, class_names_of(classes))
-
-
-def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The last layers by name: one, or the two of a distilled DeiT."""
-    heads = backbone.get_classifier()
-    heads = heads if isinstance(heads, tuple) else (heads,)
-    return {name: m for name, m in backbone.named_modules() if any(m is head for head in heads)}
-
-
-def load_weights(backbone: nn.Module, path: str, class_names: Sequence[str]) -> None:
-    """Load weights of a run or a file, as timm takes them for the model; see `with_head_for`.
-
-    Position embeddings, and Swin's tables of relative positions, are resized.
-    """
-    weights = read_weights(path, "vit")
-    head = tuple(f"{name}." for name in heads_of(backbone))
-    try:
-        state = own_filter(backbone)(weights.state, backbone)
-    except Exception as error:  # whatever weights of another model make timm raise
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"model.weights {path} cannot be read as weights: {reason}") from error
-    weights = replace(weights, state=state)
-    state = with_head_for(weights, backbone.state_dict(), head, class_names)
-    load_into(backbone, path, state, head)
-
-
-def own_filter(backbone: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], dict]:
-    """What makes weights fit the backbone, of the file that has its class; none has ResNet's."""
-    file = sys.modules[type(backbone).__module__]
-    return getattr(file, "checkpoint_filter_fn", lambda state, model: state)

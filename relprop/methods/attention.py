@@ -84,6 +84,18 @@ def raw_attention(trace: Trace, target: Tensor, options: Options) -> Found:
     return trace.multiplied(product, target, options.ruled, options.eps)
 
 
+@method("pooling_attention", pooled=True)
+def pooling_attention(trace: Trace, target: Tensor, options: Options) -> Found:
+    """The attention by which the tokens are pooled, E_h A, without its class column.
+
+    The picture of attention-based aggregation (Touvron et al. 2021, arXiv 2112.13692): of the last
+    layer in which a learned query, or a class token, attends to the tokens. It is of the class
+    where each class has a query of its own, else the same for all classes. The blocks below it are
+    not asked.
+    """
+    return trace.pooled(target, options.ruled, options.eps)
+
+
 @method("gradcam", frees_graph=True)
 def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     """GradCAM on the last block's attention: heads weighted by their mean gradient.

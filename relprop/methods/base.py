@@ -34,6 +34,7 @@ class Method:
         ablation: a part of another method, to see what the other part is for.
         diagnosis: it is no map of reasons; who evaluates all methods does not mean it.
         texts: of texts alone.
+        pooled: of models that pool their tokens by attention alone.
         frees_graph: tells the trace which of its backward passes is the last.
         conserves: its relevance is to add up to the output explained, but for what biases and
             tokens that are no part of the input take.
@@ -49,6 +50,7 @@ class Method:
     frees_graph: bool = False
     diagnosis: bool = False
     texts: bool = False
+    pooled: bool = False
     conserves: bool = False
 
     @property
@@ -84,6 +86,7 @@ def method(
     frees_graph: bool = False,
     diagnosis: bool = False,
     texts: bool = False,
+    pooled: bool = False,
     conserves: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
@@ -102,8 +105,8 @@ def method(
     rule_set(rules)  # a ValueError where there is none
 
     def add(function: Function) -> Function:
-        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts, conserves)
-        record = Method(name, function, *known)
+        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts)
+        record = Method(name, function, *known, pooled, conserves)
         METHODS.add(name, record, function)
         return function
 

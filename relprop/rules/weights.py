@@ -28,11 +28,15 @@ class Weights:
             maps it is 0.
         scales: by the number of a sum that takes up attention, what its weights are divided by.
         alone: maps whose sum passes all weight to the attention, so that the I is left out.
+        passing: weight that comes to a product that is no attention is lost there, in place of
+            being refused; ``lost``: some was.
     """
 
     factors: Mapping[int, Tensor] = field(default_factory=dict)
     scales: Mapping[int, Tensor] = field(default_factory=dict)
     alone: frozenset[int] = frozenset()
+    passing: bool = False
+    lost: bool = False
 
     def back(self, node, call, w: Tensor) -> tuple[Tensor | None, ...]:
         if call.unclear:
@@ -93,7 +97,10 @@ def attention(walk: Weights, call, w: Tensor) -> tuple[Tensor | None, ...]:
     if call.shares:
         return ()
     if call.product is None:
-        raise _unknown(call)
+        if not walk.passing:
+            raise _unknown(call)
+        walk.lost = True
+        return ()
     C = walk.factors.get(call.product.map)
     if C is None:
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -73,6 +73,30 @@ def check_taken_up(starts: Starts) -> None:
     for start in starts.streams:
         if start.tag.apart:
             raise _apart(start.tensor)
+
+
+def pooling_maps(recording: Recording, numbers: Collection[int]) -> frozenset[int]:
+    """Of the maps with these numbers those that pool: fewer queries than keys.
+
+    Their queries are parameters, or tokens of the same set as their keys, as class attention has.
+
+    Raises:
+        UnsupportedModel: there are none, or what they attend to are constants.
+    """
+    found = set()
+    for number in numbers:
+        x = recording.maps[number]
+        n, m = (x.tensor.shape[i] for i in x.order[-2:])
+        alike = x.query is None or x.key is not None and x.query.home == x.key.home
+        if n < m and alike and x.values is not None:
+            found.add(number)
+    if not found:
+        raise UnsupportedModel(
+            "the head does not read what attention has pooled, by a learned query or by class "
+            "attention; accepted: a model that pools so, such as model.pool=attention, timm's "
+            "global_pool='map' and CaiT; or the method raw_attention"
+        )
+    return frozenset(found)
 
 
 def _apart(x: Tensor) -> UnsupportedModel:

@@ -33,6 +33,7 @@ class Product:
         start_layer: maps of a lower depth are left out.
         normalize: rows of I + C sum to 1.
         chosen: numbers of the only maps that count, without an I; None: all do, each with an I.
+        passing: as of :class:`Weights`.
     """
 
     combine: Combine
@@ -41,6 +42,7 @@ class Product:
     start_layer: int = 0
     normalize: bool = False
     chosen: frozenset[int] | None = None
+    passing: bool = False
 
     def takes(self, number: int, map: AttentionMap) -> bool:
         if self.chosen is not None:
@@ -89,7 +91,7 @@ def walk_product(
         del G, R
         scales = _scales(backward, factors) if product.normalize else {}
         within = {name: x for name, x in ends.items() if low < tag(x).number <= high}
-        walk = Weights(factors, scales, product.chosen or frozenset())
+        walk = Weights(factors, scales, product.chosen or frozenset(), product.passing)
         w = pull(*at, [*below, *within.values()], walk, free)
         found |= dict(zip(within, w[len(below) :], strict=True))
         if is_last:

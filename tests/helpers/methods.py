@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 import relprop
 
-# Those that are of pictures and other numbers as well as of texts.
-OF_ALL_INPUTS = [name for name, method in relprop.METHODS.items() if not method.texts]
+# Those that are of pictures and other numbers as well as of texts, however they are pooled.
+OF_ALL_INPUTS = [
+    name for name, method in relprop.METHODS.items() if not (method.texts or method.pooled)
+]
 # One of each way back: products of attention maps with gradients and without, relevance of pixels,
 # corrected gradients of the embeddings, and those of each block.
 WAYS = ("transformer_attribution", "rollout", "lrp", "attnlrp", "libra")

@@ -14,7 +14,7 @@ from lightning_modules.data.texts.tokenizers import input_config_of
 from lightning_modules.modalities.images.explained import ExplainedImages
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.hf_checks import check_keys
-from lightning_modules.models.vit import create_backbone, is_of_one_size
+from lightning_modules.models.vit_backbone import create_backbone, is_of_one_size
 from lightning_modules.utils.errors import InputError
 from tests.commands.test_edges import image_folder
 from tests.helpers.published import SIZES, save_text_classifier, tokenizer_of

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lightning_modules.modalities.drawing import SHOWN, colors, explanation_grid, scale
+from lightning_modules.modalities.drawing import PANEL, SHOWN, colors, explanation_grid, scale
 from lightning_modules.tasks import Caption
 from relprop import Explanation
+
+OUTLINE = "#00e5ff"  # of what a model has selected; in none of the colours of maps
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -31,6 +34,19 @@ def overlay(image: Tensor, heatmap: Tensor, signed: bool = False) -> np.ndarray:
     return (1 - opacity) * grey + opacity * colors(heat, signed)
 
 
+def outlined(picture: np.ndarray, boxes: Tensor) -> np.ndarray:
+    """The picture [H, W, 3], 0..1, with an outline around each of ``boxes`` [K, 4] in its pixels.
+
+    A small picture is enlarged, pixel by pixel, so that lines are thinner than its pixels.
+    """
+    zoom = max(1, round(PANEL / max(picture.shape[:2])))
+    drawn = Image.fromarray((picture.repeat(zoom, 0).repeat(zoom, 1) * 255).round().astype("uint8"))
+    pen = ImageDraw.Draw(drawn)
+    for left, top, right, bottom in (boxes * zoom).round().int().tolist():
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=OUTLINE, width=2)
+    return np.asarray(drawn, dtype=np.float32) / 255
+
+
 def explanation_picture(
     images: Tensor,
     explanations: Sequence[Explanation],
@@ -40,6 +56,7 @@ def explanation_picture(
 ) -> np.ndarray:
     """One row a sample: the picture, and its map in each explanation: [H, W, 3], uint8.
 
+    The boxes of an explanation, of what the model has selected, are drawn on the picture.
     ``images`` [B, 3, H, W], 0..1; the others as of :func:`~.drawing.explanation_grid`.
     """
     images = images[:SHOWN]
@@ -49,6 +66,9 @@ def explanation_picture(
         for maps in heatmaps
     ]
     pictures = [image.permute(1, 2, 0).cpu().numpy() for image in images]
+    boxes = getattr(explanations[0], "boxes", None) if explanations else None
+    if boxes is not None:
+        pictures = [outlined(x, of) for x, of in zip(pictures, boxes, strict=False)]
     return explanation_grid(pictures, drawn, captions, heading, signed)
 
 

@@ -16,11 +16,12 @@ from torchvision.transforms import CenterCrop, Resize
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.modalities.base import Part, data_uri, is_signed
 from lightning_modules.modalities.drawing import Panel, grid
-from lightning_modules.modalities.images.draw import draw_alone, draw_over
+from lightning_modules.modalities.images.draw import draw_alone, draw_over, outlined
 from lightning_modules.modalities.maps import encoded
 
 if TYPE_CHECKING:
     from lightning_modules.explanations.results import Result
+    from lightning_modules.modalities.images.explained import ExplainedImages
 
 SMALLEST, LARGEST = 180, 1024  # pixels of a picture's long side, as it is drawn
 GRID = 32  # most rows and columns of a map of pixels on the page
@@ -37,14 +38,22 @@ class ImagePart(Part):
             pixels of ``content``.
         size: width and height of the original, of which ``content`` may be a smaller copy.
         given: height and width of what the model was given.
+        boxes: what the model has selected, [K, 4], left, top, right and bottom in pixels of what it
+            was given; None of a model that selects nothing.
     """
 
     region: tuple[float, float, float, float]
     size: tuple[int, int]
     given: tuple[int, int]
+    boxes: torch.Tensor | None = None
 
     shown: ClassVar[str] = "picture"
     kind: ClassVar[str] = "picture"
+
+    def marked(self, explained: ExplainedImages, sample: int) -> ImagePart:
+        if explained.boxes is None:
+            return self
+        return replace(self, boxes=explained.boxes[sample].cpu())
 
     def small(self, longest: int = SIDE) -> ImagePart:
         """The same with a picture of at most ``longest`` pixels a side."""
@@ -57,7 +66,10 @@ class ImagePart(Part):
         return replace(self, content=copy, region=(left * x, top * y, right * x, bottom * y))
 
     def picture(self, result: Result) -> np.ndarray:
-        """Beside the picture, for each class, its heatmap over it and the heatmap itself."""
+        """Beside the picture, for each class, its heatmap over it and the heatmap itself.
+
+        The picture has an outline around what the model has selected.
+        """
         width, height = self.content.size
         zoom = min(max(1, SMALLEST / max(width, height)), LARGEST / max(width, height))
         size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
@@ -71,13 +83,21 @@ class ImagePart(Part):
         rows = []
         for method, maps in self.relevance.items():
             signed = is_signed(method)
-            row = [Panel(picture, method)]
+            row = [Panel(self.outlined(picture, region), method)]
             for index, relevance in zip(result.classes, torch.from_numpy(maps), strict=True):
                 over = draw_over(picture, relevance, region, signed)
                 row.append(Panel(over, result.question(index, space), result.is_wrong(index)))
                 row.append(Panel(draw_alone(relevance, region, size, signed), "heatmap"))
             rows.append(row)
         return grid(rows, result.heading, size, sorted({is_signed(m) for m in self.relevance}))
+
+    def outlined(self, picture: np.ndarray, region: list[int]) -> np.ndarray:
+        """The picture with its boxes, which lie in ``region`` as in what the model was given."""
+        if self.boxes is None:
+            return picture
+        (height, width), (left, top, right, bottom) = self.given, region
+        zoom = torch.tensor([(right - left) / width, (bottom - top) / height] * 2)
+        return outlined(picture, self.boxes * zoom + torch.tensor([left, top, left, top]))
 
     def json(self) -> dict[str, Any]:
         return {"size": list(self.size), "region": self.shares_of_region()}

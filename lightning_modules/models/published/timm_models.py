@@ -11,7 +11,8 @@ from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from lightning_modules.models.vit import ViTClassifier, class_names_of, create_backbone, heads_of
+from lightning_modules.models.vit import ViTClassifier
+from lightning_modules.models.vit_backbone import class_names_of, create_backbone, heads_of
 from lightning_modules.models.weights_file import about_weights
 from lightning_modules.utils.errors import InputError, short_message
 from lightning_modules.utils.timm_names import check_published_name

@@ -1,0 +1,56 @@
+"""The tables of ways to train from several seeds, with runs that are made up."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from timm.layers import PatchEmbed
+
+from benchmarks import by_seed, parts
+from benchmarks.by_seed import measured, print_table
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What is trained, instead of training it."""
+    done = []
+    monkeypatch.setattr(by_seed, "load_config", lambda path, options: options)
+    monkeypatch.setattr(by_seed, "experiment", lambda options, checkpoint: done.append(options))
+    return done
+
+
+def test_a_second_call_trains_what_is_not_measured_yet(trained, tmp_path):
+    arms = {"plain": [], "a + b": ["model.parts=true"]}
+    chosen = SimpleNamespace(arms=["plain"], seeds=[0, 1], output=tmp_path, options=["x=1"])
+    assert len(measured(chosen, arms, lambda ended, folder: {"accuracy": 0.5})) == len(trained) == 2
+    chosen.arms = ["plain", "a + b"]
+    rows = measured(chosen, arms, lambda ended, folder: {"accuracy": 0.75})
+    assert len(trained) == 4 and {"model.parts=true", "x=1", "seed=1"} <= set(trained[-1])
+    assert f"run_dir={tmp_path / 'a-b-1'}" in trained[-1]
+    kept = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert kept == rows and [row["accuracy"] for row in rows] == [0.5, 0.5, 0.75, 0.75]
+    chosen.options = []
+    with pytest.raises(SystemExit, match="other --options; accepted: another --output"):
+        measured(chosen, arms, lambda ended, folder: {})
+
+
+def test_the_table_has_differences_paired_by_seed(capsys):
+    scores = {"avg": (0.5, 0.7, 0.6), "attention": (0.6, 0.8, 0.9)}
+    rows = [
+        {"arm": arm, "seed": seed, "options": [], "accuracy": x, "of one": x if x > 0.7 else None}
+        for arm, of_arm in scores.items()
+        for seed, x in enumerate(of_arm)
+    ]
+    print_table(rows, "avg", "accuracy")
+    *_, avg, attention = capsys.readouterr().out.splitlines()
+    assert avg == "| avg | 3 | 0.600 ± 0.100 |  |  |"
+    # 10, 10 and 30 points: 16.7 ± 4.303 * 11.547 / sqrt(3)
+    assert attention == "| attention | 3 | 0.767 ± 0.153 | 0.850 ± 0.071 | +16.7 (-12.0 to +45.4) |"
+
+
+def test_a_patch_is_on_the_digit_where_it_holds_some_of_its_ink():
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 3, 4] = True
+    found = parts.patches_with(mask, PatchEmbed(8, 4, embed_dim=1))
+    assert found.tolist() == [[0, 1, 0, 0]]
