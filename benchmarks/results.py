@@ -21,7 +21,7 @@ import torch
 from lightning_modules.protocols import PROTOCOLS, Score, scored_methods
 from lightning_modules.protocols.base import BETTER, Column
 from lightning_modules.protocols.baselines import CHANCE
-from lightning_modules.protocols.report import ARROWS, MARKS
+from lightning_modules.protocols.report import ARROWS, MARKS, percent
 from lightning_modules.protocols.scores import BEST, NOT_WORSE
 from lightning_modules.utils.cli import Parser
 
@@ -108,7 +108,7 @@ def heading(column: Column) -> str:
 
 def cell(score: Score) -> str:
     mark = ("\\*" if score.differs else "") + MARKS.get(score.standing, "")
-    number = f"{100 * score.value:.1f} ±{50 * (score.high - score.low):.1f}{mark}"
+    number = f"{percent(score.value)} ±{percent((score.high - score.low) / 2)}{mark}"
     return f"**{number}**" if score.standing == BEST else number
 
 

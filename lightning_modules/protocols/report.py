@@ -58,8 +58,13 @@ def cell(score: Score | None) -> Text:
     if score is None:
         return Text("-")
     mark = ("*" if score.differs else "") + MARKS.get(score.standing, "")
-    number = Text(f"{100 * score.value:.1f}{mark}", "bold" if score.standing == BEST else "")
-    return number.append(f"\n±{50 * (score.high - score.low):.1f}", "not bold dim")
+    number = Text(f"{percent(score.value)}{mark}", "bold" if score.standing == BEST else "")
+    return number.append(f"\n±{percent((score.high - score.low) / 2)}", "not bold dim")
+
+
+def percent(share: float) -> str:
+    """With one decimal; of what has exploded the magnitude alone."""
+    return f"{100 * share:.1f}" if abs(share) < 1000 else f"{100 * share:.0e}"
 
 
 def notes(protocol: Protocol, scores: Sequence[Score], reference: str) -> list[Text]:

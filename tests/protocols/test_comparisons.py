@@ -14,7 +14,7 @@ from lightning_modules.metrics import SampledMetric
 from lightning_modules.metrics import Segmentation as SegmentationMetric
 from lightning_modules.protocols import compared, scores_of
 from lightning_modules.protocols.base import Column
-from lightning_modules.protocols.report import notes, table
+from lightning_modules.protocols.report import notes, percent, table
 from lightning_modules.protocols.scoring import compared_with
 from tests.helpers.runs import ONE_EPOCH
 
@@ -188,3 +188,8 @@ def test_what_cannot_be_compared_is_told(digits, arguments, said, capsys):
         evaluate(digits, *arguments)
     assert exit_.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_has_exploded_is_told_by_its_magnitude():
+    assert percent(0.1234) == "12.3" and percent(-9.0) == "-900.0"
+    assert percent(195890256.0) == "2e+10"
