@@ -18,6 +18,7 @@ from lightning_modules.models.classifier import Classifier
 from lightning_modules.models.explaining import check_whole
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, NotNegative
+from relprop.sides import Side
 
 METHOD = "generic_attention"  # of the teacher, whose map says which tokens are a region
 
@@ -57,6 +58,20 @@ def kept_decisions(logits: Tensor, of_teacher: Tensor) -> Tensor:
     """
     log_p = logits[:, : of_teacher.shape[1]].log_softmax(dim=-1)
     return -(of_teacher.softmax(dim=-1) * log_p).sum(dim=-1)
+
+
+def of_patches(marks: Tensor, sides: tuple[Side, Side]) -> Tensor:
+    """The largest of the pixels of each patch, which may overlap: [B, H, W] -> [B, rows, columns].
+
+    Args:
+        sides: where patches lie along the height and the width.
+    """
+    (above, below), (left, right) = (
+        (-x.first, x.first + (x.count - 1) * x.stride + x.length - x.size) for x in sides
+    )
+    marks = F.pad(marks, (left, right, above, below))  # less than 0: what no patch sees is cut off
+    lengths, strides = [x.length for x in sides], [x.stride for x in sides]
+    return F.max_pool2d(marks[:, None], lengths, strides)[:, 0]
 
 
 class Distillation(Checked):
@@ -139,7 +154,7 @@ class Distillation(Checked):
         if self.region == "mask":
             marks, known = modality.marks(batch, batch["label"])
             if marks.ndim == 3:  # of pixels
-                marks = F.adaptive_max_pool2d(marks.to(trace.logits), trace.grid)
+                marks = of_patches(marks.to(trace.logits), trace.places.sides)
             tokens = marks.flatten(1).bool().to(valid.device) & known.to(valid.device)[:, None]
         else:
             (found,) = teacher.explain_sources(trace, batch, [None], METHOD)
@@ -187,11 +202,19 @@ class Distillation(Checked):
         try:
             trace = module.record(batch)
             count, maps = trace.tokens, trace.attention
+            if any(A.shape[0] != 1 or A.shape[-2] != count for A in maps):
+                raise ValueError(
+                    "attention is not of the same tokens in every layer; accepted: a ViT or a BERT "
+                    "of which it is, without model.parts and model.pool=attention, or "
+                    "distill.attention=0"
+                )
             trace.prefix  # noqa: B018 (UnsupportedModel where tokens are not those of the input)
         except (ValueError, relprop.UnsupportedModel) as error:
             raise InputError(f"distill.attention: {error}") from error
-        if any(A.shape[0] != 1 or A.shape[-2] != count for A in maps):
+        of_teacher = module.teacher.on(module).module.record(batch).attention
+        ours, theirs = ([list(A.shape[1:]) for A in x] for x in (maps, of_teacher))
+        if ours != theirs:
             raise InputError(
-                f"distill.attention: the model's attention maps are not all of its {count} tokens; "
-                f"{accepted}"
+                f"distill.attention: attention maps [heads, queries, keys] are {ours}, and those "
+                f"of model.previous {theirs}; accepted: the model options of that run"
             )

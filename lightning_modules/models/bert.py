@@ -53,6 +53,7 @@ class BertClassifier(ExplainingTexts, Classifier):
     """
 
     no_sources = {"name": None, "weights": None, "previous": None}
+    kept = {"dape": None, "positions": "absolute"}
     usual_targets = HF_TARGETS
 
     def __init__(

@@ -70,8 +70,9 @@ class Classifier(Scheduled, TrainedPart):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
-    # Arguments that a resume may not change, and what they are of runs from before them.
-    kept_on_resume: Mapping[str, Any] = {}
+    # Arguments that neither a resume nor a run that goes on from another may change, and what they
+    # are of runs from before them.
+    kept: Mapping[str, Any] = {}
     is_trained_here = True  # False: its metrics are not needed
     guidance: Guidance | None = None  # a loss on maps, beside that of the task
     distillation: Distillation | None = None  # a loss on what differs from the teacher

@@ -63,13 +63,7 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
     """
     check_same_data(model, state["hyper_parameters"], checkpoint)
     check_base(model.base, base_in(state, checkpoint), checkpoint)
-    for option, default in model.kept_on_resume.items():
-        began = state["hyper_parameters"].get(option, default)
-        if model.hparams.get(option) != began:
-            raise InputError(
-                f"model.{option} is {model.hparams.get(option)}; accepted with --resume: {began}, "
-                f"as it was for {checkpoint}"
-            )
+    check_kept(model, state["hyper_parameters"], "--resume", f"as it was for {checkpoint}")
     ours, theirs = model.state_dict(), state["state_dict"]
     differ = [
         f"{name} is {shape_of(theirs.get(name))} there, {shape_of(ours.get(name))} here"
@@ -96,6 +90,20 @@ def check_goes_on(model: Classifier, state: Mapping[str, Any], checkpoint: Path)
             "rates and decays; accepted with --resume: lr, layer_decay, weight_decay and "
             f"freeze_backbone as they were for {checkpoint}"
         )
+
+
+def check_kept(model: Classifier, began: Mapping[str, Any], given: str, of: str) -> None:
+    """Raises an InputError where an option changes what a model makes of the same weights.
+
+    Args:
+        began: hyper-parameters of the model that the weights are from.
+        given: the option that they are taken by.
+        of: where they are from, in words.
+    """
+    for option, default in model.kept.items():
+        ours, theirs = model.hparams.get(option), began.get(option, default)
+        if ours != theirs:
+            raise InputError(f"model.{option} is {ours}; accepted with {given}: {theirs}, {of}")
 
 
 def check_same_data(model: Classifier, trained: Mapping[str, Any], checkpoint: Path) -> None:

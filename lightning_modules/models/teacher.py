@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_modules.models import class_names
 from lightning_modules.models.checkpoints import load_classifier, read_checkpoint
-from lightning_modules.models.fit_checks import check_inputs, shape_of
+from lightning_modules.models.fit_checks import check_inputs, check_kept, shape_of
 from lightning_modules.tasks import precise
 from lightning_modules.utils.checkpoint_files import find_checkpoint
 from lightning_modules.utils.errors import InputError
@@ -107,7 +107,8 @@ def start_from(module: Classifier, path: str) -> None:
         path: folder of a run, or checkpoint.
 
     Raises:
-        InputError: the other is of another kind, task or architecture, reads other inputs, or its
+        InputError: the other is of another kind, task or architecture, has other options that a run
+            keeps, reads other inputs, or its
             classes are not the first of the module's.
         FileNotFoundError: there is no checkpoint.
     """
@@ -133,6 +134,7 @@ def start_from(module: Classifier, path: str) -> None:
     check_inputs(
         module.hparams.input_config, theirs.hparams.input_config, f"accepted: that of {given}"
     )
+    check_kept(module, theirs.hparams, OPTION, f"as {path} has it")
     module.backbone.load_state_dict(widened(module, theirs, given))
     module.take_teacher(teacher)
 

@@ -68,7 +68,7 @@ class ViTClassifier(Classifier):
     """
 
     no_sources = {"pretrained": False, "weights": None, "previous": None}
-    kept_on_resume = {"pool": None, "pool_heads": 1, "parts": False, "patch_stride": None}
+    kept = {"pool": None, "pool_heads": 1, "parts": False, "patch_stride": None}
     usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]
 
     def __init__(

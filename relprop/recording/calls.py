@@ -15,6 +15,7 @@ from relprop.recording.tags import (
     PICTURE,
     PIXELS,
     SCORES,
+    of_weights,
     on_path,
     role,
     tag,
@@ -188,7 +189,7 @@ def _matmul(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
         return operation, args, kwargs
     first, second = args[:2]
     if on_path(first) and second.ndim == 2:  # x @ W is a linear layer written by hand
-        return _layer(ops.LINEAR, (first, second.mT), {})
+        return _layer(ops.LINEAR, (first, of_weights(second.mT, tag(first).owner)), {})
     if on_path(first):
         return ops.PRODUCT, (first, lambda x: x @ second), {}
     return ops.PRODUCT, (second, lambda x: first @ x), {}
@@ -207,7 +208,9 @@ def _einsum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
 def _addmm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     bias, x, weight = args[:3]
     scaled = kwargs.get("alpha", 1) != 1 or kwargs.get("beta", 1) != 1 or len(args) > 3
-    return _layer(ops.LINEAR, (x, weight.mT, bias), {}) if not scaled else (None, args, kwargs)
+    if scaled or not on_path(x) or len(_streams(args, kwargs)) > 1:
+        return None, args, kwargs
+    return _layer(ops.LINEAR, (x, of_weights(weight.mT, tag(x).owner), bias), {})
 
 
 def _layer(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
@@ -230,7 +233,8 @@ def _batch_norm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     if role(x) == PICTURE:
         return ops.SHIFTED, (x,), {}
     scale = torch.rsqrt(var + (1e-5 if eps is None else eps))
-    return operation, (x, scale if weight is None else scale * weight), {}
+    scale = scale if weight is None else of_weights(scale * weight, tag(x).owner)
+    return operation, (x, scale), {}
 
 
 def _layer_norm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:

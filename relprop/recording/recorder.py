@@ -54,11 +54,11 @@ from relprop.recording.tags import (
     IDS,
     LEARNED,
     SCORES,
-    WEIGHT,
     State,
     Tag,
     follow,
     known_tag,
+    of_weights,
     on_path,
     role,
     set_tag,
@@ -171,13 +171,8 @@ class Recorder(TorchFunctionMode):
         return output
 
     def _made_of_weights(self, output):
-        """What depends on parameters alone, marked: it requires grad, and is no part of a path.
-
-        Not the parameter itself, which outlives the recording.
-        """
         for x in tensors_in(output):
-            if x.requires_grad and not x.is_leaf and known_tag(x) is None:
-                set_tag(x, Tag(self.recording.running, 0, WEIGHT))
+            of_weights(x, self.recording.running)
         return output
 
     def _look_up(self, name: str, ids: Tensor, weight: Tensor, output: Tensor) -> Tensor:

@@ -135,6 +135,16 @@ def set_tag(x: Tensor, value: Tag) -> Tensor:
     return x
 
 
+def of_weights(x: Tensor, owner: object) -> Tensor:
+    """``x``, which is made of parameters alone, marked so: it may require grad, and is on no path.
+
+    Not a parameter itself, which outlives the recording.
+    """
+    if x.requires_grad and not x.is_leaf and known_tag(x) is None:
+        set_tag(x, Tag(owner, 0, WEIGHT))
+    return x
+
+
 def follow(number: int, below: list[Tag], **changes) -> Tag:
     """The tag of what is computed from tensors with the tags ``below``."""
     first = below[0]

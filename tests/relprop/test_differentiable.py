@@ -3,17 +3,28 @@
 import gc
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
 from relprop import UnsupportedModel
-from tests.helpers.differences import MODELS, both_derivatives, map_of, picture, right, text
+from tests.helpers.differences import (
+    MODELS,
+    both_derivatives,
+    jittered,
+    map_of,
+    picture,
+    right,
+    text,
+)
 from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import Plain, pixels
 
+OF_TEXTS = [name for name, method in relprop.METHODS.items() if not method.pooled]
 WITH_ATTENTION = ("generic_attention", "rollout", "raw_attention", "gradcam", "bimodal_attention")
 
 
@@ -33,7 +44,7 @@ OF_ALL_MODELS = "generic_attention gradcam rollout raw_attention transformer_att
     [
         (name, method)
         for name in MODELS
-        for method in (relprop.METHODS if "BERT" in name else OF_ALL_INPUTS)
+        for method in (OF_TEXTS if "BERT" in name else OF_ALL_INPUTS)
         if name in ("class token", "BERT, SDPA") or method in OF_ALL_MODELS.split()
     ],
 )
@@ -45,7 +56,7 @@ def test_the_gradient_is_the_one_that_is_measured(name, method):
     assert found == right(measured, method)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_TEXTS)
 @pytest.mark.parametrize("differentiable", ["attention", "exact"])
 def test_the_map_is_the_same(method, differentiable):
     for name in ("registers", "BERT, SDPA"):
@@ -110,6 +121,42 @@ def test_parameters_that_are_made_of_others():
         assert found == right(measured, "generic_attention")
 
 
+class Spelled(nn.Module):
+    """Weights of which a rule takes something made anew: a scale, or a transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.by_hand = nn.Parameter(torch.randn(6, 6))
+        self.added = transformers.pytorch_utils.Conv1D(4, 6)
+        self.norm.running_mean.uniform_(-1, 1)
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm(self.conv(x))).mean(dim=(2, 3))
+        return self.added(F.gelu(x @ self.by_hand))
+
+
+@pytest.mark.parametrize("name", ["norm.weight", "by_hand", "added.weight"])
+@pytest.mark.parametrize("method", ["attnlrp", "lrp"])
+def test_weights_of_which_a_rule_takes_something_else(name, method):
+    model = jittered(Spelled())
+    direction = {name: torch.ones_like(dict(model.named_parameters())[name])}
+    pictures = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    ((found, measured),) = both_derivatives(model, pictures, method, direction)
+    assert measured != 0
+    assert found == right(measured, method)
+
+
+def test_a_resnet_has_no_attention_to_be_trained():
+    model = timm.create_model("test_resnet", num_classes=4)
+    trace = relprop.record(model, torch.rand(1, 3, 32, 32), differentiable="attention")
+    for method in ("attnlrp", "generic_attention"):
+        with pytest.raises(ValueError, match="attention"):
+            relprop.explain_trace(trace, 1, method)
+
+
 def test_a_parameter_that_is_a_source_has_a_gradient(tiny_vit, images):
     """Class token and positions of a text are added to what is learned."""
     model = Plain()
@@ -122,7 +169,7 @@ def test_a_parameter_that_is_a_source_has_a_gradient(tiny_vit, images):
 # --------------------------------------------------------------------------- what is left alone
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_TEXTS)
 def test_after_a_walk_the_gradient_of_a_loss_is_the_plain_one(method):
     for name in ("class token", "BERT, SDPA"):
         if "BERT" not in name and method not in OF_ALL_INPUTS:
