@@ -23,12 +23,16 @@ class EnergyInside(SampledMetric):
     0.75
     """
 
-    def update(self, heatmaps: Tensor, regions: Tensor) -> None:
-        """``heatmaps`` [B, H, W]; ``regions`` [B, H, W], non-zero within."""
+    def update(self, heatmaps: Tensor, regions: Tensor, maps: int = 1) -> None:
+        """``heatmaps`` [B, H, W]; ``regions`` [B, H, W], non-zero within.
+
+        ``maps`` that follow each other are of one sample, whose row is their mean.
+        """
         positive, within = heatmaps.double().clamp(min=0).flatten(1), regions.flatten(1).bool()
         total = positive.sum(dim=1)
         share = (positive * within).sum(dim=1) / total
-        self.rows.append(torch.where(total > 0, share, within.double().mean(dim=1)))
+        share = torch.where(total > 0, share, within.double().mean(dim=1))
+        self.rows.append(share.unflatten(0, (-1, maps)).mean(dim=1))
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
         return {"energy": rows.mean()}

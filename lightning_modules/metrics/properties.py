@@ -59,7 +59,8 @@ class Sensitivity(SampledMetric):
     """The largest change of a map under small noise (max-sensitivity, Yeh et al. 2019).
 
     max_d |R(x + noise_d) - R(x)| / |R(x)| over the draws d, in the Euclidean norm; lower is better.
-    Mean over samples. A map that is 0 everywhere has changed by 0, or by 1.
+    The median over samples, for |R(x)| may be near 0. A map that is 0 everywhere has changed by 0,
+    or by 1.
 
     >>> import torch
     >>> metric = Sensitivity()
@@ -77,4 +78,4 @@ class Sensitivity(SampledMetric):
         self.rows.append(torch.where(sizes > 0, changes / sizes, flat))
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
-        return {"change": rows.mean()}
+        return {"change": rows.quantile(0.5)}

@@ -12,10 +12,10 @@ from lightning_modules.metrics.sampled import SampledMetric
 
 
 class RankCorrelation(SampledMetric):
-    """Spearman's correlation of a map with that of a randomised model, mean over samples.
+    """Magnitude of Spearman's correlation of a map with that of a randomised model, mean over them.
 
-    The sanity check of Adebayo et al. 2018: near 0 where the map is of the weights, near 1 where it
-    is blind to them. A map without any order (all equal) correlates with nothing: 0.
+    The sanity check of Adebayo et al. 2018, by magnitude: a map whose sign alone has changed shows
+    the same places. Near 0 where the map is of the weights, near 1 where it is blind to them.
 
     >>> import torch
     >>> metric = RankCorrelation()
@@ -42,7 +42,7 @@ class CascadeCorrelation(SampledMetric):
     >>> maps, others = torch.tensor([[1.0, 2.0, 3.0]]), [[[2.0, 4.0, 9.0]], [[3.0, 2.0, 1.0]]]
     >>> metric.update(maps, torch.tensor(others))
     >>> {name: value.round(decimals=3).tolist() for name, value in metric.compute().items()}
-    {'rank_correlation': [1.0, -1.0], 'mean': 0.0}
+    {'rank_correlation': [1.0, 1.0], 'mean': 1.0}
     """
 
     def __init__(self, places: Sequence[float], **options) -> None:
@@ -58,7 +58,7 @@ class CascadeCorrelation(SampledMetric):
 
 
 def rank_correlations(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's correlation of each of ``maps`` [B, ...] with one of ``others``, [B].
+    """Magnitude of Spearman's correlation of each of ``maps`` [B, ...] with one of ``others``, [B].
 
     A map that is everywhere the same has no order: it correlates with itself alone.
     """
@@ -68,5 +68,5 @@ def rank_correlations(maps: Tensor, others: Tensor) -> Tensor:
         ordered = there.sum() > 1 and a[there].std() > 0 and b[there].std() > 0
         same = float(torch.equal(a[there], b[there]))  # where there is no order to compare
         value = spearman_corrcoef(a[there].double(), b[there].double()) if ordered else same
-        values.append(float(value))
+        values.append(abs(float(value)))
     return torch.tensor(values, dtype=torch.float64)

@@ -21,12 +21,16 @@ class ClassSpecificity(SampledMetric):
     0.75
     """
 
-    def update(self, heatmaps: Tensor, own: Tensor, other: Tensor) -> None:
-        """``heatmaps`` [B, ...]; ``own``, ``other``, of the same shape: where each object lies."""
+    def update(self, heatmaps: Tensor, own: Tensor, other: Tensor, maps: int = 1) -> None:
+        """``heatmaps`` [B, ...]; ``own``, ``other``, of the same shape: where each object lies.
+
+        ``maps`` that follow each other are of one sample, whose row is their mean.
+        """
         positive = heatmaps.clamp(min=0).flatten(1)
         on_own = (positive * own.flatten(1)).sum(dim=1)
         on_both = on_own + (positive * other.flatten(1)).sum(dim=1)
-        self.rows.append(torch.where(on_both > 0, on_own / on_both, 0.5).double())
+        shares = torch.where(on_both > 0, on_own / on_both, 0.5).double()
+        self.rows.append(shares.unflatten(0, (-1, maps)).mean(dim=1))
 
     def score(self, rows: Tensor) -> dict[str, Tensor]:
         return {"class_specificity": rows.mean()}

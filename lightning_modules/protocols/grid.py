@@ -80,13 +80,15 @@ class Grid(Protocol):
                 f"a mosaic is of {CELLS} classes, and the model recognises test pictures of fewer"
             )
         size = explain.batch[self.source].shape[-2:]
-        for cell, labels in enumerate(explain.batch["labels"].T):
-            heatmaps = explain(labels).heatmap(size)
-            region = torch.zeros(size, dtype=torch.bool, device=heatmaps.device)
+        heatmaps = [explain(labels).heatmap(size) for labels in explain.batch["labels"].T]
+        regions = torch.zeros(CELLS, *size, dtype=torch.bool, device=heatmaps[0].device)
+        halves = [(slice(None, n // 2), slice(n // 2, None)) for n in size]
+        for cell, region in enumerate(regions):
             rows, columns = divmod(cell, 2)
-            halves = [(slice(None, n // 2), slice(n // 2, None)) for n in size]
             region[halves[0][rows], halves[1][columns]] = True
-            metrics[""].update(heatmaps, region.expand_as(heatmaps))
+        of_mosaic = torch.stack(heatmaps, dim=1).flatten(0, 1)
+        count = len(heatmaps[0])
+        metrics[""].update(of_mosaic, regions.repeat(count, 1, 1), maps=CELLS)
 
 
 class Mosaics(Dataset):

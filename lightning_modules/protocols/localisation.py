@@ -97,6 +97,8 @@ class Specificity(Protocol):
 
     def update(self, metrics: Mapping[str, SampledMetric], explain: Explainer) -> None:
         masks = explain.batch["masks"]
-        for one, labels in enumerate(explain.batch["labels"].T):
-            heatmaps = explain(labels).heatmap(masks.shape[-2:])
-            metrics[""].update(heatmaps, masks[:, one], masks[:, 1 - one])
+        heatmaps = [
+            explain(labels).heatmap(masks.shape[-2:]) for labels in explain.batch["labels"].T
+        ]
+        of_scene = torch.stack(heatmaps, dim=1).flatten(0, 1)  # two maps each
+        metrics[""].update(of_scene, masks.flatten(0, 1), masks.flip(1).flatten(0, 1), maps=2)

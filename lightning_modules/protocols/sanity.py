@@ -23,7 +23,7 @@ from lightning_modules.protocols.explainer import Explainer
 
 @PROTOCOLS.register("sanity")
 class Sanity(Protocol):
-    """Rank correlation of the predicted class's map with that of a randomised model.
+    """Rank correlation, by magnitude, of the predicted class's map with a randomised model's.
 
     Weights are drawn anew from a normal distribution with the mean and the deviation of each
     (Adebayo et al. 2018): those of the head, then those of one block more from the head down, then
@@ -31,11 +31,11 @@ class Sanity(Protocol):
     """
 
     tasks = ("multiclass", "multilabel", "regression")
-    title = "rank correlation of the map with that of the model with random weights"
+    title = "rank correlation (magnitude) of the map with that of the model with random weights"
     columns = [
-        Column("random head", "head/rank_correlation", better="near 0"),
-        Column("all random", "all/rank_correlation", better="near 0"),
-        Column("mean of the cascade", "cascade/mean", better="near 0"),
+        Column("random head", "head/rank_correlation", better="lower"),
+        Column("all random", "all/rank_correlation", better="lower"),
+        Column("mean of the cascade", "cascade/mean", better="lower"),
     ]
     curves = {"cascade/rank_correlation": "rank correlation with the map of the model"}
     x_label = "random blocks below a random head; the last: all weights"

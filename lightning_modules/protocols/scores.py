@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_modules.metrics import SampledMetric
 from lightning_modules.metrics.sampled import ends_of
 from lightning_modules.protocols.base import BETTER, Column
+from lightning_modules.protocols.baselines import CHANCE
 
 Place = tuple[str, float | None]  # the name of a score, and where on a curve it stands
 BEST, NOT_WORSE = "best", "not clearly worse"
@@ -161,8 +162,13 @@ def drawn_of(metrics: Mapping[str, SampledMetric]) -> dict[Place, Drawn]:
 def standing(
     drawn: Mapping[str, Mapping[Place, Drawn]], place: Place, better: str | None
 ) -> dict[str, str]:
-    """The best method in one column, and those not clearly worse than it; none of one method."""
-    numbers = {method: of[place] for method, of in drawn.items() if place in of}
+    """The best method in one column, and those not clearly worse than it; none of one method.
+
+    Chance has no part in it.
+    """
+    numbers = {
+        method: of[place] for method, of in drawn.items() if place in of and method not in CHANCE
+    }
     if better is None or len(numbers) < 2:
         return {}
     good = BETTER[better]

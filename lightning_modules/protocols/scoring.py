@@ -83,6 +83,10 @@ def write_report(
     picture(protocol, scores, title, folder / "scores.png", reference)
     (folder / KEPT).unlink(missing_ok=True)
     refused = [Text(f"{method}: does not apply: {why}") for method, why in progress.refused.items()]
+    if compare in progress.refused:
+        refused.append(
+            Text(f"--compare {compare}: it does not apply; {reference} is compared with")
+        )
     table = report.table(protocol, scores, title, about["data"]["kind"])
     return Group(table, *report.notes(protocol, scores, reference), *refused)
 

@@ -116,7 +116,7 @@ CASES = {
     "no object": (Segmentation, (ZEROS, HALF & False), {"pixel_accuracy": 1.0}),
     "specificity": (ClassSpecificity, (ZEROS, HALF, ~HALF), {"class_specificity": 0.5}),
     "sanity": (RankCorrelation, (ZEROS, torch.rand(2, 8, 8)), {"rank_correlation": 0}),
-    "both zero": (RankCorrelation, (ZEROS, ZEROS), {"rank_correlation": 0}),
+    "both zero": (RankCorrelation, (ZEROS, ZEROS), {"rank_correlation": 1}),
     "token F1": (lambda: TokenF1([2, 4]), (torch.zeros(2, 4), TWO, SEEN), {}),
     "auprc": (
         RationaleAUPRC,

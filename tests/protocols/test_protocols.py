@@ -328,6 +328,29 @@ def test_auprc_by_hand():
     assert metric.compute()["auprc"].item() == pytest.approx(area)
 
 
+def test_a_map_whose_sign_alone_a_random_head_turns_is_blind_to_it():
+    metric = RankCorrelation()
+    maps = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+    metric.update(maps, maps * torch.tensor([[1.0], [-1.0]]))
+    assert metric.compute()["rank_correlation"].item() == pytest.approx(1)
+
+
+def test_a_sample_is_a_row_however_many_maps_it_has(images):
+    for protocol, score, blind in (
+        ("specificity", "class_specificity", 0.5),
+        ("grid", "energy", 0.25),
+    ):
+        module, data = images
+        if protocol == "grid":
+            data = DATAMODULES["digits"](batch_size=8, **{**SMALL, "test_size": 400})
+        metric = measured(protocol, module, data, ["rollout"], limit=6)["rollout"][""]
+        assert metric.in_order().tolist() == pytest.approx(
+            [blind] * len(metric.in_order()), abs=1e-3
+        )
+        low, high = metric.intervals()[score]
+        assert float(high - low) < 2e-3  # blind in each scene
+
+
 def test_rank_correlation_by_hand():
     metric = RankCorrelation()
     nan = float("nan")

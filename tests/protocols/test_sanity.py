@@ -44,7 +44,7 @@ def test_the_cascade_is_that_of_models_made_anew(digits):
             batch = {"image": data.test_dataset[index]["image"][None].double()}
             first = module.explain(batch, method="attnlrp")
             second = other.explain(batch, int(first.target[0]), "attnlrp")
-            values.append(spearmanr(first.relevance[0], second.relevance[0]).statistic)
+            values.append(abs(spearmanr(first.relevance[0], second.relevance[0]).statistic))
         curve.append(np.mean(values))
     name = "cascade/rank_correlation"
     for count, value in enumerate(curve, 1):
