@@ -31,7 +31,7 @@ from lightning_modules.metrics import (
 from lightning_modules.modalities.images import draw as render
 from lightning_modules.modalities.texts import draw as render_text
 from tests.commands import test_page
-from tests.helpers.methods import OF_ALL_INPUTS
+from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 from tests.helpers.results import as_written, of_picture, of_text
 from tests.helpers.runs import ONE_EPOCH, TRAINER, curve, load, rows, run
 
@@ -309,7 +309,7 @@ def explained(run_dir: Path, output: Path, *arguments: str) -> list[dict]:
 
 
 def assert_relevance(entry: dict, shape: tuple[int, ...]) -> None:
-    known = OF_ALL_INPUTS if entry["kind"] == "picture" else relprop.METHODS
+    known = OF_ALL_INPUTS if entry["kind"] == "picture" else OF_TEXTS
     assert set(entry["relevance"]) == set(known)
     for method, maps in entry["relevance"].items():
         expected = (len(entry["classes"]), *shape)

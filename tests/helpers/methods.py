@@ -8,6 +8,8 @@ import relprop
 OF_ALL_INPUTS = [
     name for name, method in relprop.METHODS.items() if not (method.texts or method.pooled)
 ]
+# Those of texts whose tokens no attention pools.
+OF_TEXTS = [name for name, method in relprop.METHODS.items() if not method.pooled]
 # One of each way back: products of attention maps with gradients and without, relevance of pixels,
 # corrected gradients of the embeddings, and those of each block.
 WAYS = ("transformer_attribution", "rollout", "lrp", "attnlrp", "libra")

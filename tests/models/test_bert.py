@@ -13,7 +13,7 @@ from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.modalities.texts.draw import escape
 from lightning_modules.modalities.texts.explained import ExplainedTexts
 from lightning_modules.utils.hub import locate
-from tests.helpers.methods import OF_ALL_INPUTS
+from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 
 SIZES = {
     "hidden_size": 24,
@@ -55,7 +55,7 @@ def test_families_explain_and_sdpa_agrees_with_eager(data, batch, kind):
     sdpa = classifier(data, kind, attention="sdpa").double()
     sdpa.load_state_dict(eager.state_dict())
     # The word embeddings of electra are of another width than its states, which they decode.
-    for method in OF_ALL_INPUTS if kind == "electra" else relprop.METHODS:
+    for method in OF_ALL_INPUTS if kind == "electra" else OF_TEXTS:
         a, b = (model.explain(batch, 1, method).relevance for model in (eager, sdpa))
         assert_close(a, b)
     assert a.std() > 0

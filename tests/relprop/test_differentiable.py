@@ -21,10 +21,9 @@ from tests.helpers.differences import (
     right,
     text,
 )
-from tests.helpers.methods import OF_ALL_INPUTS
+from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 from tests.helpers.plain import Plain, pixels
 
-OF_TEXTS = [name for name, method in relprop.METHODS.items() if not method.pooled]
 WITH_ATTENTION = ("generic_attention", "rollout", "raw_attention", "gradcam", "bimodal_attention")
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from tests.helpers.methods import OF_ALL_INPUTS
+from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 from tests.helpers.plain import (
     B,
     C,
@@ -59,7 +59,7 @@ def test_masks(attend, mask, text):
     assert all(maps[:, out].abs().max() == 0 for n, maps in expected.items() if "relev" in n)
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_TEXTS)
 def test_padding_changes_nothing(method):
     model, x = Plain(text=True), ids()
     model.position.data[:] = model.position[:, :1]  # a shorter text has the same ones
@@ -78,7 +78,7 @@ def test_padding_changes_nothing(method):
     assert largest > 0
 
 
-@pytest.mark.parametrize("method", relprop.METHODS)
+@pytest.mark.parametrize("method", OF_TEXTS)
 def test_padding_of_a_text_changes_nothing_beside_a_token_of_the_models_own(method):
     class WithClassToken(Plain):
         def forward(self, x, attention_mask):

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 import relprop
 from relprop import UnsupportedModel
 from relprop.rules import linear_signwise
+from tests.helpers import methods
 from tests.helpers.methods import OF_ALL_INPUTS
 from tests.helpers.plain import B, C, D, N, Plain, ids
 
 METHODS = pytest.mark.parametrize("method", OF_ALL_INPUTS)
-OF_TEXTS = pytest.mark.parametrize(
-    "method", [name for name, method in relprop.METHODS.items() if not method.pooled]
-)
+OF_TEXTS = pytest.mark.parametrize("method", methods.OF_TEXTS)
 TARGET = torch.arange(B)
 ENTRIES, F_ = N - 1, 20  # as many as Plain has patches beside its class token; numbers of each
 

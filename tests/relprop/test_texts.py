@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import relprop
+from tests.helpers.methods import OF_TEXTS
 from tests.helpers.plain import B, C, H, N, Plain, additive, assert_same, everything, fused, ids
 from tests.relprop.test_masks import KEPT, Encoder
 
@@ -70,5 +71,5 @@ def test_a_token_without_keys_attends_to_nothing(mask):
     for attention in trace.attention:
         assert attention[:, :, :4].eq(0).all()
         torch.testing.assert_close(attention[:, :, 4:].sum(-1), torch.ones(B, H, N - 4).double())
-    for method in relprop.METHODS:
+    for method in OF_TEXTS:
         assert relprop.explain_trace(trace, 1, method).relevance.isfinite().all()

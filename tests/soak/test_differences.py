@@ -3,14 +3,11 @@
 import pytest
 import torch
 
-import relprop
 from tests.helpers.differences import MODELS, both_derivatives, right
-from tests.helpers.methods import OF_ALL_INPUTS
+from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 
 CASES = [
-    (name, method)
-    for name in MODELS
-    for method in (relprop.METHODS if "BERT" in name else OF_ALL_INPUTS)
+    (name, method) for name in MODELS for method in (OF_TEXTS if "BERT" in name else OF_ALL_INPUTS)
 ]
 
 
