@@ -8,7 +8,8 @@ python explain.py --hf openai/clip-vit-base-patch32 --input cat.jpg --text "a ca
 python explain.py evaluate --checkpoint runs/bert_reviews --protocol rationales
 torchrun --nproc-per-node 8 explain.py evaluate ...     (or without evaluate)
 
-Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision, level.
+Options of the methods are key=value: start_layer, rules, eps, normalize_rows, precision, level,
+lm_head.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ class Identifiability(SampledMetric):
     {'patches': [0.75, 1.0], 'patches_rate': [0.5, 1.0]}
     """
 
+    higher_is_better = True
+
     @property
     def places(self) -> Sequence[float]:
         return range(1, self.rows[0].shape[1] + 1) if self.rows else ()

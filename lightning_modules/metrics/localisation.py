@@ -23,6 +23,8 @@ class EnergyInside(SampledMetric):
     0.75
     """
 
+    higher_is_better = True
+
     def update(self, heatmaps: Tensor, regions: Tensor, maps: int = 1) -> None:
         """``heatmaps`` [B, H, W]; ``regions`` [B, H, W], non-zero within.
 
@@ -49,6 +51,8 @@ class PointingGame(SampledMetric):
     >>> metric.compute()["hits"].item()
     0.5
     """
+
+    higher_is_better = True
 
     def update(self, heatmaps: Tensor, masks: Tensor) -> None:
         """``heatmaps`` [B, H, W]; ``masks`` [B, H, W], non-zero on the object."""

@@ -21,6 +21,8 @@ class Completeness(SampledMetric):
     0.25
     """
 
+    higher_is_better = False
+
     def update(self, sums: Tensor, outputs: Tensor) -> None:
         """The sum of each map and the output that it explains, [B] both."""
         self.rows.append(((sums - outputs).abs() / outputs.abs()).double())
@@ -41,6 +43,8 @@ class Complexity(SampledMetric):
     >>> round(metric.compute()["entropy"].item(), 3)  # log 2 / log 4, log 2 / log 3
     0.565
     """
+
+    higher_is_better = False
 
     def update(self, maps: Tensor) -> None:
         """``maps`` [B, ...]; NaN on what is no part of a sample."""
@@ -68,6 +72,8 @@ class Sensitivity(SampledMetric):
     >>> metric.compute()["change"].item()
     1.0
     """
+
+    higher_is_better = False
 
     def update(self, maps: Tensor, noisy: Tensor) -> None:
         """``maps`` [B, ...]; ``noisy`` [draws, B, ...], those of the same samples under noise."""

@@ -28,6 +28,8 @@ class TokenF1(SampledMetric):
     [1.0, 0.67]
     """
 
+    higher_is_better = True
+
     def __init__(self, ks: Sequence[int] | None, **options) -> None:
         super().__init__(**options)
         self.places = [None] if ks is None else list(ks)
@@ -73,6 +75,8 @@ class RationaleAUPRC(SampledMetric):
     >>> float(metric.compute()["auprc"])
     1.0
     """
+
+    higher_is_better = True
 
     def update(self, scores: Tensor, rationale: Tensor, seen: Tensor, counts: Tensor) -> None:
         """``scores``, ``rationale``, ``seen`` [B, W]; ``counts`` [B]: the words of each text."""

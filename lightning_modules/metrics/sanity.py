@@ -24,6 +24,8 @@ class RankCorrelation(SampledMetric):
     1.0
     """
 
+    higher_is_better = False
+
     def update(self, maps: Tensor, of_random: Tensor) -> None:
         """Two maps a sample, [B, ...] each; NaN on what is no part of either."""
         self.rows.append(rank_correlations(maps, of_random))
@@ -44,6 +46,8 @@ class CascadeCorrelation(SampledMetric):
     >>> {name: value.round(decimals=3).tolist() for name, value in metric.compute().items()}
     {'rank_correlation': [1.0, 1.0], 'mean': 1.0}
     """
+
+    higher_is_better = False
 
     def __init__(self, places: Sequence[float], **options) -> None:
         super().__init__(**options)

@@ -24,6 +24,8 @@ class Segmentation(SampledMetric):
     {'pixel_accuracy': 1.0, 'mIoU': 1.0, 'mAP': 1.0}
     """
 
+    higher_is_better = True
+
     def update(self, heatmaps: Tensor, masks: Tensor) -> None:
         """``heatmaps`` [B, H, W], any range; ``masks`` [B, H, W], non-zero on the object."""
         maps, truth = heatmaps.flatten(1), masks.flatten(1).bool()

@@ -21,6 +21,8 @@ class ClassSpecificity(SampledMetric):
     0.75
     """
 
+    higher_is_better = True
+
     def update(self, heatmaps: Tensor, own: Tensor, other: Tensor, maps: int = 1) -> None:
         """``heatmaps`` [B, ...]; ``own``, ``other``, of the same shape: where each object lies.
 

@@ -28,6 +28,7 @@ PALETTE = ["black"] + [
     matplotlib.colors.to_hex(color)
     for name in ("tab20", "tab20b", "tab20c")
     for color in matplotlib.colormaps[name].colors
+    if len(set(color)) > 1  # greys are for chance
 ]
 
 
