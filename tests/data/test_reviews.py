@@ -140,8 +140,11 @@ def test_short_reviews_are_made_longer_by_sentences_without_an_opinion():
             sentences = item["text"].lower().split(".")  # and 4x has those of 2x
     again = ReviewsDataModule(**SMALL | {"test_size": 20}, **of | {"longer": [4]})
     assert again.test_sets["4x"].items == data.test_sets["4x"].items[:20]
-    batch = data.collate(data.test_sets["4x"].items)
-    assert batch["attention_mask"].shape[1] < 128  # nothing is cut off
+
+
+def test_nothing_of_reviews_four_times_as_long_is_cut_off():
+    data = ReviewsDataModule(words=24, longer=[4], max_length=128)  # as in bert_dape.yaml
+    assert data.collate(data.test_sets["4x"].items)["attention_mask"].shape[1] < 128
 
 
 def test_a_longer_review_has_the_marker_of_its_test_set():
