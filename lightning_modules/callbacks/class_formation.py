@@ -104,7 +104,7 @@ def formation_picture(
     for block in range(trace.depth):
         found = explanation_of(trace, trace.projected(rows, block), rows)
         explained.append(module.by_source(batch, replace(found, **about)))
-        captions.append([Caption(f"block {block + 1}", name) for name in names])
+        captions.append([Caption(f"block {block + 1}", f"class {name}") for name in names])
     ((name, modality),) = module.sources.items()
     heading = f"Where is the class in each block? {watch.watched}, epoch {watch.epoch}"
     of_source = [x[name] for x in explained]
