@@ -8,7 +8,7 @@ from PIL import Image
 
 import train
 from lightning_modules.data import DATAMODULES
-from lightning_modules.models.vit import class_names_of
+from lightning_modules.models.vit_backbone import class_names_of
 from lightning_modules.utils.errors import InputError
 
 DARK, BRIGHT = 20, 230
