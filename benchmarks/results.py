@@ -115,7 +115,7 @@ def cell(score: Score) -> str:
 def print_differences(evaluations: Sequence[Evaluation]) -> None:
     """How far methods are ahead of the one compared with, and the interval; bold: clear of 0."""
     print("\nPoints ahead of the method compared with\n")
-    places = [(x, column) for x in evaluations for column in x.leading if column.better != "near 0"]
+    places = [(x, column) for x in evaluations for column in x.leading]
     print_row("method", *(f"{x.data}, {LEADING[x.protocol][c.name]}" for x, c in places))
     print_row(*["---"] * (1 + len(places)))
     for method in scored_methods():

@@ -33,12 +33,12 @@ def folder(tmp_path):
 
 
 def test_methods_are_ranked_by_what_is_better(folder):
-    values = {"lrp": 0.5, "rollout": -0.1, "random": -0.9}
-    near = folder("sanity", {name: {"cascade/mean": value} for name, value in values.items()})
-    assert near.data == "digits" and near.samples == 7
-    assert near.ranks(near.leading[0]) == {"rollout": 1, "lrp": 2, "random": 3}
+    values = {"lrp": 0.5, "rollout": 0.1, "random": 0.9}
+    lower = folder("sanity", {name: {"cascade/mean": value} for name, value in values.items()})
+    assert lower.data == "digits" and lower.samples == 7
+    assert lower.ranks(lower.leading[0]) == {"rollout": 1, "lrp": 2, "random": 3}
     higher = folder("specificity", {x: {"class_specificity": v} for x, v in values.items()})
-    assert higher.ranks(higher.leading[0]) == {"lrp": 1, "rollout": 2, "random": 3}
+    assert higher.ranks(higher.leading[0]) == {"random": 1, "lrp": 2, "rollout": 3}
 
 
 def test_a_difference_is_of_how_far_a_method_is_ahead(folder):
