@@ -23,11 +23,11 @@ import matplotlib.pyplot as plt
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks.arms_report import deviation, interval, spread
+from benchmarks.by_seed import parsed
 from benchmarks.measure import progress
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.metrics import TokenF1
-from lightning_modules.utils.cli import Parser
 from relprop.rules import PAPER
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bert_dape.yaml"
@@ -170,12 +170,7 @@ def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -
 
 
 def main() -> None:
-    parser = Parser("python -m benchmarks.dape", __doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--output", type=Path, default=Path("runs/dape"))
-    parser.add_argument("--options", nargs="*", default=[], help="more of the config, key=value")
-    chosen = parser.parse_args()
+    chosen = parsed("python -m benchmarks.dape", __doc__, ARMS, "runs/dape")
     measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
 
 

@@ -24,12 +24,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.arms_report import deviation, interval, spread
+from benchmarks.by_seed import parsed
 from benchmarks.measure import progress
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.metrics import ClassIncremental
 from lightning_modules.models.checkpoints import load_classifier
-from lightning_modules.utils.cli import Parser
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIZES = ["data.val_size=200", "data.test_size=2000", "data.pairs_size=2"]
@@ -183,12 +183,7 @@ def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -
 
 
 def main() -> None:
-    parser = Parser("python -m benchmarks.sats", __doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--output", type=Path, default=Path("runs/sats"))
-    parser.add_argument("--options", nargs="*", default=[], help="more of both steps, key=value")
-    chosen = parser.parse_args()
+    chosen = parsed("python -m benchmarks.sats", __doc__, ARMS, "runs/sats")
     measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
 
 

@@ -151,12 +151,12 @@ def factorized(
         g_masked = transposed(at.gradient * (relevance != 0), weight).flatten(2)
         x, phi = input.flatten(2), C.flatten(2).mean(dim=1, keepdim=True)
         of_class = torch.zeros_like(phi)
-        if not no_fx:
-            of_class = of_class + factorization(x, phi, eps).relu()
-        if not no_m:
-            of_class = of_class + to_largest(evidence(x, g), eps)
         if gradcam:
             of_class = evidence(x, g_masked.mean(dim=2, keepdim=True))
+        if not (gradcam or no_fx):
+            of_class = of_class + factorization(x, phi, eps).relu()
+        if not (gradcam or no_m):
+            of_class = of_class + to_largest(evidence(x, g), eps)
         of_class = of_class if no_reg else of_class * torch.sigmoid(C.flatten(2))
         if not no_fdx:
             of_class = of_class + factorization(g_masked, phi, eps).relu()
