@@ -27,7 +27,6 @@ IN_PAPER = ("rollout", "raw_attention", "gradcam", "lrp", "partial_lrp", "transf
 BETTER: dict[str, Callable[[Tensor], Tensor]] = {
     "higher": lambda values: values,
     "lower": lambda values: -values,
-    "near 0": lambda values: -values.abs(),
 }
 
 

@@ -18,7 +18,7 @@ from lightning_modules.protocols.base import Protocol
 from lightning_modules.protocols.scores import BEST, NOT_WORSE, Score
 from lightning_modules.utils.files import replace_file
 
-ARROWS = {None: "", "higher": "↑", "lower": "↓", "near 0": "→0"}  # to better values
+ARROWS = {None: "", "higher": "↑", "lower": "↓"}  # to better values
 MARKS = {BEST: "●", NOT_WORSE: "○"}
 
 

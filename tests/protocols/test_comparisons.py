@@ -18,6 +18,8 @@ from lightning_modules.protocols.report import notes, percent, table
 from lightning_modules.protocols.scoring import compared_with
 from tests.helpers.runs import ONE_EPOCH
 
+CHANCE_AHEAD = {"lrp": 0.5, "rollout": 0.2, "constant": 0.9, "random": 0.7}
+
 
 class Mean(SampledMetric):
     def update(self, values):
@@ -117,11 +119,10 @@ def test_the_best_is_marked_and_what_is_not_clearly_worse(close, better, expecte
         assert [m for m, standing in standings.items() if standing == "best"] == [best]
 
 
-def test_nearest_to_0_is_best_on_either_side():
-    noise = 0.01 * torch.randn(50, generator=torch.Generator().manual_seed(0)).double()
-    methods = {name: mean_of(noise + x) for name, x in {"a": -0.5, "b": 0.1, "c": 0.9}.items()}
-    found = compared(methods, "a", [Column("score", "mean", better="near 0")])
-    assert [x.standing for x in found] == [None, "best", None]
+def test_chance_is_neither_best_nor_what_methods_are_measured_by():
+    methods = {name: mean_of(torch.full((50,), x)) for name, x in CHANCE_AHEAD.items()}
+    found = compared(methods, "lrp", [Column("score", "mean", better="higher")])
+    assert {x.method: x.standing for x in found} == dict.fromkeys(methods) | {"lrp": "best"}
 
 
 def test_methods_of_other_samples_are_not_compared():
