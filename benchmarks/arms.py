@@ -16,7 +16,6 @@ call goes on there.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from benchmarks.arms_report import chosen_weight, draw, print_table
-from benchmarks.measure import progress
+from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
 from configs.schema import load_config
 from lightning_modules.callbacks import MetricsTable
 from lightning_modules.experiment import Ended, experiment
@@ -40,6 +39,7 @@ MAPS = 150  # samples whose maps are looked at
 METHODS = ("generic_attention", "transformer_attribution")
 WEIGHTS = (0.3, 1.0, 3.0)
 CHOOSING = 2  # seeds that choose the weights
+KEY = ("arm", "weight", "seed")
 
 
 @dataclass(frozen=True)
@@ -167,39 +167,29 @@ def measure(
     given: list[str],
 ) -> None:
     """Train what is not measured yet, and print the table."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{kind}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if any(row["options"] != given for row in rows):
-        raise SystemExit(f"{path} is of other --options; accepted: another --output")
+    kept = KeptRows(output / f"{kind}.jsonl", given)
 
-    def add(wanted: list[tuple[str, float, int]], stage: str) -> None:
-        done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
-        for name, weight, seed in progress([x for x in wanted if x not in done], stage):
-            base = output / f"{kind}-base-{seed}"
-            if name == "base":
-                ended = trained(kind, seed, base, *given)
-            else:
-                folder = output / f"{kind}-{name}-{weight:g}-{seed}".replace(", ", "-")
-                ended = second_stage(kind, seed, base, folder, ARMS[name], weight, given)
-            row = {"arm": name, "weight": weight, "seed": seed, "options": given}
-            row |= figures(ended)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows.append(row)
+    def of_run(key: Row) -> Row:
+        name, weight, seed = key.values()
+        base = output / f"{kind}-base-{seed}"
+        if name == "base":
+            return figures(trained(kind, seed, base, *given))
+        folder = output / folder_name(kind, name, weight, seed)
+        return figures(second_stage(kind, seed, base, folder, ARMS[name], weight, given))
+
+    def add(wanted: list[tuple[str, float, int]], what: str) -> Rows:
+        return kept.of([dict(zip(KEY, x, strict=True)) for x in wanted], of_run, what)
 
     choosing = seeds[:CHOOSING]
-    add([("base", 0.0, seed) for seed in seeds], f"{kind}, plainly")
+    of_base = add([("base", 0.0, seed) for seed in seeds], f"{kind}, plainly")
     tried = {name: ARMS[name] for name in arms if ARMS[name] and not ARMS[name].control_of}
     for seed in choosing:
         add([(x, arm.unit * w, seed) for x, arm in tried.items() for w in weights], "weights")
-    chosen = {"base": 0.0, "plain": 0.0} | {
-        name: chosen_weight(rows, name, choosing) for name in tried
-    }
+    chosen = {"plain": 0.0} | {name: chosen_weight(kept.rows, name, choosing) for name in tried}
     chosen |= {name: chosen[ARMS[name].control_of] for name in arms if name not in chosen}
+    rows = of_base
     for seed in seeds:
-        add([(name, chosen[name], seed) for name in arms], "chosen weights")
-    rows = [row for row in rows if row["seed"] in seeds and chosen.get(row["arm"]) == row["weight"]]
+        rows = rows + add([(name, chosen[name], seed) for name in arms], "chosen weights")
     print_table(rows)
     draw(rows, output / f"{kind}.png")
 

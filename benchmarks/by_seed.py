@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch.utils.data import default_collate
 
 import relprop
 from benchmarks.arms_report import interval, spread
-from benchmarks.measure import progress
+from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.protocols import PROTOCOLS, evaluate, values_of
@@ -22,7 +21,6 @@ from lightning_modules.utils.cli import Parser
 
 CONFIG = Path(__file__).parents[1] / "configs" / "vit_digits.yaml"
 SHOWN = 4  # scenes of a picture
-Rows = list[dict[str, Any]]
 
 
 def parsed(program: str, about: str | None, arms: Mapping[str, Any], output: str):
@@ -36,7 +34,10 @@ def parsed(program: str, about: str | None, arms: Mapping[str, Any], output: str
 
 
 def measured(
-    chosen, arms: Mapping[str, Sequence[str]], figures: Callable[[Ended, Path], dict[str, float]]
+    chosen,
+    arms: Mapping[str, Sequence[str]],
+    figures: Callable[[Ended, Path], dict[str, float]],
+    config: Path = CONFIG,
 ) -> Rows:
     """A row for each arm and seed, in OUTPUT/rows.jsonl; those that are there are not trained.
 
@@ -44,28 +45,24 @@ def measured(
         chosen: of :func:`parsed`.
         arms: options of the config by arm.
         figures: of a run, which may write into a folder of its own.
+        config: what all arms have in common.
     """
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    path = chosen.output / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if any(row["options"] != chosen.options for row in rows):
-        raise SystemExit(f"{path} is of other --options; accepted: another --output")
-    done = {(row["arm"], row["seed"]) for row in rows}
-    wanted = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms]
-    for arm, seed in progress([x for x in wanted if x not in done], "arms and seeds"):
+
+    def of_run(key: Row) -> Row:
+        arm, seed = key.values()
         folder = folder_of(chosen.output, arm, seed)
         given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}"]
-        ended = experiment(load_config(CONFIG, [*given, *arms[arm], *chosen.options]), None)
-        row = {"arm": arm, "seed": seed, "options": chosen.options} | figures(ended, folder)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rows.append(row)
-    return [row for row in rows if (row["arm"], row["seed"]) in wanted]
+        ended = experiment(load_config(config, [*given, *arms[arm], *chosen.options]), None)
+        return figures(ended, folder)
+
+    wanted = [{"arm": arm, "seed": seed} for seed in chosen.seeds for arm in chosen.arms]
+    kept = KeptRows(chosen.output / "rows.jsonl", chosen.options)
+    return kept.of(wanted, of_run, "arms and seeds")
 
 
 def folder_of(output: Path, arm: str, seed: int) -> Path:
     """That of a run."""
-    return output / f"{arm}-{seed}".replace(" + ", "-")
+    return output / folder_name(arm, seed)
 
 
 def scored(ended: Ended, protocol: str, method: str, score: str) -> float:

@@ -6,14 +6,13 @@ python -m benchmarks.dape --seeds 0 --options trainer.max_epochs=1 --output FOLD
 Every arm trains on the same reviews in the same order. A row has the accuracy on test reviews of
 the length in training, and on the same reviews made two and four times as long; token F1 of the
 maps of the first; and the share of relevance that the bias channels of the first convolutions take,
-which is lost. Rows are kept in OUTPUT/dape.jsonl as soon as they are measured, and a second call
+which is lost. Every row is kept in OUTPUT/rows.jsonl as soon as it is measured, and a second call
 goes on there.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import statistics
 import warnings
@@ -23,10 +22,9 @@ import matplotlib.pyplot as plt
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks.arms_report import deviation, interval, spread
-from benchmarks.by_seed import parsed
-from benchmarks.measure import progress
-from configs.schema import load_config
-from lightning_modules.experiment import Ended, experiment
+from benchmarks.by_seed import measured, parsed
+from benchmarks.kept_rows import Rows
+from lightning_modules.experiment import Ended
 from lightning_modules.metrics import TokenF1
 from relprop.rules import PAPER
 
@@ -54,13 +52,7 @@ LOST = "in bias channels"
 MAPS = 200  # reviews whose maps are looked at
 
 
-def trained(seed: int, folder: Path, *options: str) -> Ended:
-    """A run, tested."""
-    given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}", *options]
-    return experiment(load_config(CONFIG, given), None)
-
-
-def figures(ended: Ended) -> dict[str, float]:
+def figures(ended: Ended, folder: Path) -> dict[str, float]:
     """What a row has."""
     module, dataset = ended.model.eval(), ended.data.test_dataset
     few = Subset(dataset, range(min(MAPS, len(dataset))))
@@ -108,7 +100,7 @@ class Lost:
 # ------------------------------------------------------------------------------------- report
 
 
-def print_tables(rows: list[dict]) -> None:
+def print_tables(rows: Rows) -> None:
     """Means and standard deviations over the seeds; differences paired by seed, in points."""
     shown = [*FIGURES, LOST]
     print("|", " | ".join(["arm", "seeds", *shown]), "|\n" + "| --- " * (len(shown) + 2) + "|")
@@ -131,7 +123,7 @@ def print_tables(rows: list[dict]) -> None:
             print("|", " | ".join([f"{arm}, less {other}", *cells]), "|")
 
 
-def draw(rows: list[dict], path: Path) -> None:
+def draw(rows: Rows, path: Path) -> None:
     """Accuracy over the length, a line an arm."""
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
     times = [int(name.removesuffix("x")) for name in LENGTHS]
@@ -147,31 +139,11 @@ def draw(rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
-def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -> None:
-    """Train what is not measured yet, print the tables and draw the picture."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "dape.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if any(row["options"] != given for row in rows):
-        raise SystemExit(f"{path} is of other --options; accepted: another --output")
-    done = {(row["arm"], row["seed"]) for row in rows}
-    wanted = [(arm, seed) for seed in seeds for arm in arms if (arm, seed) not in done]
-    for arm, seed in progress(wanted, "arms"):
-        folder = output / f"{arm}-{seed}".replace(", ", "-").replace(" ", "-")
-        ended = trained(seed, folder, *ARMS[arm], *given)
-        row = {"arm": arm, "seed": seed, "options": given} | figures(ended)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rows.append(row)
-    rows = [row for row in rows if row["seed"] in seeds and row["arm"] in arms]
-    rows.sort(key=lambda row: arms.index(row["arm"]))
-    print_tables(rows)
-    draw(rows, output / "dape.png")
-
-
 def main() -> None:
     chosen = parsed("python -m benchmarks.dape", __doc__, ARMS, "runs/dape")
-    measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
+    rows = measured(chosen, ARMS, figures, CONFIG)
+    print_tables(rows)
+    draw(rows, chosen.output / "dape.png")
 
 
 if __name__ == "__main__":

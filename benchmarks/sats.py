@@ -11,7 +11,6 @@ OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on there.
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import warnings
@@ -25,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.arms_report import deviation, interval, spread
 from benchmarks.by_seed import parsed
-from benchmarks.measure import progress
+from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.metrics import ClassIncremental
@@ -102,15 +101,15 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
 # --------------------------------------------------------------------------------------- report
 
 
-def points(rows: list[dict]) -> dict[tuple[str, float], list[dict]]:
+def points(rows: Rows) -> dict[tuple[str, float], Rows]:
     """The rows of each arm and weight, by seed."""
-    found: dict[tuple[str, float], list[dict]] = {}
+    found: dict[tuple[str, float], Rows] = {}
     for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["weight"])):
         found.setdefault((row["arm"], row["weight"]), []).append(row)
     return found
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: Rows) -> None:
     """Means and standard deviations over the seeds; the mean less that of logits, paired."""
     versus = f"mean less {BASELINE[0]} {BASELINE[1]:g}, points"
     headings = ["arm", "weight", "seeds", *FIGURES, versus, "by seed"]
@@ -126,7 +125,7 @@ def print_table(rows: list[dict]) -> None:
         print("|", " | ".join([arm, shown, str(len(of_point)), *cells]), "|")
 
 
-def draw(rows: list[dict], path: Path) -> None:
+def draw(rows: Rows, path: Path) -> None:
     """Accuracy on old against new classes, a curve an arm along its weights."""
     figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
     of_points = points(rows)
@@ -155,29 +154,22 @@ def draw(rows: list[dict], path: Path) -> None:
 
 def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -> None:
     """Train what is not measured yet, print the table and draw the picture."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if any(row["options"] != given for row in rows):
-        raise SystemExit(f"{path} is of other --options; accepted: another --output")
-    done = {(row["arm"], row["weight"], row["seed"]) for row in rows}
+
+    def of_run(key: Row) -> Row:
+        name, weight, seed = key.values()
+        base = output / folder_name("base", seed)
+        if not (base / "metrics.json").is_file():  # it is tested at its end
+            trained("vit_digits.yaml", seed, base, *FIRST, "trainer.limit_test_batches=1", *given)
+        folder = output / folder_name(name, weight, seed)
+        return second_step(ARMS[name], weight, seed, base, folder, given)
+
     wanted = [
-        (name, weight, seed)
+        {"arm": name, "weight": weight, "seed": seed}
         for seed in seeds
         for name in arms
         for weight in (ARMS[name].weights if ARMS[name] else (0.0,))
     ]
-    for name, weight, seed in progress([x for x in wanted if x not in done], "runs"):
-        base = output / f"base-{seed}"
-        if not (base / "metrics.json").is_file():  # it is tested at its end
-            trained("vit_digits.yaml", seed, base, *FIRST, "trainer.limit_test_batches=1", *given)
-        folder = output / f"{name}-{weight:g}-{seed}".replace(", ", "-").replace(" ", "-")
-        row = {"arm": name, "weight": weight, "seed": seed, "options": given}
-        row |= second_step(ARMS[name], weight, seed, base, folder, given)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rows.append(row)
-    rows = [row for row in rows if (row["arm"], row["weight"], row["seed"]) in wanted]
+    rows = KeptRows(output / "rows.jsonl", given).of(wanted, of_run, "runs")
     print_table(rows)
     draw(rows, output / "sats.png")
 
