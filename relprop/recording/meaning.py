@@ -112,7 +112,7 @@ def _attention(
         states = (of_map.query, key)
         maps.append(AttentionMap(x, order, of_map.number, of_map.depth, *states, where))
         recording.running.blocks += 1
-        recording.steps.clear()
+        recording.calls.clear()
     elif maps[number].key is not key:
         maps[number].again = True
     maps[number].apart |= values is not None and tag(values).apart

@@ -23,7 +23,7 @@ from relprop.rules.linear import Rule
 from relprop.rules.relevance import epsilon_of, statistic, whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """What is known of an operation.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.autograd.graph import GradientEdge, Node
 from relprop.errors import UnsupportedModel
 from relprop.recording.graph import Product, Running, Walk
 from relprop.recording.tags import State, Tag
-from relprop.recording.tail import Step
+from relprop.recording.tail import Step, step_of
 
 
 @dataclass(eq=False)
@@ -123,7 +124,10 @@ class Recording:
     maps: list[AttentionMap] = field(default_factory=list)
     streams: dict[Node | None, Stream] = field(default_factory=dict)  # in the order of recording
     cuts: list[Stream] = field(default_factory=list)  # sums that all passes, the lowest first
-    steps: list[Step] = field(default_factory=list)  # calls after the last attention map
+    # After the last attention map: function, arguments and output of each call, while they are
+    # recorded, and then what is kept of them.
+    calls: list[tuple[Callable, tuple, dict, Any]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     count: int = 0  # of tensors
     exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
     is_coupled: bool = False  # samples may be among each other's
@@ -136,6 +140,11 @@ class Recording:
         """Note that a tensor was read: what is newer is passed by."""
         while self.cuts and self.cuts[-1].tag.number > number:
             self.cuts.pop()
+
+    def end(self) -> None:
+        """Keep of the last calls no tensor."""
+        self.steps = [step_of(*call) for call in self.calls]
+        self.calls.clear()
 
     @contextmanager
     def walk(self, walk: Walk | None) -> Iterator[None]:

@@ -65,7 +65,6 @@ from relprop.recording.tags import (
     tag,
     tensors_in,
 )
-from relprop.recording.tail import step_of
 
 
 class _Active(threading.local):
@@ -199,15 +198,17 @@ class Recorder(TorchFunctionMode):
     # --------------------------------------------------------------------------------- calls
 
     def _run(self, function, args, kwargs):
-        path = [t for t in tensors_in(*args, *kwargs.values()) if on_path(t)]
+        tensors = tensors_in(*args, *kwargs.values())
+        path = [t for t in tensors if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
         owners = {getattr(known_tag(x), "owner", self.recording.running) for x in path}
         if self.recording.running not in owners:  # a recording within, of a model that explains
             return function(*args, **kwargs)
         check_recorded(path, self.recording.running)
-        args = tuple(_as_saved(a) for a in args)
-        kwargs = {k: _as_saved(a) for k, a in kwargs.items()}
+        if any(x.is_inference() for x in tensors):
+            args = tuple(_as_saved(a) for a in args)
+            kwargs = {k: _as_saved(a) for k, a in kwargs.items()}
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
@@ -225,14 +226,14 @@ class Recorder(TorchFunctionMode):
         output = function(*args, **kwargs)
         if operation in (ops.MOVED, ops.WINNER):
             note_moved(self.recording, function, operation, output, path, args, kwargs)
-            self.recording.steps.append(step_of(function, args, kwargs, output))
+            self.recording.calls.append((function, args, kwargs, output))
             return output
         if any(output is t for t in path):  # dropout in evaluation
             return output
         if operation is ops.SOFTMAX and role(path[0]) == SCORES:
             check_softmax(*args, **kwargs)
         recorded = self._record(operation, rule_args, rule_kwargs, output)
-        self.recording.steps.append(step_of(function, args, kwargs, recorded))
+        self.recording.calls.append((function, args, kwargs, recorded))
         return recorded
 
     def _weighing(self, value, path: list[Tensor]):
@@ -319,7 +320,7 @@ class Recorder(TorchFunctionMode):
 
 def _as_saved(value):
     """A copy of weights, or a table, made in inference mode: autograd keeps no such tensor."""
-    if isinstance(value, (tuple, list)) and any(t.is_inference() for t in tensors_in(value)):
+    if isinstance(value, (tuple, list)):
         return type(value)(_as_saved(v) for v in value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 

@@ -53,6 +53,7 @@ def forward(
                 returned = model(keywords["input"])
             scores = scores_of(returned, output, position, of_scores)
         scores, recording = recorder.current(scores), recorder.recording
+        recording.end()
         if on_path(scores):
             check_recorded([scores], recording.running)
             recording.read(tag(scores).number)
