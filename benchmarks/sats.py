@@ -5,8 +5,10 @@ python -m benchmarks.sats --arms logits both --seeds 0 1 --output FOLDER
 
 Per seed a model learns the digits 0 to 4; then, from it, one for each arm and weight learns 5 to 9
 (configs/vit_sats.yaml), all over the same samples in the same order. Figures are those of the last
-epoch on the test split, so that nothing is chosen by samples of old classes. Every row is kept in
-OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on there.
+epoch, on the test split. The weight of an arm that is compared is the one with the highest mean of
+old and new on the validation split, over the seeds: so the baseline has the best of its weights,
+too. Every row is kept in OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on
+there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.arms_report import deviation, interval, spread
 from benchmarks.by_seed import parsed
@@ -29,12 +31,15 @@ from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
 from lightning_modules.metrics import ClassIncremental
 from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.models.teacher import Teacher
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SIZES = ["data.val_size=200", "data.test_size=2000", "data.pairs_size=2"]
+SIZES = ["data.val_size=1000", "data.test_size=2000", "data.pairs_size=2"]
 FIRST = ["data.classes=[0,1,2,3,4]", "trainer.max_epochs=6"]
-FIGURES = ("old", "new", "mean", "forgetting", "old among old")
-BASELINE = ("logits", 1.0)  # what the others are compared with, seed by seed
+FIGURES = ("old", "new", "mean", "forgetting", "old among old", "val mean")
+COMPARED = ("old", "new", "mean")
+BASELINE = "logits"  # what the others are compared with, seed by seed
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,18 @@ class Arm:
     weights: tuple[float, ...]
 
 
-MASK = {"region": "mask"}
-TRANSFER = (5.0, 10.0, 20.0)
+MASK, LAST = {"region": "mask"}, {"region": "mask", "blocks": "last"}
+ALONE, BESIDE = (5.0, 20.0, 80.0), (5.0, 20.0)
 ARMS = {
     "fine-tuning": None,
-    "logits": Arm({"attention": 0.0}, "logits", (0.3, 1.0, 3.0)),
-    "attention": Arm({"logits": 0.0} | MASK, "attention", TRANSFER),
-    "attention, last block": Arm({"logits": 0.0, "blocks": "last"} | MASK, "attention", TRANSFER),
-    "both": Arm({"logits": 1.0} | MASK, "attention", TRANSFER),
-    "both, last block": Arm({"logits": 1.0, "blocks": "last"} | MASK, "attention", TRANSFER),
+    "logits": Arm({"attention": 0.0}, "logits", (0.3, 1.0, 2.0, 3.0, 5.0)),
+    "attention": Arm({"logits": 0.0} | MASK, "attention", ALONE),
+    "attention, last block": Arm({"logits": 0.0} | LAST, "attention", ALONE),
+    "both": Arm({"logits": 1.0} | MASK, "attention", BESIDE),
+    "both, last block": Arm({"logits": 1.0} | LAST, "attention", BESIDE),
     "both, all tokens": Arm({"logits": 1.0, "region": "global"}, "attention", (20.0,)),
+    "both, logits 2": Arm({"logits": 2.0} | MASK, "attention", BESIDE),
+    "both, logits 2, last block": Arm({"logits": 2.0} | LAST, "attention", BESIDE),
 }
 
 
@@ -79,14 +86,20 @@ def second_step(
     return figures(trained("vit_sats.yaml", seed, folder, *options), folder)
 
 
-@torch.no_grad()
 def figures(ended: Ended, folder: Path) -> dict[str, float]:
-    """What the model of the last epoch knows of the test split."""
+    """What the model of the last epoch knows of the test split, and of validation."""
     module = load_classifier(folder / "checkpoints" / "last.ckpt")
     teacher = ended.model.teacher.on(module)
+    found = of_split(module, teacher, ended.data.test_dataset)
+    return found | {"val mean": of_split(module, teacher, ended.data.val_dataset)["mean"]}
+
+
+@torch.no_grad()
+def of_split(module: Classifier, teacher: Teacher, dataset: Dataset) -> dict[str, float]:
+    """Accuracies on old and new classes, their mean, and what is forgotten."""
     old = len(teacher.class_names)
     metric, among_old, of_old = ClassIncremental(old), 0, 0
-    for batch in DataLoader(ended.data.test_dataset, 200):
+    for batch in DataLoader(dataset, 200):
         logits, labels = module(batch), batch["label"]
         metric.update(logits.argmax(1), teacher.logits(batch).argmax(1), labels)
         is_old = labels < old
@@ -95,7 +108,7 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
     found = {name: float(value) for name, value in metric.compute().items()}
     accuracies = found["accuracy_old"], found["accuracy_new"]
     values = *accuracies, statistics.mean(accuracies), found["forgetting"], among_old / of_old
-    return dict(zip(FIGURES, values, strict=True))
+    return dict(zip(FIGURES, values, strict=False))
 
 
 # --------------------------------------------------------------------------------------- report
@@ -109,20 +122,44 @@ def points(rows: Rows) -> dict[tuple[str, float], Rows]:
     return found
 
 
-def print_table(rows: Rows) -> None:
-    """Means and standard deviations over the seeds; the mean less that of logits, paired."""
-    versus = f"mean less {BASELINE[0]} {BASELINE[1]:g}, points"
-    headings = ["arm", "weight", "seeds", *FIGURES, versus, "by seed"]
-    print("|", " | ".join(headings), "|")
-    print("| --- " * len(headings) + "|")
-    of_baseline = {row["seed"]: row["mean"] for row in points(rows).get(BASELINE, [])}
+def chosen(rows: Rows) -> dict[str, Rows]:
+    """The rows of each arm's weight that has the highest mean on validation."""
+    best: dict[str, Rows] = {}
+    for (arm, _), of_point in points(rows).items():
+        if arm not in best or val_mean(of_point) > val_mean(best[arm]):
+            best[arm] = of_point
+    return best
+
+
+def val_mean(rows: Rows) -> float:
+    return statistics.mean(row["val mean"] for row in rows)
+
+
+def print_tables(rows: Rows) -> None:
+    """Every weight; and of each arm's chosen one, less that of logits, paired by seed, in points.
+
+    Means and standard deviations over the seeds.
+    """
+    best = chosen(rows)
+    print_row("arm", "weight", "seeds", *FIGURES)
+    print_row(*["---"] * (3 + len(FIGURES)))
     for (arm, weight), of_point in points(rows).items():
+        shown = f"{weight:g}" * bool(weight) + " (chosen)" * (weight > 0 and of_point == best[arm])
         cells = [spread([row[name] for row in of_point]) for name in FIGURES]
-        shared = [row for row in of_point if row["seed"] in of_baseline]
-        less = [100 * (row["mean"] - of_baseline[row["seed"]]) for row in shared]
-        cells += [interval(less), ", ".join(f"{x:+.1f}" for x in less)]
-        shown = f"{weight:g}" if weight else ""
-        print("|", " | ".join([arm, shown, str(len(of_point)), *cells]), "|")
+        print_row(arm, shown, len(of_point), *cells)
+    print()
+    print_row(f"less {BASELINE}, points", "weight", *COMPARED, "mean by seed")
+    print_row(*["---"] * (3 + len(COMPARED)))
+    base = {row["seed"]: row for row in best.pop(BASELINE, [])}
+    for arm, of_arm in best.items():
+        shared = [row for row in of_arm if row["seed"] in base]
+        less = {x: [100 * (row[x] - base[row["seed"]][x]) for row in shared] for x in COMPARED}
+        by_seed = ", ".join(f"{x:+.1f}" for x in less["mean"])
+        print_row(arm, f"{of_arm[0]['weight']:g}", *map(interval, less.values()), by_seed)
+
+
+def print_row(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def draw(rows: Rows, path: Path) -> None:
@@ -170,7 +207,7 @@ def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -
         for weight in (ARMS[name].weights if ARMS[name] else (0.0,))
     ]
     rows = KeptRows(output / "rows.jsonl", given).of(wanted, of_run, "runs")
-    print_table(rows)
+    print_tables(rows)
     draw(rows, output / "sats.png")
 
 
