@@ -65,6 +65,13 @@ def folder_of(output: Path, arm: str, seed: int) -> Path:
     return output / folder_name(arm, seed)
 
 
+def accuracies(ended: Ended) -> dict[str, float]:
+    """That of the test scenes, and that of validation in the epoch that it has chosen."""
+    (best,) = (x for x in ended.trainer.checkpoint_callbacks if x.monitor)
+    validation = float(best.best_model_score)
+    return {"accuracy": ended.tested["test/accuracy"], "validation accuracy": validation}
+
+
 def scored(ended: Ended, protocol: str, method: str, score: str) -> float:
     """A score of a method by a protocol, on all its samples."""
     of = PROTOCOLS[protocol](ended.model.eval(), ended.data)
@@ -98,21 +105,29 @@ def join(paths: Sequence[Path], path: Path) -> None:
     Image.fromarray(np.concatenate(padded, axis=1)).save(path)
 
 
-def print_table(rows: Rows, base: str, compared: str) -> None:
-    """Means and standard deviations over the seeds, as Markdown.
-
-    The last column is ``compared``, a column, less that of the arm ``base``, paired by seed, in
-    points.
-    """
+def print_table(rows: Rows) -> None:
+    """Means and standard deviations over the seeds, as Markdown."""
     names = list(dict.fromkeys(x for r in rows for x in r if x not in ("arm", "seed", "options")))
-    headings = ["arm", "seeds", *names, f"{compared} less {base}, points"]
-    print("|", " | ".join(headings), "|")
-    print("| --- " * len(headings) + "|")
-    of_base = {row["seed"]: row[compared] for row in rows if row["arm"] == base}
+    print_row("arm", "seeds", *names)
+    print_row(*["---"] * (2 + len(names)))
     for arm in dict.fromkeys(row["arm"] for row in rows):
         of_arm = [row for row in rows if row["arm"] == arm]
         values = [[row[name] for row in of_arm if row.get(name) is not None] for name in names]
-        cells = [spread(x) if x else "" for x in values]
-        less = [100 * (r[compared] - of_base[r["seed"]]) for r in of_arm if r["seed"] in of_base]
-        cells.append("" if arm == base else interval(less) if less else "")
-        print("|", " | ".join([arm, str(len(of_arm)), *cells]), "|", flush=True)
+        print_row(arm, len(of_arm), *(spread(x) if x else "" for x in values))
+
+
+def print_differences(rows: Rows, pairs: Sequence[tuple[str, str]], figures: Sequence[str]) -> None:
+    """Means of what an arm has less another, paired by seed, in points, with 95% intervals."""
+    print()
+    print_row("difference, points", *figures)
+    print_row(*["---"] * (1 + len(figures)))
+    of = {(row["arm"], row["seed"]): row for row in rows}
+    for arm, other in pairs:
+        seeds = sorted(seed for name, seed in of if name == arm and (other, seed) in of)
+        less = [[100 * (of[arm, s][x] - of[other, s][x]) for s in seeds] for x in figures]
+        if seeds:
+            print_row(f"{arm}, less {other}", *map(interval, less))
+
+
+def print_row(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)

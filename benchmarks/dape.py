@@ -4,7 +4,8 @@ python -m benchmarks.dape                          (configs/bert_dape.yaml, ever
 python -m benchmarks.dape --seeds 0 --options trainer.max_epochs=1 --output FOLDER
 
 Every arm trains on the same reviews in the same order. A row has the accuracy on test reviews of
-the length in training, and on the same reviews made two and four times as long; token F1 of the
+the length in training, and on the same reviews made two and four times as long, and what is lost
+with the length; token F1 of the
 maps of the first; and the share of relevance that the bias channels of the first convolutions take,
 which is lost. Every row is kept in OUTPUT/rows.jsonl as soon as it is measured, and a second call
 goes on there.
@@ -21,8 +22,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from torch.utils.data import DataLoader, Subset
 
-from benchmarks.arms_report import deviation, interval, spread
-from benchmarks.by_seed import measured, parsed
+from benchmarks.arms_report import deviation
+from benchmarks.by_seed import measured, parsed, print_differences, print_table
 from benchmarks.kept_rows import Rows
 from lightning_modules.experiment import Ended
 from lightning_modules.metrics import TokenF1
@@ -37,6 +38,7 @@ ARMS = {
     "Kerple, kernel 1": ["model.dape={bias: kerple, kernel: 1}"],
     "Kerple, kernel 3": ["model.dape={bias: kerple, kernel: 3}"],
     "ALiBi, kernel 3": ["model.dape={bias: alibi, kernel: 3}"],
+    "no bias, kernel 3": ["model.dape={bias: none, kernel: 3}"],  # knows an order, and no distance
 }
 STEPS = (  # what each part brings, paired by seed
     ("none", "absolute"),
@@ -45,9 +47,11 @@ STEPS = (  # what each part brings, paired by seed
     ("Kerple, kernel 3", "Kerple, kernel 1"),
     ("Kerple, kernel 3", "absolute"),
     ("ALiBi, kernel 3", "Kerple, kernel 3"),
+    ("Kerple, kernel 3", "no bias, kernel 3"),
 )
 LENGTHS = {"1x": "test/accuracy", "2x": "test/2x/accuracy", "4x": "test/4x/accuracy"}
-FIGURES = [*LENGTHS, "token F1"]
+LONGER = "4x less 1x"
+FIGURES = [*LENGTHS, LONGER, "token F1"]
 LOST = "in bias channels"
 MAPS = 200  # reviews whose maps are looked at
 
@@ -63,6 +67,7 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
         f1.update(explained.word_scores, batch["rationale"], explained.seen)
         trace.source_relevance(batch["label"], rules=lost.rules())
     found = {name: ended.tested[metric] for name, metric in LENGTHS.items()}
+    found[LONGER] = found["4x"] - found["1x"]
     found["token F1"] = float(f1.compute()["macro_f1"])
     return found | ({LOST: lost.share()} if lost.of_bias else {})
 
@@ -100,29 +105,6 @@ class Lost:
 # ------------------------------------------------------------------------------------- report
 
 
-def print_tables(rows: Rows) -> None:
-    """Means and standard deviations over the seeds; differences paired by seed, in points."""
-    shown = [*FIGURES, LOST]
-    print("|", " | ".join(["arm", "seeds", *shown]), "|\n" + "| --- " * (len(shown) + 2) + "|")
-    of_arm = {arm: {r["seed"]: r for r in rows if r["arm"] == arm} for arm in ARMS}
-    for arm, found in of_arm.items():
-        if not found:
-            continue
-        values = [[row[x] for row in found.values() if x in row] for x in shown]
-        cells = [spread(x) if x else "" for x in values]
-        print("|", " | ".join([arm, str(len(found)), *cells]), "|")
-    print("\n|", " | ".join(["difference, points", *FIGURES]), "|")
-    print("| --- " * (len(FIGURES) + 1) + "|")
-    for arm, other in STEPS:
-        seeds = sorted(of_arm[arm].keys() & of_arm[other].keys())
-        if seeds:
-            cells = [
-                interval([100 * (of_arm[arm][s][x] - of_arm[other][s][x]) for s in seeds])
-                for x in FIGURES
-            ]
-            print("|", " | ".join([f"{arm}, less {other}", *cells]), "|")
-
-
 def draw(rows: Rows, path: Path) -> None:
     """Accuracy over the length, a line an arm."""
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
@@ -142,7 +124,8 @@ def draw(rows: Rows, path: Path) -> None:
 def main() -> None:
     chosen = parsed("python -m benchmarks.dape", __doc__, ARMS, "runs/dape")
     rows = measured(chosen, ARMS, figures, CONFIG)
-    print_tables(rows)
+    print_table(rows)
+    print_differences(rows, STEPS, FIGURES)
     draw(rows, chosen.output / "dape.png")
 
 

@@ -3,12 +3,13 @@
 python -m benchmarks.pooling                       (configs/vit_digits.yaml, four arms, three seeds)
 python -m benchmarks.pooling --seeds 0 1 2 3 4 --output FOLDER
 
-Validation accuracy; mIoU of pooling_attention and of raw_attention, by the protocol segmentation,
-and their specificity on pairs; that of transformer_attribution; and how much of the relevance of
-lrp for the true class ends in the query, a constant that no map shows: |q| / (|q| + |x|), with q
-and x what query and picture of a validation scene have, each summed over the scenes. Of `token` the
-query is the class token. A model that does not pool by attention has no pooling_attention. Every
-row is kept in OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on there.
+Test accuracy, and that of validation, which has chosen the epoch; mIoU of pooling_attention, of
+raw_attention (the same map, where a model pools by attention) and of transformer_attribution, by
+the protocol segmentation, and their specificity on pairs; and how much of the relevance of lrp for
+the true class ends in the query, a constant that no map shows: |q| / (|q| + |x|), with q and x what
+query and picture of a validation scene have, each summed over the scenes. Of `token` the query is
+the class token. A model that does not pool by attention has no pooling_attention. Every row is kept
+in OUTPUT/rows.jsonl as soon as it is measured, and a second call goes on there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 import relprop
-from benchmarks.by_seed import draw, folder_of, join, measured, parsed, print_table, scored
+from benchmarks.by_seed import (
+    accuracies,
+    draw,
+    folder_of,
+    join,
+    measured,
+    parsed,
+    print_differences,
+    print_table,
+    scored,
+)
 from lightning_modules.experiment import Ended
 
 LEARNED = "model.pool_init=1"  # of gamma: four layers learn slowly with the published 1e-4
@@ -37,6 +48,16 @@ QUERIES = {
     "attention_per_class": "attn_pool.query",
 }
 METHODS = ("pooling_attention", "raw_attention", "transformer_attribution")
+PAIRS = (
+    ("attention", "token"),
+    ("attention", "avg"),
+    ("attention_per_class", "avg"),
+    ("attention_per_class", "attention"),
+)
+FIGURES = (
+    "accuracy",
+    *(f"{x}, {method}" for x in ("mIoU", "specificity") for method in METHODS[1:]),
+)
 PICTURE = "pairs.png"  # in the folder of each run
 
 
@@ -45,21 +66,13 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
     pools = "attention" in ended.model.hparams.pool
     methods = METHODS if pools else METHODS[1:]
     draw(ended, folder / PICTURE, methods[0])
-    found = {"accuracy": accuracy(ended), "lrp of the query": of_query(ended)}
+    found = accuracies(ended) | {"lrp of the query": of_query(ended)}
     for protocol, score, called in (
         ("segmentation", "mIoU", "mIoU"),
         ("specificity", "class_specificity", "specificity"),
     ):
         found |= {f"{called}, {x}": scored(ended, protocol, x, score) for x in methods}
     return found
-
-
-@torch.no_grad()
-def accuracy(ended: Ended) -> float:
-    """On the validation scenes."""
-    module, data = ended.model.eval(), ended.data
-    right = [module(x).argmax(dim=1) == x["label"] for x in DataLoader(data.val_dataset, 200)]
-    return float(torch.cat(right).float().mean())
 
 
 def of_query(ended: Ended, scenes: int = 200) -> float:
@@ -81,7 +94,8 @@ def of_query(ended: Ended, scenes: int = 200) -> float:
 def main() -> None:
     chosen = parsed("python -m benchmarks.pooling", __doc__, ARMS, "runs/pooling")
     rows = measured(chosen, ARMS, figures)
-    print_table(rows, "avg", "accuracy")
+    print_table(rows)
+    print_differences(rows, PAIRS, FIGURES)
     folders = [folder_of(chosen.output, arm, chosen.seeds[0]) for arm in chosen.arms]
     join([folder / PICTURE for folder in folders], chosen.output / "pooling.png")
 

@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.arms_report import deviation, interval, spread
-from benchmarks.by_seed import parsed
+from benchmarks.by_seed import parsed, print_row
 from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
 from configs.schema import load_config
 from lightning_modules.experiment import Ended, experiment
@@ -156,10 +156,6 @@ def print_tables(rows: Rows) -> None:
         less = {x: [100 * (row[x] - base[row["seed"]][x]) for row in shared] for x in COMPARED}
         by_seed = ", ".join(f"{x:+.1f}" for x in less["mean"])
         print_row(arm, f"{of_arm[0]['weight']:g}", *map(interval, less.values()), by_seed)
-
-
-def print_row(*cells: object) -> None:
-    print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def draw(rows: Rows, path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from timm.layers import PatchEmbed
 
 from benchmarks import by_seed, parts
-from benchmarks.by_seed import measured, print_table
+from benchmarks.by_seed import measured, print_differences, print_table
 
 
 @pytest.fixture
@@ -43,11 +43,13 @@ def test_the_table_has_differences_paired_by_seed(capsys):
         for arm, of_arm in scores.items()
         for seed, x in enumerate(of_arm)
     ]
-    print_table(rows, "avg", "accuracy")
-    *_, avg, attention = capsys.readouterr().out.splitlines()
-    assert avg == "| avg | 3 | 0.600 ± 0.100 |  |  |"
+    print_table(rows)
+    print_differences(rows, [("attention", "avg"), ("avg", "absent")], ["accuracy"])
+    *_, avg, attention, _, _, _, less = capsys.readouterr().out.splitlines()
+    assert avg == "| avg | 3 | 0.600 ± 0.100 |  |"
+    assert attention == "| attention | 3 | 0.767 ± 0.153 | 0.850 ± 0.071 |"
     # 10, 10 and 30 points: 16.7 ± 4.303 * 11.547 / sqrt(3)
-    assert attention == "| attention | 3 | 0.767 ± 0.153 | 0.850 ± 0.071 | +16.7 (-12.0 to +45.4) |"
+    assert less == "| attention, less avg | +16.7 (-12.0 to +45.4) |"
 
 
 def test_a_patch_is_on_the_digit_where_it_holds_some_of_its_ink():

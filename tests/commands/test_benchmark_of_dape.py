@@ -18,7 +18,8 @@ def row(arm: str, seed: int) -> dict:
 
 def test_differences_are_paired_by_seed(tmp_path, capsys):
     rows = [row(arm, seed) for seed in (0, 1) for arm in ACCURACY]
-    dape.print_tables(rows)
+    dape.print_table(rows)
+    dape.print_differences(rows, dape.STEPS, dape.FIGURES)
     printed = capsys.readouterr().out
     assert "| absolute | 2 | 0.505 ± 0.007 |" in printed
     assert "| Kerple, less absolute | +25.0" in printed
