@@ -149,6 +149,7 @@ def explanation_grid(
     captions: Sequence[Sequence[Caption | None]],
     heading: str,
     signed: bool = False,
+    called: str = "input",
 ) -> np.ndarray:
     """One row a sample: its input, and its map in each explanation: [H, W, 3], uint8.
 
@@ -158,11 +159,12 @@ def explanation_grid(
         captions: for each explanation what stands above its maps; a map without one is left out.
         heading: a line above all.
         signed: the maps are drawn in diverging colours.
+        called: what stands above the inputs.
     """
     rows = []
     for i in range(min(SHOWN, len(inputs))):
         notes = [of_maps[i].note for of_maps in captions if of_maps[i] is not None]
-        row = [Panel(inputs[i], "\n".join(["input", *filter(None, notes)]))]
+        row = [Panel(inputs[i], "\n".join([called, *filter(None, notes)]))]
         for maps, of_maps in zip(drawn, captions, strict=True):
             if (caption := of_maps[i]) is not None:
                 row.append(Panel(maps[i], f"{caption.asked}\n{caption.number}", caption.wrong))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_modules.models.pooling import check_plain
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.terminal import counted
 
 
 def attended(maps: Iterable[Tensor]) -> Tensor:
@@ -121,9 +122,9 @@ def select_in_last_block(backbone: nn.Module) -> None:
     plain = all(type(b) is Block and type(b.attn) is Attention for b in backbone.blocks)
     if not plain or len(backbone.blocks) < 2:
         raise InputError(
-            f"{given}, and the model has {len(backbone.blocks)} blocks, a "
-            f"{type(backbone.blocks[0]).__name__} first; accepted: two or more of timm's Block "
-            "with its Attention"
+            f"{given}, and the model has {counted(len(backbone.blocks), 'block')}, of the class "
+            f"{type(backbone.blocks[0]).__name__}; accepted: two or more of timm's Block with its "
+            "Attention"
         )
     backbone.blocks = PartBlocks(backbone.blocks, backbone.num_prefix_tokens)
 

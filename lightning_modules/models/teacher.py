@@ -108,8 +108,7 @@ def start_from(module: Classifier, path: str) -> None:
 
     Raises:
         InputError: the other is of another kind, task or architecture, has other options that a run
-            keeps, reads other inputs, or its
-            classes are not the first of the module's.
+            keeps, reads other inputs, or its classes are not the first of the module's.
         FileNotFoundError: there is no checkpoint.
     """
     given = f"{OPTION} {path}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any
 
+import torch
 from PIL import Image
 from timm.data import Mixup
 from timm.optim import param_groups_layer_decay
@@ -37,6 +38,7 @@ from lightning_modules.tasks import precise
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count, NotNegative, Range
 from lightning_modules.utils.timm_names import TimmName
+from relprop.recording.run import evaluating
 
 
 @CLASSIFIERS.register("vit")
@@ -209,7 +211,12 @@ class ViTClassifier(Classifier):
         inputs = self.inputs(batch)
         with self.merged():
             explanation = relprop.explain(self.backbone, inputs, target, method, **options)
-        return ExplainedImages.of(explanation)
+        explained = ExplainedImages.of(explanation)
+        if self.hparams.get("parts"):
+            with evaluating(self.backbone), torch.no_grad():  # the batch was explained in parts
+                self.of_backbone(inputs)
+            explained = replace(explained, boxes=self.boxes(batch))
+        return explained
 
     def record(self, batch: Mapping[str, Tensor], **options) -> relprop.Trace:
         trace = super().record(batch, **options)

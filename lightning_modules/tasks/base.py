@@ -225,7 +225,8 @@ def make_task(name: str, class_names: Sequence[str], options: Mapping[str, Any])
     cls = TASKS.find(name, f"task is {name!r}")
     if len(class_names) < cls.fewest:
         least = f"{cls.fewest} class{'es' if cls.fewest > 1 else ''} or more"
-        raise ValueError(f"class_names has {len(class_names)} entries; accepted: {least}")
+        listed = ", ".join(map(repr, class_names)) or "none"
+        raise ValueError(f"the classes are {listed}; accepted: {least}")
     taken = options_of(cls)
     for option, value in options.items():
         others = {other: options_of(x) for other, x in TASKS.items() if option in options_of(x)}

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from timm.layers import PatchEmbed
 
-from benchmarks import by_seed, parts
+from benchmarks import by_seed, parts, pooling
 from benchmarks.by_seed import measured, print_differences, print_table
 
 
@@ -57,3 +58,23 @@ def test_a_patch_is_on_the_digit_where_it_holds_some_of_its_ink():
     mask[0, 3, 4] = True
     found = parts.patches_with(mask, PatchEmbed(8, 4, embed_dim=1))
     assert found.tolist() == [[0, 1, 0, 0]]
+
+
+SMALL = [
+    *("data.train_size=32", "data.val_size=16", "data.test_size=16", "data.pairs_size=4"),
+    *("data.batch_size=16", "trainer.max_epochs=1"),
+    "model.model_options={patch_size: 8, embed_dim: 16, depth: 2, num_heads: 4}",
+]
+
+
+@pytest.mark.parametrize("module", [parts, pooling])
+def test_arms_are_trained_compared_and_drawn(module, monkeypatch, tmp_path, capsys):
+    given = ["x", "--seeds", "0", "--output", str(tmp_path), "--options", *SMALL]
+    monkeypatch.setattr("sys.argv", given)
+    module.main()
+    printed = capsys.readouterr().out
+    for arm in module.ARMS:
+        assert f"| {arm} | 1 |" in printed
+    assert "| difference, points | accuracy |" in printed and "| nan" not in printed
+    picture = Image.open(tmp_path / f"{module.__name__.rpartition('.')[2]}.png")
+    assert picture.width > 400 * len(module.ARMS)

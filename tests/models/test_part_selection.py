@@ -267,6 +267,15 @@ def test_parts_are_outlined_on_the_picture_beside_the_maps():
     assert not near(drawn, line).any()
 
 
+def test_an_explanation_in_parts_of_the_batch_has_all_boxes():
+    module = classifier(parts=True)
+    batch = module.prepare([Image.new("RGB", (32, 32), x) for x in ("black", "navy", "white")])
+    trace = module.record(batch)
+    ((expected,),) = ([x["image"]] for x in module.explain_sources(trace, batch, [0]))
+    found = module.train().explain(batch, 0, max_memory=2**20)
+    assert torch.equal(found.boxes, expected.boxes) and module.backbone.training
+
+
 def near(picture: np.ndarray, color: np.ndarray) -> np.ndarray:
     return (np.abs(picture.astype(int) - color) < 40).all(axis=-1)
 
@@ -278,7 +287,8 @@ def test_boxes_of_a_picture_are_in_the_part_that_the_model_saw():
         modality, Image.new("RGB", (128, 64)), {}, region=(32, 0, 96, 64), size=(128, 64),
         given=(32, 32), boxes=torch.tensor([[8, 0, 16, 8]]),
     )  # fmt: skip
-    drawn = part.outlined(np.zeros((64, 128, 3), dtype=np.float32), [32, 0, 96, 64])
+    assert part.json()["boxes"] == part.page()["boxes"] == [[0.375, 0, 0.5, 0.25]]
+    drawn = part.outlined(np.zeros((64, 128, 3), dtype=np.float32))
     rows, columns = np.nonzero(drawn[..., 2] > 0.5)
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (48, 63, 0, 15)
 
@@ -317,7 +327,7 @@ AVG = {"class_token": False, "global_pool": "avg"}
         ({"parts": True, "model_options": SIZES | AVG},
          "model.parts is true, and the head does not read a class token .*pools by avg.*accepted"),
         ({"parts": True, "pool": "attention"}, "does not read a class token .*pools by map"),
-        ({"parts": True, "model_options": SIZES | {"depth": 1}}, "the model has 1 blocks, a Block"),
+        ({"parts": True, "model_options": SIZES | {"depth": 1}}, "the model has 1 block, of the class Block"),
         ({"contrastive": 1.0, "mixup": 0.8},
          "model.contrastive is 1.0, and model.mixup is 0.8; accepted with it: 0"),
         ({"contrastive": 1.0, "cutmix": 0.8}, "model.cutmix is 0.8; accepted with it: 0"),

@@ -162,7 +162,7 @@ def test_captions_say_what_the_model_gives_and_where_it_is_mistaken():
     ("task", "names", "options", "message"),
     [
         ("ordinal", NAMES, {}, "task is 'ordinal'; accepted: multiclass, multilabel, regression"),
-        ("multiclass", ["a"], {}, "class_names has 1 entries; accepted: 2 classes or more"),
+        ("multiclass", ["a"], {}, "the classes are 'a'; accepted: 2 classes or more"),
         ("multiclass", NAMES, {"threshold": 0.3}, "accepted: threshold with multilabel"),
         ("regression", NAMES, {"label_smoothing": 0.1}, "with multiclass or multilabel"),
         ("multilabel", NAMES, {"regression_loss": "l1"}, "regression_loss with regression"),

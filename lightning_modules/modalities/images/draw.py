@@ -15,6 +15,7 @@ from lightning_modules.tasks import Caption
 from relprop import Explanation
 
 OUTLINE = "#00e5ff"  # of what a model has selected; in none of the colours of maps
+SELECTED = "parts outlined"  # beside the name of a picture with boxes
 
 
 def unnormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -69,7 +70,8 @@ def explanation_picture(
     boxes = getattr(explanations[0], "boxes", None) if explanations else None
     if boxes is not None:
         pictures = [outlined(x, of) for x, of in zip(pictures, boxes, strict=False)]
-    return explanation_grid(pictures, drawn, captions, heading, signed)
+    called = "input" if boxes is None else f"input, {SELECTED}"
+    return explanation_grid(pictures, drawn, captions, heading, signed, called)
 
 
 def draw_over(

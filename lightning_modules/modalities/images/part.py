@@ -16,7 +16,7 @@ from torchvision.transforms import CenterCrop, Resize
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.modalities.base import Part, data_uri, is_signed
 from lightning_modules.modalities.drawing import Panel, grid
-from lightning_modules.modalities.images.draw import draw_alone, draw_over, outlined
+from lightning_modules.modalities.images.draw import SELECTED, draw_alone, draw_over, outlined
 from lightning_modules.modalities.maps import encoded
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class ImagePart(Part):
         rows = []
         for method, maps in self.relevance.items():
             signed = is_signed(method)
-            row = [Panel(self.outlined(picture, region), method)]
+            title = method if self.boxes is None else f"{method}\n{SELECTED}"
+            row = [Panel(self.outlined(picture), title)]
             for index, relevance in zip(result.classes, torch.from_numpy(maps), strict=True):
                 over = draw_over(picture, relevance, region, signed)
                 row.append(Panel(over, result.question(index, space), result.is_wrong(index)))
@@ -91,22 +92,31 @@ class ImagePart(Part):
             rows.append(row)
         return grid(rows, result.heading, size, sorted({is_signed(m) for m in self.relevance}))
 
-    def outlined(self, picture: np.ndarray, region: list[int]) -> np.ndarray:
-        """The picture with its boxes, which lie in ``region`` as in what the model was given."""
+    def outlined(self, picture: np.ndarray) -> np.ndarray:
+        """The picture with its boxes."""
         if self.boxes is None:
             return picture
-        (height, width), (left, top, right, bottom) = self.given, region
-        zoom = torch.tensor([(right - left) / width, (bottom - top) / height] * 2)
-        return outlined(picture, self.boxes * zoom + torch.tensor([left, top, left, top]))
+        height, width = picture.shape[:2]
+        boxes = torch.tensor(self.shares_of_boxes()) * torch.tensor([width, height] * 2)
+        return outlined(picture, boxes)
 
     def json(self) -> dict[str, Any]:
-        return {"size": list(self.size), "region": self.shares_of_region()}
+        known = {"size": list(self.size), "region": self.shares_of_region()}
+        return known if self.boxes is None else known | {"boxes": self.shares_of_boxes()}
 
     def shares_of_region(self) -> list[float]:
         """The region's edges as shares of the picture's width and height."""
         width, height = self.content.size
         left, top, right, bottom = self.region
         return [left / width, top / height, right / width, bottom / height]
+
+    def shares_of_boxes(self) -> list[list[float]]:
+        """The edges of each box as shares of the picture's width and height."""
+        if self.boxes is None:
+            return []
+        (height, width), (left, top, right, bottom) = self.given, self.shares_of_region()
+        zoom = torch.tensor([(right - left) / width, (bottom - top) / height] * 2)
+        return (self.boxes * zoom + torch.tensor([left, top, left, top])).tolist()
 
     def is_of_pixels(self, maps: np.ndarray) -> bool:
         """True if maps [T, rows, columns] have a number for each pixel that the model saw."""
@@ -120,6 +130,7 @@ class ImagePart(Part):
             "size": [width, height],
             "tiny": max(width, height) <= TINY,
             "region": self.shares_of_region(),
+            "boxes": self.shares_of_boxes(),
             "maps": {
                 name: pooled(maps) if self.is_of_pixels(maps) else encoded(maps)
                 for name, maps in self.relevance.items()
