@@ -1,8 +1,10 @@
 """The data sets, by the name that a config gives them."""
 
 from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
+from lightning_modules.data.images.digit_episodes import DigitEpisodesDataModule
 from lightning_modules.data.images.digits import DigitsDataModule
 from lightning_modules.data.images.folder import ImageFolderDataModule
+from lightning_modules.data.images.folder_episodes import FolderEpisodesDataModule
 from lightning_modules.data.images.imagenet import (
     ImageNetDataModule,
     ImageNetSegmentationDataModule,
@@ -21,9 +23,11 @@ from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 __all__ = [
     "DATAMODULES",
     "DataModule",
+    "DigitEpisodesDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "EraserDataModule",
+    "FolderEpisodesDataModule",
     "HFDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",

@@ -3,6 +3,7 @@
 from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.beside import BESIDE
 from lightning_modules.models.classifier import CLASSIFIERS
+from lightning_modules.models.few_shot import FewShotClassifier
 from lightning_modules.models.hf_image import HFImageClassifier
 from lightning_modules.models.vit import ViTClassifier
 
@@ -10,6 +11,7 @@ __all__ = [
     "BESIDE",
     "CLASSIFIERS",
     "BertClassifier",
+    "FewShotClassifier",
     "HFImageClassifier",
     "ViTClassifier",
 ]
