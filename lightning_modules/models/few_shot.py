@@ -63,6 +63,7 @@ class FewShotClassifier(Classifier):
     no_sources = {"pretrained": False}
     kept = {"head": "cross"}
     usual_targets = [("qkv", "proj")]
+    decides_by_sources = False
 
     def __init__(
         self,
