@@ -1,10 +1,10 @@
 """The data sets, by the name that a config gives them."""
 
 from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
-from lightning_modules.data.images.digit_episodes import DigitEpisodesDataModule
 from lightning_modules.data.images.digits import DigitsDataModule
+from lightning_modules.data.images.episodes_of_digits import DigitEpisodesDataModule
+from lightning_modules.data.images.episodes_of_folders import FolderEpisodesDataModule
 from lightning_modules.data.images.folder import ImageFolderDataModule
-from lightning_modules.data.images.folder_episodes import FolderEpisodesDataModule
 from lightning_modules.data.images.imagenet import (
     ImageNetDataModule,
     ImageNetSegmentationDataModule,
