@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Encoded = tuple[Tensor, ...]  # of the supports of all classes, [E, C, ...] each
-STD = 0.02  # of the first weights: a squared distance grows with the width of the values
 
 
 class CrossHead(nn.Module):
@@ -38,8 +37,10 @@ class CrossHead(nn.Module):
         super().__init__()
         self.key = nn.Linear(width, key_width, bias=False)
         self.value = nn.Linear(width, value_width, bias=False)
-        for layer in (self.key, self.value):
-            nn.init.trunc_normal_(layer.weight, std=STD)
+        # Of tokens of variance 1: scores of about 1, since attention that is even from the start
+        # learns late; and |w_p|^2 of about 4 whatever the widths, with which a distance grows.
+        nn.init.normal_(self.key.weight, std=width**-0.5)
+        nn.init.normal_(self.value.weight, std=2 * (width * value_width) ** -0.5)
 
     def encode(self, support: Tensor, shots: Tensor | None = None) -> Encoded:
         """Keys and values [E, C, K N, d], and which there are, bool [E, C, 1, K N], or no third.
