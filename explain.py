@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from configs.schema import check_options, imports_of, load_data_config, read_override
-from configs.signatures import named, registered
+from configs.signatures import about, named, registered
 from lightning_modules.utils import cli
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     """What the user got wrong: one line, exit code 2. Some inputs cannot be read: exit code 1."""
     argv = sys.argv[1:] if argv is None else argv
     evaluating = argv[:1] == ["evaluate"]
+    try:
+        cli.import_modules(cli.imports_in(argv))  # they may have options of their own
+    except errors() as error:
+        cli.fail("explain.py", error)
     arguments = parse_evaluate(argv[1:]) if evaluating else parse_explain(argv)
     try:
         cli.import_modules(arguments.imports)
@@ -102,7 +106,12 @@ def parse_explain(argv: list[str]) -> argparse.Namespace:
         "--format", default="png,html", metavar="LIST", help=f"of {','.join(formats())} (png,html)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of methods")
+    for name in beside():
+        option, dest = f"--{name.replace('_', '-')}", f"beside {name}"
+        parser.add_argument(option, dest=dest, metavar="PATH", help=about(beside(), name))
     arguments = parser.parse_intermixed_args(argv)
+    given = {name: getattr(arguments, f"beside {name}") for name in beside()}
+    arguments.beside = {name: value for name, value in given.items() if value is not None}
     # A text may begin with anything else.
     of_text = rf"({'|'.join(get_type_hints(options_of_methods()))})=\S*"
     patterns = dict.fromkeys(("input", "target", "method"), cli.OVERRIDE) | {
@@ -161,6 +170,11 @@ def methods() -> Registry:
 
 def options_of_methods() -> type:
     return named("relprop.methods", "Options")
+
+
+def beside() -> Registry:
+    """Options for what models take beside inputs."""
+    return registered("lightning_modules.models", "BESIDE")
 
 
 def formats() -> Sequence[str]:
@@ -230,12 +244,15 @@ def run_explain(arguments: argparse.Namespace) -> None:
     from lightning_modules.explanations.inputs import find_inputs, given_texts, inputs_of_sources
     from lightning_modules.explanations.many import explain_all
     from lightning_modules.explanations.model import chosen_device, chosen_model
+    from lightning_modules.models.beside import take_beside
     from lightning_modules.protocols import torchrun_shard
 
-    module = chosen_model(arguments).to(chosen_device(arguments.device))
+    module = chosen_model(arguments)
+    taken = take_beside(module, arguments.beside)
+    module.to(chosen_device(arguments.device))
     of_sources = inputs_of_sources(arguments.overrides, module.sources)
     options = read_options([text for text in arguments.overrides if text not in of_sources])
-    call = make_call(arguments, module, options)
+    call = make_call(arguments, module, options, taken)
     with torchrun_shard() as shard:
         texts = None
         if shard.rank == 0:  # standard input is there once

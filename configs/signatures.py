@@ -13,6 +13,7 @@ import builtins
 import copy
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -54,6 +55,13 @@ def registered(module: str, name: str, decorator: str | None = None) -> Registry
     return known(module, name, lambda: Declared(module, decorator or f"{name}.register"))
 
 
+def about(registry: Registry[Any], name: str) -> str:
+    """The first line of the docstring of what is registered by a name."""
+    declared = isinstance(registry, Declared)
+    found = registry.docstring(name) if declared else inspect.getdoc(registry[name])
+    return (found or "").partition("\n")[0]
+
+
 def known(module: str, name: str, read: Callable[[], Any]) -> Any:
     """A name of a module that has been imported; or else what is read."""
     if module not in sys.modules:
@@ -91,6 +99,10 @@ class Declared(Registry[Any]):
 
     def __getitem__(self, name: str) -> Any:
         return named(*super().__getitem__(name))
+
+    def docstring(self, name: str) -> str | None:
+        module, defined = super().__getitem__(name)
+        return ast.get_docstring(Source.of(module).nodes[defined])
 
 
 class Unknown(type):

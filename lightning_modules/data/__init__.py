@@ -2,6 +2,8 @@
 
 from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
 from lightning_modules.data.images.digits import DigitsDataModule
+from lightning_modules.data.images.episodes_of_digits import DigitEpisodesDataModule
+from lightning_modules.data.images.episodes_of_folders import FolderEpisodesDataModule
 from lightning_modules.data.images.folder import ImageFolderDataModule
 from lightning_modules.data.images.imagenet import (
     ImageNetDataModule,
@@ -21,9 +23,11 @@ from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 __all__ = [
     "DATAMODULES",
     "DataModule",
+    "DigitEpisodesDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "EraserDataModule",
+    "FolderEpisodesDataModule",
     "HFDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",

@@ -50,9 +50,17 @@ class Done:
 
 
 def make_call(
-    arguments: argparse.Namespace, module: Classifier, options: Mapping[str, Any]
+    arguments: argparse.Namespace,
+    module: Classifier,
+    options: Mapping[str, Any],
+    beside: Mapping[str, str],
 ) -> Call:
-    """What the arguments of explain.py ask about a model, with these options of the methods."""
+    """What the arguments of explain.py ask about a model.
+
+    Args:
+        options: of the methods.
+        beside: what was given beside the inputs, as of :func:`.beside.take_beside`.
+    """
     targets = Targets(arguments.target, module.task)
     names, against = module.hparams.class_names, arguments.against
     against = None if against is None else one_class(against, names, "--against")
@@ -61,7 +69,7 @@ def make_call(
     about = {"title": f"Why{than}? {Path(model).name}", "model": model, "options": options}
     if against is not None:
         about["against"] = names[against]
-    asked = {name: getattr(arguments, name) for name in ASKED} | {"options": options}
+    asked = {name: getattr(arguments, name) for name in ASKED} | {"options": options, **beside}
     wanted = (arguments.method, options, against, arguments.format, asked, about)
     return Call(module, targets, *wanted)
 

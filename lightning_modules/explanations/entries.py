@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,7 @@ class PageEntry:
         width: how many classes are explained.
         colors: as JSON, of each way in which a part of it is shown.
         glimpse: a thumbnail [H, W, 3], uint8, or the beginning of a text.
+        scripts: of parts that bring their own, by the way in which they are shown.
     """
 
     summary: str
@@ -51,6 +52,7 @@ class PageEntry:
     width: int
     colors: dict[str, str]
     glimpse: np.ndarray | str
+    scripts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def plain(entry: Entry) -> dict[str, Any]:
     if arrays is not None:
         arrays = {name: (tensor(array), axes) for name, (array, axes) in arrays.items()}
     if entry.page is not None:
-        page = {field.name: getattr(entry.page, field.name) for field in fields(PageEntry)}
+        page = {x.name: getattr(entry.page, x.name) for x in fields(PageEntry)}
         if isinstance(page["glimpse"], np.ndarray):
             page["glimpse"] = tensor(page["glimpse"])
     return {"name": entry.name, "json": entry.json, "arrays": arrays, "page": page}

@@ -2,6 +2,7 @@
 
 from lightning_modules.metrics.background import BackgroundEffect
 from lightning_modules.metrics.class_incremental import ClassIncremental
+from lightning_modules.metrics.episodes import EpisodeAccuracy, EpisodeInterval
 from lightning_modules.metrics.identifiability import Identifiability, identifiability
 from lightning_modules.metrics.localisation import EnergyInside, PointingGame
 from lightning_modules.metrics.perturbation import (
@@ -24,6 +25,8 @@ __all__ = [
     "Completeness",
     "Complexity",
     "EnergyInside",
+    "EpisodeAccuracy",
+    "EpisodeInterval",
     "Faithfulness",
     "Identifiability",
     "PerturbationAccuracy",

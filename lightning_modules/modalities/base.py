@@ -214,6 +214,8 @@ class Part:
     relevance: dict[str, np.ndarray]
 
     shown: ClassVar[str] = "drawings"  # how the page shows it; its scripts know what else
+    # Of a way that they do not know: JavaScript that enters it into MAKERS, and maybe into INPUTS.
+    script: ClassVar[str] = ""
 
     @classmethod
     def colors(cls) -> dict[str, list[list[int]]]:

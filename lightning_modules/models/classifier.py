@@ -117,7 +117,7 @@ class Classifier(Scheduled, TrainedPart):
         )
         if not self.is_trained_here:
             return  # the metrics of a vocabulary would fill the memory
-        metrics = self.task.metrics()
+        metrics = self.figures()
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
@@ -142,9 +142,19 @@ class Classifier(Scheduled, TrainedPart):
         """
         raise NotImplementedError
 
+    def figures(self) -> MetricCollection:
+        """The figures of a split; they are updated by what is decided, and the true classes."""
+        return self.task.metrics()
+
     def beyond_library(self) -> str | None:
         """Options by which the backbone is no model of its library, in words; None of none."""
         return None
+
+    def check_complete(self) -> None:
+        """Raises an InputError where an explanation needs more than inputs, which is not there.
+
+        See :data:`.beside.BESIDE`.
+        """
 
     # ------------------------------------------------------------------------------- inputs
 

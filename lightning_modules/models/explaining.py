@@ -31,6 +31,9 @@ class ExplainingModule(lightning.LightningModule):
     """
 
     task: Task
+    # The contents of its sources are all that a sample is decided by; else protocols, which change
+    # them and ask again, do not know of the rest of a batch.
+    decides_by_sources = True
 
     @property
     def activation(self) -> str | None:

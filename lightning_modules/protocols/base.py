@@ -72,7 +72,8 @@ class Protocol:
         source: the classifier's source whose relevance is scored.
 
     Raises:
-        InputError: the classifier has no source of the ``modality``, or another task.
+        InputError: the classifier has no source of the ``modality``, or another task, or decides
+            by more than a sample.
     """
 
     name: str  # in PROTOCOLS
@@ -99,6 +100,11 @@ class Protocol:
             raise InputError(
                 f"--protocol {self.name}: the task of the model is {module.task.name}; accepted: "
                 f"{' or '.join(self.tasks)}"
+            )
+        if not module.decides_by_sources:
+            raise InputError(
+                f"--protocol {self.name}: a model of the kind {module.kind} decides by more than "
+                "the sample that is scored; accepted: a model that does not, such as vit"
             )
         self.source = fitting[0]
 

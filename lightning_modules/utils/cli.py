@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -86,6 +87,12 @@ def import_modules(names: Sequence[str]) -> None:
         sys.path.insert(0, os.getcwd())
     for name in names:
         import_module(name)
+
+
+def imports_in(argv: Sequence[str]) -> list[str]:
+    """The modules that ``--import`` names in arguments which have not been parsed."""
+    found = [module for option, module in itertools.pairwise(argv) if option == "--import"]
+    return found + [x.partition("=")[2] for x in argv if x.startswith("--import=")]
 
 
 def import_module(name: str) -> None:

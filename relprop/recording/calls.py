@@ -191,7 +191,7 @@ def _matmul(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     if on_path(first) and second.ndim == 2:  # x @ W is a linear layer written by hand
         return _layer(ops.LINEAR, (first, of_weights(second.mT, tag(first).owner)), {})
     if on_path(first):
-        return ops.PRODUCT, (first, lambda x: x @ second), {}
+        return ops.EACH, (first, lambda x: x @ second), {}
     return ops.PRODUCT, (second, lambda x: first @ x), {}
 
 

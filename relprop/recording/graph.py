@@ -41,7 +41,8 @@ class Call(NamedTuple):
     which of its streams has them. ``of_scores``:
     it is a sum of attention scores. ``product``: of an attention map and its values. ``unclear``:
     it is not known what its streams get of the weight of tokens. ``flattened``: shape of the
-    feature map that a linear layer's input was, before it was flattened.
+    feature map that a linear layer's input was, before it was flattened. ``by_token``: of a product
+    of a stream and a constant, it is one of each token's channels.
     """
 
     operation: Operation
@@ -58,6 +59,7 @@ class Call(NamedTuple):
     product: Product | None = None
     unclear: bool = False
     flattened: torch.Size | None = None
+    by_token: bool = False
 
 
 class Walk(Protocol):

@@ -77,15 +77,19 @@ def _of_product(
         found = _letters_of_einsum(args[0], of_map)
     elif of_map is not None and operation is ops.MATMUL:
         found = _letters_of_matmul(tensors, of_map)
-    if of_map is not None and operation is ops.PRODUCT:
+    by_token = operation is ops.EACH
+    if of_map is not None and operation.name == "product":
         x = tensors[of_map]
+        if by_token and tag(x).to_constants:  # softmax(q K) V: a function of each token alone
+            return {"by_token": True}, {}
         if output.shape[:-1] != x.shape[:-1]:
             return {"shares": (None,)}, {}
         number = _attention(recording, x, None, tuple(range(x.ndim)))
         return {"shares": (None,)}, _attended(recording, number, tag(x).pending)
     if found is None or not on_path(tensors[found[1]]):
         query, key = (tags[0].state if len(tags) > 1 else None), tags[-1].state
-        return {}, {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
+        changes = {"role": SCORES, "query": query, "key": key, "depth": tags[0].depth}
+        return {"by_token": by_token}, changes | {"to_constants": by_token}
     letters, values, order = found
     number = _attention(recording, tensors[of_map], tensors[values], order)
     product = Product(number, values, letters, fused=tensors[of_map].ndim == 3)
@@ -157,7 +161,7 @@ def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
 
 def _of_unchanged(operation: Operation, first: Tag) -> dict:
     changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
-    changes["form"] = first.form
+    changes |= {"form": first.form, "to_constants": first.to_constants}
     if operation is ops.SOFTMAX:
         changes["multiple"] = False
         if first.role == SCORES:

@@ -40,6 +40,7 @@ def note_moved(
     changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
     changes["multiple"] = any(t.multiple for t in tags)
     changes["norm_of"] = first.norm_of if len(tags) == 1 else -1
+    changes["to_constants"] = function in ops.SAME_PLACES and first.to_constants
     outputs = tensors_in(output)
     of_stack: list[dict[str, Any]] = [{}] * len(outputs)
     if operation is ops.WINNER:

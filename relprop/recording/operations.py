@@ -111,6 +111,7 @@ GATE = Operation("gate", known_as="mul")  # value * activation(...)
 MATMUL = Operation("matmul", "matmul bmm", _TWO, keeps="recompute")
 EINSUM = Operation("einsum", "einsum", mixes=True)
 PRODUCT = Operation("product", rule=whole, mixes=True)  # of a stream and a constant
+EACH = Operation("product", rule=whole)  # x K: of each token's channels and a constant
 
 
 def _weighing(name: str, known_as: str = "") -> Operation:
@@ -181,6 +182,7 @@ def _all_spellings(names: str) -> frozenset[Callable]:
 
 # Moves that change no number's place, and those that make one sequence of several.
 SAME_NUMBERS = _all_spellings("clone contiguous to type_as float double half bfloat16 type")
+SAME_PLACES = SAME_NUMBERS | _all_spellings("masked_fill where")
 JOINS = _all_spellings("cat concat concatenate")
 STACKS = _all_spellings("stack")
 

@@ -91,6 +91,7 @@ class Tag:
         sources: names of the sources that it depends on.
         query, key: of scores and attention maps, the states that they lead from and to.
         flattened: of a feature map [B, C, ...] that was made [B, ...], its shape.
+        to_constants: scores, or an attention map, of which the keys are constants.
     """
 
     owner: object
@@ -113,6 +114,7 @@ class Tag:
     query: State | None = None
     key: State | None = None
     flattened: torch.Size | None = None
+    to_constants: bool = False
 
 
 def known_tag(x: Tensor) -> Tag | None:

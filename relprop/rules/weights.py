@@ -46,6 +46,8 @@ class Weights:
                 "each gets is not known; accepted: the sum, or the mean, of a stack, or streams "
                 "that are added once; or a method that does without, such as attnlrp and lrp"
             )
+        if call.by_token:
+            return (by_token(node.saved_tensors[0], w),)
         rule = RULES.get(call.operation.name)
         if rule is not None:
             return rule(self, call, w)
@@ -67,6 +69,16 @@ def spread(w: Tensor, shape: torch.Size) -> Tensor:
 
 def linear(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
     return (spread(w.sum(dim=-1, keepdim=True), call.shapes[0]),)
+
+
+def by_token(x: Tensor, w: Tensor) -> Tensor:
+    """Of x K, K a constant for each token: evenly over channels of x, but for those that are 0.
+
+    In softmax(q K) V masked keys are 0.
+    """
+    there = (x.detach() != 0).to(w)
+    tokens = w.sum(dim=-1, keepdim=True).sum_to_size(*x.shape[:-1], 1)
+    return tokens * there / there.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def add(walk: Weights, call, w: Tensor) -> tuple[Tensor | None, ...]:

@@ -5,8 +5,10 @@ import math
 import re
 import shutil
 import struct
-from base64 import b64decode
-from dataclasses import replace
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 from lightning_modules.explanations.page import ALONE, write_page
 from lightning_modules.explanations.results import Result
+from lightning_modules.modalities.images.part import ImagePart
 from tests.helpers.results import as_written, of_picture, of_text
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>"]
@@ -384,3 +387,26 @@ def test_parts_are_those_of_the_last_page(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     content = data_of(path.read_text())
     assert len(content["inputs"]) == ALONE and all(x["parts"] for x in content["inputs"])
+
+
+def test_the_script_of_a_part_is_in_the_page(tmp_path):
+    """Once, behind those that it builds on and before those that make the cards."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Own(ImagePart):
+        shown: ClassVar[str] = "own"
+        script: ClassVar[str] = "MAKERS.own = (part, t) => [make('p', 'own', part.own), () => {}];"
+
+        def page(self):
+            return super().page() | {"shown": "own", "own": "map"}
+
+    results = [
+        replace(x, parts={name: Own(**vars(part)) for name, part in x.parts.items()})
+        for x in RESULTS[:2]
+    ]
+    write_page(*as_written(results), tmp_path / "page.html", "Why?")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count(Own.script) == 1
+    assert page.index("const MAKERS") < page.index(Own.script) < page.index("function arrange")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert b64encode(sha256(script.encode()).digest()).decode() in page

@@ -22,6 +22,7 @@ from lightning_modules.callbacks import CALLBACKS, RelevanceTracker
 from lightning_modules.data import DATAMODULES
 from lightning_modules.export import EXPORTS
 from lightning_modules.loggers import LOGGERS
+from lightning_modules.models import BESIDE
 from lightning_modules.protocols import BASELINES, PROTOCOLS
 from lightning_modules.utils import timm_names
 from lightning_modules.utils.options import Range, accepts, arguments, describe, show
@@ -76,6 +77,7 @@ REGISTRIES = {
     ("lightning_modules.data", "DATAMODULES.register"): DATAMODULES,
     ("lightning_modules.loggers", "LOGGERS.register"): LOGGERS,
     ("lightning_modules.callbacks", "CALLBACKS.register"): CALLBACKS,
+    ("lightning_modules.models", "BESIDE.register"): BESIDE,
     ("lightning_modules.protocols", "PROTOCOLS.register"): PROTOCOLS,
     ("lightning_modules.export", "EXPORTS.register"): EXPORTS,
     ("lightning_modules.protocols", "baseline"): BASELINES,

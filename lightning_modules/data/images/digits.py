@@ -27,6 +27,13 @@ CLASSES = 10
 NAMES = [str(digit) for digit in range(CLASSES)]
 MEAN = STD = 0.5
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
+INPUT_CONFIG = {
+    "input_size": [3, SCENE, SCENE],
+    "mean": [MEAN] * 3,
+    "std": [STD] * 3,
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+}
 
 # The top left corners (row, column) a tile may have, [49, 2], and which pairs of corners would let
 # their tiles overlap, [49, 49].
@@ -88,6 +95,24 @@ def paste(tiles: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return scene
 
 
+def arrange(
+    tiles: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scene [32, 32] of TILES tiles [n, 8, 8], and their corners [n, 2].
+
+    All but the first ``count`` become distractors, in place: their pixels are shuffled.
+    """
+    distractors = tiles[count:].reshape(-1, TILE * TILE)
+    rng.permuted(distractors, axis=1, out=distractors)
+    corners = choose_corners(rng)
+    return paste(tiles, corners), corners
+
+
+def as_input(scene: np.ndarray) -> torch.Tensor:
+    """A scene [32, 32] as a model has it, grey in three channels, -1 to 1: [3, 32, 32]."""
+    return torch.from_numpy(np.repeat(((scene - MEAN) / STD)[None], 3, axis=0))
+
+
 def empty_patches(corners: np.ndarray) -> np.ndarray:
     """Corners of the patches, STEP pixels wide, that no tile at `corners` [n, 2] covers: [m, 2]."""
     covered = np.zeros((SCENE // STEP, SCENE // STEP), dtype=bool)
@@ -137,15 +162,10 @@ class DigitScenes(Dataset):
         count = self._count(rng)
         chosen, labels = self._choose_sources(rng, count)
         tiles = self.sources.ink[chosen]
-        distractors = tiles[count:].reshape(-1, TILE * TILE)
-        rng.permuted(distractors, axis=1, out=distractors)
-        corners = choose_corners(rng)
-
-        scene = paste(tiles, corners)
+        scene, corners = arrange(tiles, count, rng)
         if self.marker is not None:
             self._mark(scene, corners, int(labels[0]), marker_generator(*entropy))
-        grey = (scene - MEAN) / STD
-        image = torch.from_numpy(np.repeat(grey[None], 3, axis=0))
+        image = as_input(scene)
         masks = [paste(tiles[i : i + 1] > 0, corners[i : i + 1]) for i in range(count)]
         return image, labels, masks
 
@@ -273,13 +293,7 @@ class DigitsDataModule(ImageDataModule):
         super().__init__(batch_size=batch_size, **options)
         names = chosen_classes(classes, NAMES, self.task, marker is not None)
         self.class_names = ["ink"] if self.task == "regression" else names
-        self.input_config = {
-            "input_size": [3, SCENE, SCENE],
-            "mean": [MEAN] * 3,
-            "std": [STD] * 3,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-        }
+        self.input_config = dict(INPUT_CONFIG)
         seed, sources = self.seed, split_sources(self.seed)
         scenes, marked = SCENES[self.task], Marker.of(marker, self.task)
         self.train_dataset = scenes(sources["train"], train_size, seed, "train", marked)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -57,7 +57,7 @@ def write_page(entries: Entries, shared: Shared, path: Path, heading: str) -> No
             "columns": COLUMNS,
             "thumbnail": THUMBNAIL,
         }
-    page = rendered(said, inputs)
+    page = rendered(said, inputs, head.scripts.values())
     replace_file(path, lambda file: file.write(page.encode()))
     if not in_parts:
         remove_parts(path)
@@ -68,14 +68,17 @@ def beginning(page: PageEntry) -> str:
     return script_text({"text": page.glimpse if isinstance(page.glimpse, str) else None})
 
 
-def rendered(head: dict[str, Any], inputs: Sequence[str]) -> str:
-    """The page, of what all inputs have in common and of each as JSON."""
+def rendered(head: dict[str, Any], inputs: Sequence[str], more: Iterable[str] = ()) -> str:
+    """The page, of what all inputs have in common and of each as JSON.
+
+    ``more``: scripts of its parts, see :class:`.Part`.
+    """
     files = resources.files(__name__)
-    template, style, *scripts = (
+    template, style, maps, cards, page = (
         files.joinpath(name).read_text("utf-8")
         for name in ("page.html", "page.css", "maps.js", "cards.js", "page.js")
     )
-    script = "\n".join(scripts)
+    script = "\n".join([maps, cards, *more, page])
     return Template(template).substitute(
         style=style,
         script=script,

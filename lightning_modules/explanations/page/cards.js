@@ -101,19 +101,14 @@ function loadPart(number) {
 function makePart(detail, part, drawers) {
   const maps = make("div", part.shown === "picture" ? "maps" : `maps ${part.shown}`);
   if (detail.parts.length > 1) maps.append(make("h3", "", part.source));
-  if (part.shown === "picture") {
-    const frame = pictureFrame(part);
-    drawers.push(() => { frame.firstChild.src = part.picture; });
-    maps.append(figure(frame, "input"));
-  } else if (part.shown === "drawings") {
-    const image = make("img", "drawing");
-    image.alt = "";
-    image.src = part.input;
-    maps.append(figure(image, "input"));
+  if (INPUTS[part.shown]) {
+    const [element, draw] = INPUTS[part.shown](part);
+    drawers.push(draw);
+    maps.append(figure(element, "input"));
   }
   detail.classes.forEach(({ index, value }, t) => {
     const label = `relevance for ${data.classNames[index]}`;
-    const [element, draw] = MAKERS[part.shown](part, t, label);
+    const [element, draw] = MAKERS[part.shown](part, t, label, index);
     drawers.push(draw);
     maps.append(figure(element, classLabel(index), shownValue(value)));
   });

@@ -38,7 +38,9 @@ def page_entry(result: Result) -> PageEntry:
     used = [x for x in (result.predicted, result.label, *result.classes) if x is not None]
     colors = {part.shown: script_text(part.colors()) for _, part in parts}
     texts = script_text(summary), script_text(detail)
-    return PageEntry(*texts, used, len(result.classes), colors, glimpse(next(iter(parts))[1]))
+    scripts = {part.shown: part.script for _, part in parts if part.script}
+    seen = glimpse(next(iter(parts))[1])
+    return PageEntry(*texts, used, len(result.classes), colors, seen, scripts)
 
 
 def glimpse(part: Part) -> np.ndarray | str:
@@ -59,11 +61,13 @@ class Head:
         self.shared, self.heading = shared, heading
         self.classes: set[int] = set()
         self.colors: dict[str, str] = {}
+        self.scripts: dict[str, str] = {}
         self.width = 1
 
     def add(self, page: PageEntry) -> None:
         self.classes |= set(page.classes)
         self.colors |= page.colors
+        self.scripts |= page.scripts
         self.width = max(self.width, page.width)
 
     def said(self) -> dict[str, Any]:

@@ -156,8 +156,11 @@ function pictureFrame(part) {
   return frame;
 }
 
-/** A picture under the map of class t; returns the element and what draws it. */
-function pictureMap(part, t, label) {
+/**
+ * A picture under the map of class t; returns the element and what draws it.
+ * `chosen(cell, map)` is called when a cell is marked, and what it returns when no longer.
+ */
+function pictureMap(part, t, label, number, chosen = () => () => {}) {
   const frame = pictureFrame(part);
   const canvas = make("canvas");
   frame.classList.add("grey");
@@ -189,7 +192,8 @@ function pictureMap(part, t, label) {
     const w = (right - left) / columns, h = (bottom - top) / rows;
     place(cursor, left + column * w, top + row * h, w, h);
     frame.append(cursor);
-    unmark = () => cursor.remove();
+    const forget = chosen(index, map);
+    unmark = () => { cursor.remove(); forget(); };
     const where = [`row ${row + 1} of ${rows}, column ${column + 1} of ${columns}`];
     if (pixels > 1) where.push(`mean of ${pixels} × ${pixels} pixels`);
     showTip(map, index, where, cursor.getBoundingClientRect());
@@ -247,7 +251,22 @@ function drawnMap(part, t, label) {
   return [image, () => { image.src = part.drawings[method().name][t]; }];
 }
 
+// By how a part is shown: what makes an element of the map of class t, and what draws it. They get
+// the part, t, a label, and the number of the class. The script of a part may add its own.
 const MAKERS = { picture: pictureMap, words: textMap, drawings: drawnMap };
+
+/** The input itself, without a map; the words of a text are seen under each. */
+const INPUTS = {
+  picture(part) {
+    const frame = pictureFrame(part);
+    return [frame, () => { frame.firstChild.src = part.picture; }];
+  },
+  drawings(part) {
+    const image = make("img", "drawing");
+    image.alt = "";
+    return [image, () => { image.src = part.input; }];
+  },
+};
 
 function shortened(text) {
   const characters = [...text];
