@@ -2,7 +2,8 @@
 
 from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.classifier import CLASSIFIERS
+from lightning_modules.models.graph import GraphClassifier
 from lightning_modules.models.hf_image import HFImageClassifier
 from lightning_modules.models.vit import ViTClassifier
 
-__all__ = ["CLASSIFIERS", "BertClassifier", "HFImageClassifier", "ViTClassifier"]
+__all__ = ["CLASSIFIERS", "BertClassifier", "GraphClassifier", "HFImageClassifier", "ViTClassifier"]
