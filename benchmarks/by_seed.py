@@ -36,7 +36,10 @@ def parsed(program: str, about: str | None, arms: Mapping[str, Any], output: str
 
 
 def measured(
-    chosen, arms: Mapping[str, Sequence[str]], figures: Callable[[Ended, Path], dict[str, float]]
+    chosen,
+    arms: Mapping[str, Sequence[str]],
+    figures: Callable[[Ended, Path], dict[str, float]],
+    config: Path = CONFIG,
 ) -> Rows:
     """A row for each arm and seed, in OUTPUT/rows.jsonl; those that are there are not trained.
 
@@ -44,6 +47,7 @@ def measured(
         chosen: of :func:`parsed`.
         arms: options of the config by arm.
         figures: of a run, which may write into a folder of its own.
+        config: what the options are of.
     """
     chosen.output.mkdir(parents=True, exist_ok=True)
     path = chosen.output / "rows.jsonl"
@@ -55,7 +59,7 @@ def measured(
     for arm, seed in progress([x for x in wanted if x not in done], "arms and seeds"):
         folder = folder_of(chosen.output, arm, seed)
         given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}"]
-        ended = experiment(load_config(CONFIG, [*given, *arms[arm], *chosen.options]), None)
+        ended = experiment(load_config(config, [*given, *arms[arm], *chosen.options]), None)
         row = {"arm": arm, "seed": seed, "options": chosen.options} | figures(ended, folder)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -65,7 +69,7 @@ def measured(
 
 def folder_of(output: Path, arm: str, seed: int) -> Path:
     """That of a run."""
-    return output / f"{arm}-{seed}".replace(" + ", "-")
+    return output / f"{arm}-{seed}".replace(" + ", "-").replace(", ", "-").replace(" ", "-")
 
 
 def scored(ended: Ended, protocol: str, method: str, score: str) -> float:
