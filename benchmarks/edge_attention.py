@@ -35,6 +35,7 @@ ARMS |= {
     for layers in ("SSSP", "MMSP")
 }
 METHODS = ["transformer_attribution", "raw_attention", "attnlrp", "random"]
+PICTURED = ("SSP", "MMSP")  # arms, side by side
 SHOWN = 4  # graphs of a picture
 
 
@@ -63,7 +64,8 @@ def draw(ended: Ended, path: Path) -> None:
         for method in shown
     ]
     names = [data.class_names[label] for label in batch["label"].tolist()]
-    captions = [[Caption(method, f"why {name}?") for name in names] for method in shown]
+    titles = [method.removeprefix("transformer_") for method in shown]
+    captions = [[Caption(title, f"why {name}?") for name in names] for title in titles]
     heading = f"{path.parent.name}: edges by their relevance"
     Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
 
@@ -75,7 +77,7 @@ def main() -> None:
     print_table([row for row in rows if row not in of_digits], "SSP", "accuracy")
     print()
     print_table(of_digits, f"{DIGITS}SSSP", "accuracy")
-    pictures = [folder_of(chosen.output, arm, chosen.seeds[0]) / "maps.png" for arm in chosen.arms]
+    pictures = [folder_of(chosen.output, arm, chosen.seeds[0]) / "maps.png" for arm in PICTURED]
     if there := [path for path in pictures if path.is_file()]:
         join(there, chosen.output / "maps.png")
 

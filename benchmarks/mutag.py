@@ -55,6 +55,7 @@ ARMS = {
 }
 ARMS["ESA"] |= SIZES
 METHODS = {"transformer_attribution": "on nitro", "attnlrp": "on nitro, attnlrp"}
+TITLES = {"transformer_attribution": "attribution", "attnlrp": "attnlrp"}  # above a picture
 BASE = "nitro bonds"
 SHOWN = 4
 
@@ -253,9 +254,10 @@ def draw(ended: Ended, items: list[dict], path: Path) -> None:
         # Of both methods what speaks for the class.
         found.append(of["graph"].with_relevance(of["graph"].relevance.clamp(min=0)))
         pairs = zip(true, p, strict=True)
-        captions.append([Caption(method, f"{x}, mutagenic p = {y:.2f}") for x, y in pairs])
+        title = TITLES[method]
+        captions.append([Caption(title, f"{x}, p = {y:.2f}") for x, y in pairs])
     (modality,) = module.sources.values()
-    heading = "Why mutagenic? Bonds by their relevance; nitro groups marked"
+    heading = "Why mutagenic? p of that, and what it is; nitro groups are marked"
     Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
 
 
