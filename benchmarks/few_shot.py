@@ -8,13 +8,12 @@ accuracy of test episodes of the unseen digits, with half its 95% interval, and 
 episodes of the digits of training, of other handwritten ones. And it has the share that lies on
 patches with the digit's ink, in the support of a query's own class: of the support's map rho, of
 the attention of all patches of the query alike, and of all patches alike. Rows are kept in
-OUTPUT/few_shot.jsonl as soon as they are measured, and a second call goes on there. The picture has
+OUTPUT/rows.jsonl as soon as they are measured, and a second call goes on there. The picture has
 queries of the first seed, with what they were compared with.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import warnings
@@ -26,13 +25,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.arms_report import interval, spread
-from benchmarks.by_seed import parsed
-from benchmarks.measure import progress
+from benchmarks.arms_report import interval
+from benchmarks.by_seed import (
+    folder_of,
+    measured,
+    parsed,
+    print_differences,
+    print_row,
+    print_table,
+)
+from benchmarks.kept_rows import Rows
 from configs.schema import load_config
 from lightning_modules.data import DigitEpisodesDataModule
 from lightning_modules.data.images.episodes import Episodes, collate_episodes
-from lightning_modules.experiment import Ended, experiment
+from lightning_modules.experiment import Ended
 from lightning_modules.metrics import EpisodeAccuracy
 from lightning_modules.models import FewShotClassifier
 from lightning_modules.models.checkpoints import load_classifier
@@ -41,18 +47,11 @@ from relprop.guidance import share_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "few_shot_digits.yaml"
 ARMS = {"prototype": ["model.head=prototype"], "cross": ["model.head=cross"]}
-ACCURACIES = ["unseen", "interval, half", "seen"]
 SHARES = ["on ink, rho", "on ink, attention", "on ink, uniform"]
 MAPS = 40  # test episodes whose support is looked at, a query of each class
 
 
-def trained(seed: int, folder: Path, *options: str) -> Ended:
-    """A run, tested."""
-    given = [f"run_dir={folder}", f"seed={seed}", "tracker=null", "loggers={}", *options]
-    return experiment(load_config(CONFIG, given), None)
-
-
-def figures(ended: Ended) -> dict[str, float]:
+def figures(ended: Ended, folder: Path) -> dict[str, float]:
     """What a row has."""
     module, data = ended.model.eval(), ended.data
     unseen = data.test_dataset
@@ -100,31 +99,16 @@ def on_ink(module: FewShotClassifier, dataset: Episodes) -> dict[str, float]:
 # ------------------------------------------------------------------------------------- report
 
 
-def print_tables(rows: list[dict]) -> None:
-    """Means and standard deviations over the seeds; differences paired by seed, in points."""
-    shown = [*ACCURACIES, *SHARES]
-    print("|", " | ".join(["head", "seeds", *shown]), "|\n" + "| --- " * (len(shown) + 2) + "|")
-    of_arm = {arm: {r["seed"]: r for r in rows if r["arm"] == arm} for arm in ARMS}
-    for arm, found in of_arm.items():
-        values = [[row[x] for row in found.values() if x in row] for x in shown]
-        cells = [spread(x) if x else "" for x in values]
-        if found:
-            print("|", " | ".join([arm, str(len(found)), *cells]), "|")
-    print("\n| difference, points | mean | by seed |\n| --- | --- | --- |")
-    cross, prototype = of_arm["cross"], of_arm["prototype"]
-    for name in ("unseen", "seen"):
-        both = sorted(cross.keys() & prototype.keys())
-        show(f"cross, less prototype, {name}", [cross[s][name] - prototype[s][name] for s in both])
-    for other in SHARES[1:]:
-        less = [row[SHARES[0]] - row[other] for row in cross.values()]
-        show(f"cross, {SHARES[0]}, less {other}", less)
-
-
-def show(name: str, differences: list[float]) -> None:
-    if differences:
-        points = [100 * x for x in differences]
-        by_seed = ", ".join(f"{x:+.1f}" for x in points)
-        print(f"| {name} | {interval(points)} | {by_seed} |")
+def print_tables(rows: Rows) -> None:
+    """Means over the seeds; differences of heads, and of shares, paired by seed, in points."""
+    print_table(rows)
+    print_differences(rows, [("cross", "prototype")], ("unseen", "seen"))
+    of_cross = [row for row in rows if row["arm"] == "cross"]
+    print()
+    print_row(f"{SHARES[0]}, of cross, points", *(f"less {x}" for x in SHARES[1:]))
+    print_row(*["---"] * len(SHARES))
+    less = [[100 * (row[SHARES[0]] - row[other]) for row in of_cross] for other in SHARES[1:]]
+    print_row("", *map(interval, less))
 
 
 def draw(module: FewShotClassifier, dataset: Episodes, path: Path) -> None:
@@ -141,34 +125,15 @@ def draw(module: FewShotClassifier, dataset: Episodes, path: Path) -> None:
     Image.fromarray(np.asarray(picture)).save(path)
 
 
-def measure(seeds: list[int], arms: list[str], output: Path, given: list[str]) -> None:
-    """Train what is not measured yet, print the tables and draw the picture."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "few_shot.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if any(row["options"] != given for row in rows):
-        raise SystemExit(f"{path} is of other --options; accepted: another --output")
-    done = {(row["arm"], row["seed"]) for row in rows}
-    wanted = [(arm, seed) for seed in seeds for arm in arms if (arm, seed) not in done]
-    for arm, seed in progress(wanted, "heads"):
-        ended = trained(seed, output / f"{arm}-{seed}", *ARMS[arm], *given)
-        row = {"arm": arm, "seed": seed, "options": given} | figures(ended)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rows.append(row)
-    rows = [row for row in rows if row["seed"] in seeds and row["arm"] in arms]
-    print_tables(rows)
-    if "cross" in arms:
-        run = output / f"cross-{seeds[0]}"
-        data = load_config(run / "config.yaml", []).data
-        episodes = DigitEpisodesDataModule(**{x: data[x] for x in data if x != "kind"})
-        checkpoint = run / "checkpoints" / "best.ckpt"
-        draw(load_classifier(checkpoint), episodes.test_dataset, output / "few_shot.png")
-
-
 def main() -> None:
     chosen = parsed("python -m benchmarks.few_shot", __doc__, ARMS, "runs/few_shot")
-    measure(chosen.seeds, chosen.arms, chosen.output, chosen.options)
+    print_tables(measured(chosen, ARMS, figures, CONFIG))
+    if "cross" in chosen.arms:
+        run = folder_of(chosen.output, "cross", chosen.seeds[0])
+        data = load_config(run / "config.yaml", []).data
+        episodes = DigitEpisodesDataModule(**{x: data[x] for x in data if x != "kind"})
+        module = load_classifier(run / "checkpoints" / "best.ckpt")
+        draw(module, episodes.test_dataset, chosen.output / "few_shot.png")
 
 
 if __name__ == "__main__":

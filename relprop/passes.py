@@ -265,4 +265,4 @@ class Passes:
 
     def _finished(self, x: Tensor, map: AttentionMap) -> Tensor:
         """[B, H, n, m], and 0 on padding."""
-        return self._tokens.without_padding(map.canonical(x, self._recording.batch_size))
+        return self._tokens.without_padding(map.canonical(x, self._recording.batch_size), map)

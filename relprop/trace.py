@@ -20,6 +20,7 @@ from relprop.walks.backward import Differentiable
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource
 from relprop.walks.maps import (
+    check_arrival,
     check_factors,
     check_keys,
     check_taken_up,
@@ -66,8 +67,27 @@ class Trace(States):
 
     @property
     def tokens(self) -> int:
-        """Tokens of the last attention map, those that are no part of the input among them."""
+        """Tokens of the last attention map, those that are no part of the input among them.
+
+        Maps between tokens of the model's own, such as learned queries, do not count.
+        """
         return self._tokens.count
+
+    @property
+    def pools(self) -> bool:
+        """Whether queries of the last attention map are the model's own, such as learned ones.
+
+        Raises:
+            UnsupportedModel: so are its keys.
+        """
+        last = self._tokens.maps[-1]
+        if last is not self._tokens.last:
+            raise UnsupportedModel(
+                f"the last attention map, {list(last.tensor.shape)}, is between tokens of the "
+                "model's own, which are not the input's; accepted: a method that follows tokens, "
+                "such as transformer_attribution"
+            )
+        return not last.leads_from_input
 
     @property
     def prefix(self) -> int:
@@ -132,6 +152,7 @@ class Trace(States):
         check_factors(self._recording, product)
         check_taken_up(self._starts)
         check_keys(self._backward)
+        check_arrival(self._backward, product, self._starts, self._ends)
         top, walk = self._top(target), self._backward.ruled(rules, eps)
         at = (self._starts.tensors, self._starts.weights(top, walk))
         free = self._frees(last=True)

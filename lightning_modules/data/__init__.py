@@ -1,6 +1,10 @@
 """The data sets, by the name that a config gives them."""
 
 from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
+from lightning_modules.data.graphs.base import GraphDataModule
+from lightning_modules.data.graphs.coloured import ColouredEdgesDataModule
+from lightning_modules.data.graphs.digits import DigitGraphsDataModule
+from lightning_modules.data.graphs.jsonl import GraphFilesDataModule
 from lightning_modules.data.images.digits import DigitsDataModule
 from lightning_modules.data.images.episodes_of_digits import DigitEpisodesDataModule
 from lightning_modules.data.images.episodes_of_folders import FolderEpisodesDataModule
@@ -22,12 +26,16 @@ from lightning_modules.data.texts.tokenizers import tokenizer_from_config
 
 __all__ = [
     "DATAMODULES",
+    "ColouredEdgesDataModule",
     "DataModule",
     "DigitEpisodesDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "EraserDataModule",
     "FolderEpisodesDataModule",
+    "DigitGraphsDataModule",
+    "GraphDataModule",
+    "GraphFilesDataModule",
     "HFDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",

@@ -16,6 +16,7 @@ from lightning_modules.data.folders import (
     parted_by_ending,
     say_left_out,
 )
+from lightning_modules.data.texts.files import Line
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.modalities import MODALITIES, Modality
 from lightning_modules.utils.errors import InputError
@@ -24,15 +25,19 @@ from lightning_modules.utils.terminal import counted
 
 @dataclass(frozen=True)
 class Input:
-    """What a sample is made of: for each source a file, not read yet, or a text that was given."""
+    """What a sample is made of: for each source a file or a line of one, or a text that was given.
+
+    Files are not read yet.
+    """
 
     name: str
-    contents: Mapping[str, Path | str | Pair]
+    contents: Mapping[str, Path | Line | str | Pair]
 
     @property
     def path(self) -> Path | None:
         """The first of its files."""
-        return next((x for x in self.contents.values() if isinstance(x, Path)), None)
+        files = (x.path if isinstance(x, Line) else x for x in self.contents.values())
+        return next((x for x in files if isinstance(x, Path)), None)
 
     def read(self, sources: Mapping[str, Modality]) -> dict[str, Any]:
         """The content of each source.
@@ -43,7 +48,7 @@ class Input:
         contents = {}
         for name, modality in sources.items():
             given = self.contents[name]
-            if isinstance(given, Path):
+            if isinstance(given, Path | Line):
                 contents[name] = modality.read(given)
             else:
                 contents[name] = modality.typed_text(given, self.name)
@@ -108,9 +113,10 @@ def find_inputs(
             f"--text: the checkpoint is of {a(modality.called)} classifier; accepted: --input"
         )
     found = [
-        Input(str(path), {name: path})
+        Input(str(part), {name: part})
         for pattern in patterns
         for path in find_files(pattern, modality)
+        for part in modality.within(path)
     ]
     found += [Input(f"text {number}", {name: x}) for number, x in enumerate(texts, start=1)]
     if not found:

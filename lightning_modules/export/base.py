@@ -61,9 +61,9 @@ class Export(ABC):
         return any(isinstance(x, Texts) for x in self.classifier.sources.values())
 
     @property
-    def pipeline(self) -> str:
-        """What the hub calls the task."""
-        return "text-classification" if self.reads_texts else "image-classification"
+    def pipeline(self) -> str | None:
+        """What the hub calls the task; None where it has no word for it."""
+        return next(iter(self.classifier.sources.values())).pipeline
 
     @property
     def input_config(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from lightning_modules.modalities.base import MODALITIES, Modality, Part
 from lightning_modules.modalities.explained import Explained
+from lightning_modules.modalities.graphs.modality import Graphs
 from lightning_modules.modalities.images.modality import Images
 from lightning_modules.modalities.texts.modality import Texts
 
-__all__ = ["MODALITIES", "Explained", "Images", "Modality", "Part", "Texts"]
+__all__ = ["MODALITIES", "Explained", "Graphs", "Images", "Modality", "Part", "Texts"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import relprop
+from lightning_modules.data.texts.files import Line
 from lightning_modules.modalities.drawing import (
     COLORMAP,
     DIVERGING,
@@ -52,6 +53,7 @@ class Modality(ABC):
         axes: the names of the axes of a map in files.
         typed: a person may give it on the command line, by ``--text``.
         of_one_size: any of its contents can be in one batch.
+        pipeline: what the hub calls a model that classifies it; None: it has no word for it.
 
     Args:
         source: its name in a batch and in the classifier's ``sources``.
@@ -63,15 +65,24 @@ class Modality(ABC):
     axes: ClassVar[tuple[str, ...]] = ("part",)
     typed: ClassVar[bool] = False
     of_one_size: bool = True
+    pipeline: ClassVar[str | None] = None
 
     def __init__(self, source: str, input_config: Mapping[str, Any]) -> None:
         self.source, self.input_config = source, input_config
 
     # ------------------------------------------------------------------ from files to the model
 
+    def within(self, path: Path) -> Sequence[Path | Line]:
+        """What is an input each of a file: the file as a whole, or its lines.
+
+        Raises:
+            OSError, InputError: it cannot be read, where it has to be.
+        """
+        return [path]
+
     @abstractmethod
-    def read(self, path: Path) -> Any:
-        """The content of a file.
+    def read(self, path: Path | Line) -> Any:
+        """The content of what :meth:`within` gives of a file.
 
         Raises:
             OSError, InputError: it cannot be read, or there is nothing to explain.

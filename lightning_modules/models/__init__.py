@@ -4,6 +4,7 @@ from lightning_modules.models.bert import BertClassifier
 from lightning_modules.models.beside import BESIDE
 from lightning_modules.models.classifier import CLASSIFIERS
 from lightning_modules.models.few_shot import FewShotClassifier
+from lightning_modules.models.graph import GraphClassifier
 from lightning_modules.models.hf_image import HFImageClassifier
 from lightning_modules.models.vit import ViTClassifier
 
@@ -12,6 +13,7 @@ __all__ = [
     "CLASSIFIERS",
     "BertClassifier",
     "FewShotClassifier",
+    "GraphClassifier",
     "HFImageClassifier",
     "ViTClassifier",
 ]

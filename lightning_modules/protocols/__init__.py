@@ -3,6 +3,7 @@
 from lightning_modules.protocols.background import Background
 from lightning_modules.protocols.base import MODEL, PROTOCOLS, Protocol
 from lightning_modules.protocols.baselines import BASELINES
+from lightning_modules.protocols.edges import DecidingEdges
 from lightning_modules.protocols.evaluation import Progress, evaluate
 from lightning_modules.protocols.explainer import scored_methods
 from lightning_modules.protocols.grid import Grid
@@ -19,6 +20,7 @@ __all__ = [
     "MODEL",
     "PROTOCOLS",
     "Background",
+    "DecidingEdges",
     "Grid",
     "Perturbation",
     "Progress",

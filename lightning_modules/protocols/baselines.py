@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 STEPS = 20  # of the integral
 CHANCE = ("constant", "random")  # baselines that do not look at the model
-PIXELS = "pixel_values"  # what Hugging Face's models call pictures
 
 # The function of a baseline takes (explainer, target) and gives the relevance of every source.
 BASELINES: Registry[relprop.Method] = Registry("baseline")
@@ -98,7 +97,8 @@ def by_captum(
     logits = module.logits(explainer.trace, batch)
     target = relprop.resolve_target(target, logits)
     inputs, of_row = module.inputs(batch), module.per_row(target, batch)
-    if not isinstance(inputs, Tensor) and not inputs.keys() & {PIXELS, "input_ids"}:
+    is_text = not isinstance(inputs, Tensor) and "input_ids" in inputs
+    if not is_text and len(numbers_among(inputs)) != 1:
         raise relprop.UnsupportedModel(
             f"{method} is of one tensor of numbers, or of input_ids; the model takes "
             f"{', '.join(inputs)}"
@@ -106,8 +106,7 @@ def by_captum(
     flags = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(False)  # nobody asks for the gradients of weights
     try:
-        are_numbers = isinstance(inputs, Tensor) or inputs.keys() == {PIXELS}
-        find = of_numbers if are_numbers else of_embeddings
+        find = of_embeddings if is_text else of_numbers
         found = find(captum.attr, module, inputs, of_row, method)
     finally:
         for parameter, flag in zip(module.parameters(), flags, strict=True):
@@ -117,24 +116,34 @@ def by_captum(
     return module.by_source(batch, explanation)
 
 
+def numbers_among(inputs: Tensor | Mapping[str, Tensor]) -> list[str]:
+    """Names of the inputs that are numbers, and no mask; that of a tensor alone is ""."""
+    named = {"": inputs} if isinstance(inputs, Tensor) else inputs
+    return [name for name, x in named.items() if x.is_floating_point() and "mask" not in name]
+
+
 def of_numbers(
     attr, module: Classifier, inputs: Tensor | Mapping[str, Tensor], target: Tensor, method: str
 ) -> Tensor:
     """Of pictures [B, C, H, W] by pixels, [B, H, W]; of vectors [B, N] or [B, N, F], [B, N]."""
-    named = not isinstance(inputs, Tensor)
+    (name,) = numbers_among(inputs)
+    others = {} if name == "" else {x: value for x, value in inputs.items() if x != name}
 
-    def forward(numbers: Tensor) -> Tensor:
-        return module.of_backbone({PIXELS: numbers} if named else numbers)
+    def forward(numbers: Tensor, *values: Tensor) -> Tensor:
+        if name == "":
+            return module.of_backbone(numbers)
+        return module.of_backbone({name: numbers, **dict(zip(others, values, strict=True))})
 
-    inputs = (inputs[PIXELS] if named else inputs).detach().clone().requires_grad_()
+    inputs = (inputs if name == "" else inputs[name]).detach().clone().requires_grad_()
+    given = {"target": target, "additional_forward_args": tuple(others.values()) or None}
     if method == "saliency":
-        found = attr.Saliency(forward).attribute(inputs, target)
+        found = attr.Saliency(forward).attribute(inputs, **given)
     elif method == "input_x_gradient":
-        found = attr.InputXGradient(forward).attribute(inputs, target)
+        found = attr.InputXGradient(forward).attribute(inputs, **given)
     else:
         blank = module.blank(inputs).expand_as(inputs)
         found = attr.IntegratedGradients(forward).attribute(
-            inputs, blank, target, n_steps=STEPS, internal_batch_size=4 * len(inputs)
+            inputs, blank, n_steps=STEPS, internal_batch_size=4 * len(inputs), **given
         )
     found = found.detach()
     return found if found.ndim == 2 else found.sum(dim=1 if found.ndim == 4 else -1)

@@ -31,6 +31,7 @@ HIDDEN = {  # the beginnings of warnings that a user can do nothing about, and w
     r"Metric `\w+` will save all targets and predictions": "two numbers a sample and class",
     r"No positive samples found in target, recall": "labels that a split lacks do not count",
     r"It is recommended to use `self\.log\(.*sync_dist": "the metrics synchronise themselves",
+    r"There is a performance drop because .*batching rule": "torch has none of some gradients",
 }
 
 

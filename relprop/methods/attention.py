@@ -103,6 +103,7 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     E_h (mean(G) A), clamped at 0 and scaled to 0..1: for images over the grid, where also the mean
     is taken; for texts over the whole map, as published. Of one chain of blocks.
     """
+    pools = trace.pools
     w = trace.token_weights(target, options.ruled, options.eps)
     prefix = trace.prefix
     (G,) = trace.gradient(target, trace.depth - 1, last=True)
@@ -113,7 +114,8 @@ def gradcam(trace: Trace, target: Tensor, options: Options) -> Tensor:
     if valid is not None and trace.grid:
         valid = valid[:, prefix:]
     elif valid is not None:  # rows of padding count where the head reads it
-        valid = valid[:, None, :] & (valid | (w > 0))[:, :, None]
+        rows = torch.ones_like(w, dtype=torch.bool) if pools else valid | (w > 0)
+        valid = valid[:, None, :] & rows[:, :, None]
     low, high = _range(maps, valid)
     is_flat = ~(high > low)
     return ((row - low) / (high - low).masked_fill(is_flat, 1)).masked_fill(is_flat, 0)

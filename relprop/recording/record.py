@@ -78,6 +78,16 @@ class AttentionMap:
     again: bool = False
     apart: bool = False
 
+    @property
+    def leads_from_input(self) -> bool:
+        """Whether its queries are tokens of a source, and none of the model's own alone."""
+        return self.query is not None and bool(self.query.home)
+
+    @property
+    def leads_to_input(self) -> bool:
+        """Whether its keys are."""
+        return self.key is not None and bool(self.key.home)
+
     def canonical(self, x: Tensor, batch: int) -> Tensor:
         """A map, or something of its shape, as [B, H, ..., n, m]."""
         x = x.permute(self.order)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relprop.errors import UnsupportedModel
 from relprop.recording.record import AttentionMap
+from relprop.recording.tags import tag
 from relprop.rules.weights import to_values
 from relprop.walks.ends import Ends
 from relprop.walks.layout import prefix_of
@@ -21,7 +22,10 @@ from relprop.walks.starts import Starts
 
 @dataclass
 class Tokens:
-    """Those of the last attention map; ``mask``: the input's attention mask [B, N]."""
+    """Those of the last attention map whose keys are the input's; ``mask``: the input's, [B, N].
+
+    Maps after it are between tokens of the model's own, such as learned queries that have pooled.
+    """
 
     ends: Ends
     mask: Tensor | None
@@ -40,8 +44,12 @@ class Tokens:
         return self.ends.recording.maps
 
     @property
+    def last(self) -> AttentionMap:
+        return next((x for x in reversed(self.maps) if x.leads_to_input), self.maps[-1])
+
+    @property
     def count(self) -> int:
-        return self.maps[-1].tensor.shape[-1]
+        return self.last.tensor.shape[-1]
 
     def only_source(self) -> str:
         names = tuple(self.ends.sources)
@@ -66,7 +74,7 @@ class Tokens:
     def prefix(self) -> int:
         """Tokens before those of the input: class token, registers, ..."""
         name, places, recording = self.only_source(), self.places, self.ends.recording
-        last, what = recording.maps[-1], f"{places.count} tokens of the input"
+        last, what = self.last, f"{places.count} tokens of the input"
         if places.sides is not None:
             rows, columns = (side.count for side in places.sides)
             what = f"{rows} x {columns} patches, row by row,"
@@ -109,7 +117,7 @@ class Tokens:
         if valid is None:
             return None
         read = self.starts.tensors
-        if len(read) != 1 or read[0].shape[:2] != valid.shape:
+        if len(read) != 1 or read[0].shape[:2] != valid.shape or not self._are_input(read[0]):
             return valid
         # Other weights for each class: of probabilities the sum is a constant.
         logits = backward.logits
@@ -117,15 +125,25 @@ class Tokens:
         (found,) = backward.pull([logits], [weights], read, None)
         return valid | (found != 0).any(dim=-1)
 
+    @staticmethod
+    def _are_input(x: Tensor) -> bool:
+        """Whether tokens that the head reads are of a source."""
+        state = tag(x).state
+        return state is not None and bool(state.home)
+
     def settle(self) -> None:
         """Find out, before the graph is freed, what has to be known of it afterwards."""
         _ = self.starts, self.rows
 
-    def without_padding(self, x: Tensor) -> Tensor:
-        """A map [B, H, n, m] with 0 on padding.
+    def without_padding(self, x: Tensor, map: AttentionMap) -> Tensor:
+        """What is of the shape of a map, [B, H, n, m], with 0 on padding.
 
-        What a token of padding attends to is kept where the head reads that token.
+        What a token of padding attends to is kept where the head reads that token. Queries and keys
+        of the model's own are no padding.
         """
-        if self.valid is None or self.rows is None or x.shape[-2:] != (self.count, self.count):
+        if self.valid is None or self.rows is None or not map.leads_to_input:
             return x
-        return x * (self.rows[:, None, :, None] & self.valid[:, None, None, :])
+        kept = self.valid[:, None, None, :]
+        if map.leads_from_input:
+            kept = kept & self.rows[:, None, :, None]
+        return x * kept if x.shape[-1] == self.count and kept.shape[-2] in (1, x.shape[-2]) else x

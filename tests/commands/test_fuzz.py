@@ -4,6 +4,7 @@ And the file that they read is as before.
 """
 
 import io
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from configs.schema import ConfigError, load_config
 from configs.sections import UnknownKind
 from lightning_modules import CLASSIFIERS
 from lightning_modules.data import DATAMODULES
+from lightning_modules.data.graphs.jsonl import read_graphs
 from lightning_modules.data.images.files import read_image, read_mask
 from lightning_modules.data.labels import label_reader
 from lightning_modules.data.labels.names import name_classes
@@ -99,6 +101,41 @@ def test_images(tmp_path, content):
     for read, mode in ((read_image, "RGB"), (read_mask, "L")):
         image = check(read, tmp_path / "a.png", content)
         assert image is None or (image.mode == mode and min(image.size) > 0)
+
+
+GRAPH = (
+    '{"nodes": [[1, 0], [0, 1], [1, 0]], "edges": [[0, 1], [2, 1]], "edge_features": [[1], [2]], '
+    '"label": "a", "deciding": [[1, 2]], "positions": [[0, 1], [1, 1], [2.5, -1e3]]}\n'
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+def graphs(path: Path) -> list:
+    return read_graphs("train", str(path), label_reader("multiclass", "label", "|"), False, None)
+
+
+def check_graphs(rows: list | None) -> None:
+    for _, item in rows or ():
+        graph = item["graph"]
+        assert np.isfinite(graph.nodes).all() and len(graph.edges) == len(graph.edge_features)
+        assert 0 <= graph.edges.min() and graph.edges.max() < len(graph.nodes)
+
+
+@CASES
+@given(damaged([2 * GRAPH.encode()]) | st.binary(max_size=200))
+def test_files_of_graphs(tmp_path, content):
+    check_graphs(check(graphs, tmp_path / "a.jsonl", content))
+
+
+@CASES
+@given(st.sampled_from([*json.loads(GRAPH)]), ANYTHING)
+def test_graphs_with_anything_in_a_place(tmp_path, name, value):
+    content = json.dumps(json.loads(GRAPH) | {name: value}).encode()
+    check_graphs(check(graphs, tmp_path / "a.jsonl", content))
 
 
 @pytest.fixture(scope="module")

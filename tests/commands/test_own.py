@@ -160,6 +160,40 @@ def test_an_own_modality_is_explained_by_every_method(trained, tmp_path):
     assert '"shown":"drawings"' in (out / "explanations.html").read_text()
 
 
+def test_a_file_of_an_own_modality_may_hold_several_inputs(trained, tmp_path):
+    kind, run_dir = trained
+    if kind != "vector":
+        pytest.skip("of one source")
+    rows = np.random.default_rng(0).normal(size=(3, 6))
+    np.savetxt(tmp_path / "three.vecs", rows)
+    np.savetxt(tmp_path / "one.vec", rows[1])
+    command(
+        "explain.py",
+        *("--checkpoint", str(run_dir), "--output", str(tmp_path), "--format", "png,json"),
+        *("--input", str(tmp_path / "three.vecs"), str(tmp_path / "one.vec")),
+        module="vectors",
+    )
+    entries = json.loads((tmp_path / "explanations.json").read_text())["inputs"]
+    names = [f"{tmp_path}/three.vecs, line {number}" for number in (1, 2, 3)]
+    assert [entry["name"] for entry in entries] == [*names, f"{tmp_path}/one.vec"]
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    np.testing.assert_allclose(
+        entries[1]["relevance"]["transformer_attribution"],
+        entries[3]["relevance"]["transformer_attribution"],
+        rtol=1e-5,
+    )
+    assert entries[0]["relevance"] != entries[1]["relevance"]
+
+
+def test_an_own_modality_is_exported_without_a_word_for_its_task(trained, tmp_path):
+    _, run_dir = trained
+    out = str(tmp_path / "out")
+    command("train.py", "export", str(run_dir), "--to", "safetensors", out, module="vectors")
+    card = (tmp_path / "out" / "README.md").read_text()
+    is_pictured = trained[0] == "pictured_vector"
+    assert ("pipeline_tag: image-classification" in card) == is_pictured
+
+
 def test_an_own_modality_is_scored(trained, tmp_path):
     _, run_dir = trained
     methods = ["rollout", "lrp", "saliency", "integrated_gradients", "random"]

@@ -46,8 +46,19 @@ REVIEWS = [
     "data.vocab_size=300",
     "tracker.samples=8",
 ]
+GRAPHS = [
+    *TRAINER,
+    "--config=configs/graph_edges.yaml",
+    "model.width=16",
+    "model.layers=MSPS",
+    "model.dropout=0.1",
+    "data.train_size=96",
+    "data.val_size=40",
+    "data.test_size=40",
+    "tracker.samples=6",
+]
 ONE_EPOCH = ("trainer.max_epochs=1", "tracker=null")
-EXPERIMENTS = {"digits": DIGITS, "reviews": REVIEWS}
+EXPERIMENTS = {"digits": DIGITS, "reviews": REVIEWS, "graphs": GRAPHS}
 
 
 def run(run_dir: Path, *overrides: str, experiment: str = "digits") -> Path:

@@ -26,7 +26,11 @@ from tests.helpers.runs import (
 from tests.helpers.samples import save
 
 SMALL = ("data.train_size=60", "data.val_size=8", "data.test_size=8", "data.batch_size=20")
-OF_DATA = {"digits": ("data.pairs_size=2",), "reviews": ("data.contrast_size=2",)}
+OF_DATA = {
+    "digits": ("data.pairs_size=2",),
+    "reviews": ("data.contrast_size=2",),
+    "graphs": (),
+}
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
 
 

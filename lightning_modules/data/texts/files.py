@@ -2,9 +2,22 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file, in place of the file, where each of them is a thing of its own."""
+
+    path: Path
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.number}"
 
 
 def read_text(path: str | Path, accepted: str) -> str:

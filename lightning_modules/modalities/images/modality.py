@@ -42,6 +42,7 @@ class Images(Modality):
     called = "image"
     endings = IMAGE_ENDINGS
     axes = ("row", "column")
+    pipeline = "image-classification"
 
     def read(self, path: Path) -> Image.Image:
         return read_image(path)

@@ -46,6 +46,7 @@ class Texts(Modality):
     endings = (".txt",)
     axes = ("word",)
     typed = True
+    pipeline = "text-classification"
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

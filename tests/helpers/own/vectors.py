@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 import relprop
 from lightning_modules.data import DATAMODULES, DataModule
+from lightning_modules.data.texts.files import Line
 from lightning_modules.modalities import MODALITIES, Explained, Images, Modality
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 
@@ -34,11 +35,15 @@ class Vectors(Modality):
     """Vectors of numbers from files, drawn as bars."""
 
     called = "vector"
-    endings = (".vec",)
+    endings = (".vec", ".vecs")
     axes = ("entry",)
 
+    def within(self, path):
+        lines = path.read_text().splitlines() if path.suffix == ".vecs" else []
+        return [Line(path, *line) for line in enumerate(lines, start=1)] or [path]
+
     def read(self, path):
-        return np.loadtxt(path, dtype=np.float32)
+        return np.loadtxt([path.text] if isinstance(path, Line) else path, dtype=np.float32)
 
     def batch(self, contents):
         return {self.source: torch.from_numpy(np.stack(contents))}
@@ -113,9 +118,15 @@ class Transformer(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, num_heads=2) for _ in range(2)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """Logits [B, 2]; ``places`` [B, N] of the tokens, if they are in another order."""
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.embed(x)], dim=1)
-        return self.head(self.norm(self.blocks(x + self.positions))[:, 0])
+        positions = self.positions
+        if places is not None:
+            positions = torch.cat(
+                [positions[:, :1].expand(len(x), -1, -1), positions[0, 1:][places]], 1
+            )
+        return self.head(self.norm(self.blocks(x + positions))[:, 0])
 
 
 @CLASSIFIERS.register("vector")
@@ -133,8 +144,9 @@ class VectorClassifier(Classifier):
     def sources(self) -> dict[str, Modality]:
         return {"vector": Vectors("vector", self.hparams.input_config["vector"])}
 
-    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return batch["vector"][..., None]
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x = batch["vector"][..., None]
+        return {"x": x, "places": torch.arange(ENTRIES, device=x.device).expand(len(x), -1)}
 
     def parameter_groups(self) -> list[dict]:
         lr, decay = self.hparams.lr, self.hparams.weight_decay

@@ -1,0 +1,238 @@
+"""MUTAG: Edge-Set Attention beside a message-passing network (GINE) on the same ten folds.
+
+python -m benchmarks.mutag                           (ten folds, three seeds)
+python -m benchmarks.mutag --seeds 0 --folds 0 --options trainer.max_epochs=2 --output FOLDER
+
+188 molecules, mutagenic or not, of the package grakel (pip install grakel torch_geometric). Of ten
+folds one is tested, the next one chooses the epoch, and the other eight are trained on: both models
+by the same loop, with the same optimiser and schedule. Of Edge-Set Attention a row has, beside the
+accuracy, the share of positive relevance for "mutagenic" that lies on the bonds of nitro groups (an
+N with two O), in test molecules that have any, and what share of the bonds they are. Rows are kept
+in OUTPUT/rows.jsonl as soon as they are measured, and a second call goes on there.
+OUTPUT/molecules.png has test molecules of the first fold, nitro groups marked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import grakel
+import torch
+from PIL import Image
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.io import read_tu_data
+
+import benchmarks.gine  # noqa: F401 (registers the baseline)
+from benchmarks.arms_report import deviation, interval
+from benchmarks.by_seed import print_row
+from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
+from configs.schema import complete_config
+from lightning_modules.experiment import Ended, experiment
+from lightning_modules.tasks import Caption
+from lightning_modules.utils.cli import Parser
+
+MUTAG = Path(grakel.__file__).parent / "tests" / "data" / "MUTAG"
+ATOMS = ["C", "N", "O", "F", "I", "Cl", "Br"]
+NAMES = {-1: "harmless", 1: "mutagenic"}
+FOLDS = 10
+SHARED = {"lr": 1e-3, "weight_decay": 1e-4}
+SIZES = {"width": 64, "heads": 4, "seeds": 8, "mlp_width": 128, "embed_width": 64}
+ARMS = {
+    "ESA": {"kind": "graph", "layers": "MMSP", "norm": "pre", "graph_width": 64, "dropout": 0.1},
+    "GINE": {"kind": "gine"},
+}
+ARMS["ESA"] |= SIZES
+METHODS = {"transformer_attribution": "on nitro", "attnlrp": "on nitro, attnlrp"}
+TITLES = {"transformer_attribution": "attribution", "attnlrp": "attnlrp"}  # above a picture
+BASE = "nitro bonds"
+SHOWN = 4
+
+
+# --------------------------------------------------------------------------------- the molecules
+
+
+def molecules() -> list[dict[str, Any]]:
+    """The 188 molecules as JSON objects, each bond once, those of nitro groups as ``deciding``."""
+    data, slices, _ = read_tu_data(str(MUTAG), "MUTAG")
+    counts = range(len(slices["y"]) - 1)
+    labels = (MUTAG / "MUTAG_graph_labels.txt").read_text().split()
+    return [molecule(part(data, slices, i), int(labels[i])) for i in counts]
+
+
+def part(data: Data, slices: Mapping[str, Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Atoms [N, 7], bonds [2, E] and their kinds [E, 4] of one molecule."""
+    nodes, edges = (slice(*slices[x][i : i + 2].tolist()) for x in ("x", "edge_index"))
+    return data.x[nodes], data.edge_index[:, edges], data.edge_attr[edges]
+
+
+def molecule(given: tuple[Tensor, Tensor, Tensor], label: int) -> dict[str, Any]:
+    x, index, kinds = given
+    once = index[0] < index[1]
+    bonds = index[:, once].T.tolist()
+    return {
+        "nodes": x.tolist(),
+        "edges": bonds,
+        "edge_features": kinds[once].tolist(),
+        "label": NAMES[label],
+        "deciding": nitro(x.argmax(dim=1).tolist(), bonds),
+    }
+
+
+def nitro(atoms: list[int], bonds: list[list[int]]) -> list[list[int]]:
+    """The bonds between an N and an O, of each N that has two of them."""
+    of_nitrogen: dict[int, list[list[int]]] = {}
+    for bond in bonds:
+        symbols = [ATOMS[atoms[x]] for x in bond]
+        if sorted(symbols) == ["N", "O"]:
+            of_nitrogen.setdefault(bond[symbols.index("N")], []).append(bond)
+    return [bond for found in of_nitrogen.values() if len(found) == 2 for bond in found]
+
+
+def write_folds(output: Path) -> None:
+    """The molecules of each fold in a file, ``OUTPUT/folds/train-3.jsonl`` and so on."""
+    rows, folder = molecules(), output / "folds"
+    folder.mkdir(parents=True, exist_ok=True)
+    dealt = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    parts = [part for _, part in dealt.split(rows, [row["label"] for row in rows])]
+    for fold in range(FOLDS):
+        test, val = parts[fold].tolist(), parts[(fold + 1) % FOLDS].tolist()
+        train = [i for i in range(len(rows)) if i not in {*test, *val}]
+        for split, chosen in {"train": train, "val": val, "test": test}.items():
+            lines = "".join(json.dumps(rows[i]) + "\n" for i in chosen)
+            (folder / f"{split}-{fold}.jsonl").write_text(lines)
+
+
+# ----------------------------------------------------------------------------------- measurement
+
+
+def trained(arm: str, seed: int, fold: int, output: Path, *options: str) -> Ended:
+    """A run on a fold, tested with the weights of its best validated epoch."""
+    files = {x: str(output / "folds" / f"{x}-{fold}.jsonl") for x in ("train", "val", "test")}
+    config = {
+        "run_dir": str(output / folder_name(arm, seed, fold)),
+        "seed": seed,
+        "model": {**ARMS[arm], **SHARED},
+        "data": {"kind": "graph_jsonl", "node_names": ATOMS, "batch_size": 32, **files},
+        "tracker": None,
+        "loggers": {},
+        "trainer": {"max_epochs": 60, "gradient_clip_val": 0.5, "log_every_n_steps": 1},
+    }
+    for option in options:
+        key, value = option.split("=", 1)
+        section, name = key.split(".")
+        config[section][name] = json.loads(value)
+    return experiment(complete_config(config), None)
+
+
+def figures(arm: str, ended: Ended, folder: Path) -> dict[str, float]:
+    """What a row has."""
+    found = {"accuracy": ended.tested["test/accuracy"]}
+    if arm != "ESA":
+        return found
+    module, data = ended.model.eval(), ended.data
+    items = [x for x in data.test_dataset.items if x["graph"].deciding.any()]
+    if not items:
+        return found
+    batch = data.collate(items)
+    trace, marks = module.record(batch), batch["deciding"].float()
+    target = torch.full((len(items),), data.class_names.index(NAMES[1]))
+    for method, name in METHODS.items():
+        (of,) = module.explain_sources(trace, batch, [target], method)
+        positive = of["graph"].edge_scores.clamp(min=0)
+        total = positive.sum(dim=1)
+        found[name] = float(((positive * marks).sum(dim=1) / total)[total > 0].mean())
+    found[BASE] = float((marks.sum(dim=1) / of["graph"].counts).mean())
+    draw(ended, items[:SHOWN], folder / "molecules.png")
+    return found
+
+
+def draw(ended: Ended, items: list[dict], path: Path) -> None:
+    """Molecules with nitro groups, and their maps for "mutagenic"."""
+    module, names = ended.model, ended.data.class_names
+    batch = ended.data.collate(items)
+    target = torch.full((len(items),), names.index(NAMES[1]))
+    trace = module.record(batch)
+    true = [names[x] for x in batch["label"].tolist()]
+    p = trace.logits.softmax(dim=1)[:, target[0]].tolist()
+    found, captions = [], []
+    for method in METHODS:
+        (of,) = module.explain_sources(trace, batch, [target], method)
+        # Of both methods what speaks for the class.
+        found.append(of["graph"].with_relevance(of["graph"].relevance.clamp(min=0)))
+        pairs = zip(true, p, strict=True)
+        title = TITLES[method]
+        captions.append([Caption(title, f"{x}, p = {y:.2f}") for x, y in pairs])
+    (modality,) = module.sources.values()
+    heading = "Why mutagenic? p of that, and what it is; nitro groups are marked"
+    Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
+
+
+def print_table(rows: Rows) -> None:
+    """Accuracy: of each seed the mean of its folds; their mean and standard deviation over seeds.
+
+    Beside them the standard deviation over folds, and the difference paired by seed and fold.
+    """
+    shares = [*METHODS.values(), BASE]
+    headings = ["arm", "seeds", "folds", "accuracy", "over folds", *shares, "less GINE, points"]
+    print_row(*headings)
+    print_row(*["---"] * len(headings))
+    key = {(r["arm"], r["seed"], r["fold"]): r for r in rows}
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_arm = [row for row in rows if row["arm"] == arm]
+        seeds = sorted({row["seed"] for row in of_arm})
+        means = [mean([r["accuracy"] for r in of_arm if r["seed"] == seed]) for seed in seeds]
+        cells = [str(len(seeds)), str(len({row["fold"] for row in of_arm}))]
+        cells += [f"{100 * mean(means):.1f} ± {100 * deviation(means):.1f}"]
+        cells += [f"{100 * deviation([row['accuracy'] for row in of_arm]):.1f}"]
+        for name in shares:
+            there = [row[name] for row in of_arm if name in row]
+            cells.append(f"{mean(there):.3f}" if there else "")
+        pairs = [(r, key.get(("GINE", r["seed"], r["fold"]))) for r in of_arm]
+        less = [100 * (r["accuracy"] - other["accuracy"]) for r, other in pairs if other]
+        cells.append("" if arm == "GINE" or not less else interval(less))
+        print_row(arm, *cells)
+
+
+def measure(arms: list[str], seeds: list[int], folds: list[int], output: Path, given: list[str]):
+    """Train what is not measured yet, print the table and keep the picture."""
+    kept = KeptRows(output / "rows.jsonl", given)
+    write_folds(output)
+
+    def of_run(key: Row) -> Row:
+        arm, seed, fold = key.values()
+        return figures(
+            arm, trained(arm, seed, fold, output, *given), output / folder_name(*key.values())
+        )
+
+    wanted = [
+        {"arm": arm, "seed": seed, "fold": fold} for seed in seeds for fold in folds for arm in arms
+    ]
+    print_table(kept.of(wanted, of_run, "arms and folds"))
+    drawn = output / folder_name("ESA", seeds[0], folds[0]) / "molecules.png"
+    if drawn.is_file():
+        (output / "molecules.png").write_bytes(drawn.read_bytes())
+
+
+def main() -> None:
+    parser = Parser("python -m benchmarks.mutag", __doc__)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
+    parser.add_argument("--output", type=Path, default=Path("runs/mutag"))
+    parser.add_argument("--options", nargs="*", default=[], help="more of the config, key=value")
+    chosen = parser.parse_args()
+    measure(chosen.arms, chosen.seeds, chosen.folds, chosen.output, chosen.options)
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()

@@ -1,0 +1,1 @@
+"""Graphs: read, explained, drawn and watched."""
