@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lightning_modules.explanations.page import ALONE, write_page
@@ -268,6 +269,19 @@ def test_a_canvas_lies_on_what_the_model_saw(open_page):
     canvas = page.locator("article").nth(2).locator("canvas").first.bounding_box()
     assert canvas["x"] - frame["x"] == pytest.approx(frame["width"] * 50 / 400, abs=1.5)
     assert canvas["width"] == pytest.approx(frame["width"] * 300 / 400, abs=1.5)
+
+
+def test_boxes_lie_on_what_the_model_has_selected(open_page):
+    """Of what the model saw, 300 x 300 of 400 x 300 pixels, its right upper quarter."""
+    (part,) = RESULTS[2].parts.values()
+    selected = replace(part, boxes=torch.tensor([[16, 0, 32, 16]]), given=(32, 32))
+    page = open_page([replace(RESULTS[2], parts={"image": selected}), RESULTS[0]])
+    assert page.locator(".box").count() == 1  # on the input alone
+    box = page.locator(".box").bounding_box()
+    frame = page.locator(".frame").filter(has=page.locator(".box")).bounding_box()
+    assert box["x"] - frame["x"] == pytest.approx(frame["width"] * 200 / 400, abs=1.5)
+    assert box["width"] == pytest.approx(frame["width"] * 150 / 400, abs=1.5)
+    assert box["height"] == pytest.approx(frame["height"] / 2, abs=1.5)
 
 
 def test_words(open_page):

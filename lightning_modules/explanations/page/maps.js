@@ -156,6 +156,13 @@ function pictureFrame(part) {
   return frame;
 }
 
+/** Where an element lies in its frame, in shares of the picture's width and height. */
+function placeAt(element, x, y, w, h) {
+  Object.assign(element.style, {
+    left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * h}%`,
+  });
+}
+
 /**
  * A picture under the map of class t; returns the element and what draws it.
  * `chosen(cell, map)` is called when a cell is marked, and what it returns when no longer.
@@ -169,11 +176,7 @@ function pictureMap(part, t, label, number, chosen = () => () => {}) {
   const zoom = OUTLINE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * zoom));
   canvas.height = Math.max(1, Math.round(height * zoom));
-  const place = (element, x, y, w, h) =>
-    Object.assign(element.style, {
-      left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * h}%`,
-    });
-  place(canvas, left, top, right - left, bottom - top);
+  placeAt(canvas, left, top, right - left, bottom - top);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   frame.append(canvas);
@@ -190,7 +193,7 @@ function pictureMap(part, t, label, number, chosen = () => () => {}) {
     const row = Math.floor(index / columns), column = index % columns;
     const cursor = make("div", "cursor");
     const w = (right - left) / columns, h = (bottom - top) / rows;
-    place(cursor, left + column * w, top + row * h, w, h);
+    placeAt(cursor, left + column * w, top + row * h, w, h);
     frame.append(cursor);
     const forget = chosen(index, map);
     unmark = () => { cursor.remove(); forget(); };
@@ -259,6 +262,11 @@ const MAKERS = { picture: pictureMap, words: textMap, drawings: drawnMap };
 const INPUTS = {
   picture(part) {
     const frame = pictureFrame(part);
+    for (const [left, top, right, bottom] of part.boxes ?? []) {
+      const box = make("div", "box");
+      placeAt(box, left, top, right - left, bottom - top);
+      frame.append(box);
+    }
     return [frame, () => { frame.firstChild.src = part.picture; }];
   },
   drawings(part) {
