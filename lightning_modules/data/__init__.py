@@ -1,6 +1,6 @@
 """The data sets, by the name that a config gives them."""
 
-from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler, ImageDataModule
+from lightning_modules.data.base import DATAMODULES, DataModule, ImageDataModule
 from lightning_modules.data.graphs.base import GraphDataModule
 from lightning_modules.data.graphs.coloured import ColouredEdgesDataModule
 from lightning_modules.data.graphs.digits import DigitGraphsDataModule
@@ -16,6 +16,7 @@ from lightning_modules.data.images.imagenet import (
 from lightning_modules.data.images.pets import PetsDataModule
 from lightning_modules.data.images.tars import ImageTarsDataModule
 from lightning_modules.data.rows.hf import HFDataModule
+from lightning_modules.data.sampling import EpochSampler
 from lightning_modules.data.texts.base import TextDataModule
 from lightning_modules.data.texts.batches import TextCollator
 from lightning_modules.data.texts.eraser import EraserDataModule

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from torchvision.ops import sigmoid_focal_loss
 
 import train
-from lightning_modules.data.base import EpochSampler
+from lightning_modules.data.sampling import EpochSampler
 from lightning_modules.data.texts.base import LengthSampler, TextItems
 from lightning_modules.tasks import Multiclass, Multilabel, balanced_weights
 from lightning_modules.tasks.weighting import weighted_mean

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import train
-from lightning_modules.data.base import epoch_and_index
 from lightning_modules.data.images.digits import DigitScenes
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.guidance import Guidance
 from tests.helpers.processes import finish_two
 from tests.helpers.runs import (

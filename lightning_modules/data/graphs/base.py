@@ -7,8 +7,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DataModule, epoch_and_index, option_of, say_if_few
+from lightning_modules.data.base import DataModule, option_of, say_if_few
 from lightning_modules.data.graphs.batches import GraphCollator, input_config_of
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.terminal import counted
 
 

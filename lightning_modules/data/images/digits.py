@@ -16,9 +16,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DATAMODULES, ImageDataModule, epoch_and_index
+from lightning_modules.data.base import DATAMODULES, ImageDataModule
 from lightning_modules.data.classes import chosen_classes, new_labels
 from lightning_modules.data.marker import Marker, marker_generator
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.options import Count
 
 SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions

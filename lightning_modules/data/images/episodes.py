@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from lightning_modules.data.base import ImageDataModule, epoch_and_index
+from lightning_modules.data.base import ImageDataModule
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count, Range
 

@@ -9,13 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import (
-    DATAMODULES,
-    DataModule,
-    epoch_and_index,
-    option_of,
-    say_if_few,
-)
+from lightning_modules.data.base import DATAMODULES, DataModule, option_of, say_if_few
 from lightning_modules.data.classes import check_some_left, chosen_classes, new_labels
 from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import AugmentedDataModule
@@ -33,6 +27,7 @@ from lightning_modules.data.images.paired import PairedTransform
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
 from lightning_modules.data.labels import Label
 from lightning_modules.data.marker import Marker
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import check_option
 from lightning_modules.utils.terminal import counted, tell

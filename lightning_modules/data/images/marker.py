@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import ImageDataModule, epoch_and_index
+from lightning_modules.data.base import ImageDataModule
 from lightning_modules.data.marker import OPTION, Marker, marker_generator
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.options import check_option
 
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}

@@ -8,10 +8,11 @@ from torch.utils.data import Dataset
 from torchvision.datasets import OxfordIIITPet
 from torchvision.transforms import Compose
 
-from lightning_modules.data.base import DATAMODULES, epoch_and_index
+from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.paired import PairedTransform
 from lightning_modules.data.images.transforms import make_mask_transform, seeded
+from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.options import check_option
 
 BACKGROUND = 2  # of a trimap; 1 is the pet, 3 its outline, which is taken for a part of it

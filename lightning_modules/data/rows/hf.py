@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import DATAMODULES, DataModule, EpochSampler
+from lightning_modules.data.base import DATAMODULES, DataModule
 from lightning_modules.data.images.base import AugmentedDataModule
 from lightning_modules.data.images.folder import EvalImages, TrainImages
 from lightning_modules.data.labels import Label, label_reader
@@ -14,6 +14,7 @@ from lightning_modules.data.rows.labels import is_unlabelled, read_labels
 from lightning_modules.data.rows.pictures import Pictures
 from lightning_modules.data.rows.splits import Split, choose_splits, load_splits
 from lightning_modules.data.rows.texts import RowItems, check_texts
+from lightning_modules.data.sampling import EpochSampler
 from lightning_modules.data.splits import split_off
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.utils.errors import InputError

@@ -7,13 +7,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_modules.data.base import (
-    DataModule,
-    EpochSampler,
-    epoch_and_index,
-    option_of,
-    say_if_few,
-)
+from lightning_modules.data.base import DataModule, option_of, say_if_few
+from lightning_modules.data.sampling import EpochSampler, epoch_and_index
 from lightning_modules.data.texts.batches import TextCollator, content_of
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.data.texts.tokenizers import (
