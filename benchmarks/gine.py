@@ -12,7 +12,7 @@ from torch_geometric.nn import GINEConv, global_add_pool
 
 from lightning_modules.modalities import Graphs
 from lightning_modules.models.blocks import levels_of
-from lightning_modules.models.classifier import CLASSIFIERS, Classifier
+from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.options import Count
 
 
@@ -47,7 +47,6 @@ class GINE(nn.Module):
         return self.head(global_add_pool(x, graph))
 
 
-@CLASSIFIERS.register("gine")
 class GINEClassifier(Classifier):
     """GINE on the batches of Edge-Set Attention."""
 

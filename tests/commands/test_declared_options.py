@@ -281,11 +281,11 @@ def test_a_model_that_was_given_is_no_hyper_parameter():
 
 def test_a_checkpoint_of_a_kind_that_is_not_registered_says_so(tmp_path):
     path = tmp_path / "a.ckpt"
-    torch.save({"kind": "graph", "state_dict": {}, "hyper_parameters": {}}, path)
+    torch.save({"kind": "sound", "state_dict": {}, "hyper_parameters": {}}, path)
     with pytest.raises(UnknownName) as error:
         read_checkpoint(path)
     assert str(error.value) == (
-        f"{path}: its model is of the kind 'graph'; accepted: {', '.join(CLASSIFIERS)}"
+        f"{path}: its model is of the kind 'sound'; accepted: {', '.join(CLASSIFIERS)}"
     )
 
 

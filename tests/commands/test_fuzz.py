@@ -192,7 +192,9 @@ def test_run_folders(whole_run, tmp_path, data):
 
 
 OF_IMAGES = SimpleNamespace(  # of a classifier
-    sources={"image": Images("image", {})}, task=Multiclass(["a", "b"])
+    sources={"image": Images("image", {})},
+    task=Multiclass(["a", "b"]),
+    decides_by_sources=True,
 )
 
 

@@ -221,7 +221,7 @@ def test_an_unknown_model_is_told_the_nearest():
 
 
 def test_one_class_is_refused():
-    with pytest.raises(ValueError, match="class_names"):
+    with pytest.raises(ValueError, match="the classes are 'all'; accepted: 2 classes or more"):
         classifier(class_names=["all"])
 
 

@@ -266,6 +266,6 @@ def test_what_is_no_support_is_told(folder):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_protocols_refuse_what_is_decided_by_more_than_a_sample(protocol):
-    told = "decides by more than the sample|accepted: texts|model is multiclass; accepted: "
+    told = "decides by more than the sample|accepted: (texts|graphs)|is multiclass; accepted: "
     with pytest.raises(InputError, match=told):
         PROTOCOLS[protocol](classifier(), None)

@@ -7,7 +7,7 @@ import numpy as np
 from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.graphs.base import GraphDataModule, GraphItems
 from lightning_modules.data.graphs.graph import Graph
-from lightning_modules.data.images.digits import NAMES, TILE, Sources, split_sources
+from lightning_modules.data.handwritten import NAMES, TILE, Sources, split_sources
 from lightning_modules.utils.options import Count
 
 INK = 0.25  # the least that counts, 0 (paper) to 1

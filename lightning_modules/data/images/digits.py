@@ -7,25 +7,29 @@ digits), generated on the fly, and different in every epoch of training.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import hadamard
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
 from lightning_modules.data.base import DATAMODULES, ImageDataModule
-from lightning_modules.data.classes import chosen_classes, new_labels
+from lightning_modules.data.classes import chosen_classes
+from lightning_modules.data.handwritten import (
+    CLASSES,
+    NAMES,
+    TILE,
+    Sources,
+    of_classes,
+    split_sources,
+)
 from lightning_modules.data.marker import Marker, marker_generator
 from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.options import Count
 
-SCENE, TILE, STEP = 32, 8, 4  # pixels: a scene's side, a digit's side, the grid of positions
+SCENE, STEP = 32, 4  # pixels: a scene's side, the grid of positions
 TILES = 4  # digits and distractors in a scene
-CLASSES = 10
-NAMES = [str(digit) for digit in range(CLASSES)]
 MEAN = STD = 0.5
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2, "pairs": 3}
 INPUT_CONFIG = {
@@ -44,36 +48,6 @@ OVERLAP = (np.abs(CORNERS[:, None] - CORNERS[None]) < TILE).all(-1)
 
 # The ink of a marker of each class, 0 or 1, [10, 4, 4]: 8 of 16 pixels, of which any two share 4.
 MARKERS = (hadamard(STEP * STEP)[1 : CLASSES + 1].reshape(-1, STEP, STEP) > 0).astype(np.float32)
-
-
-class Sources(NamedTuple):
-    """The handwritten digits that the scenes of one split are made of."""
-
-    ink: np.ndarray  # float32 [N, 8, 8], 0 (paper) to 1
-    classes: np.ndarray  # int64 [N], 0 to 9
-
-
-def split_sources(seed: int) -> dict[str, Sources]:
-    """scikit-learn's 1,797 digits, dealt to train (60%), val (20%) and test (20%) by class."""
-    digits = load_digits()
-    sources = Sources((digits.images / 16).astype(np.float32), digits.target.astype(np.int64))
-    everything = np.arange(len(sources.classes))
-    train, rest = train_test_split(
-        everything, test_size=0.4, stratify=sources.classes, random_state=seed
-    )
-    val, test = train_test_split(
-        rest, test_size=0.5, stratify=sources.classes[rest], random_state=seed
-    )
-    parts = {"train": train, "val": val, "test": test}
-    return {name: Sources(*(array[part] for array in sources)) for name, part in parts.items()}
-
-
-def of_classes(sources: Sources, kept: Sequence[str], class_names: Sequence[str]) -> Sources:
-    """The digits of the ``kept`` classes, labelled by their places among ``class_names``."""
-    labels = new_labels(NAMES, kept, class_names)
-    there = np.isin(sources.classes, list(labels))
-    of_sample = [labels[digit] for digit in sources.classes[there].tolist()]
-    return Sources(sources.ink[there], np.array(of_sample, dtype=np.int64))
 
 
 def choose_corners(rng: np.random.Generator) -> np.ndarray:
