@@ -3,10 +3,12 @@
 python -m benchmarks.edge_attention      (configs/graph_edges.yaml, every arm, three seeds)
 python -m benchmarks.edge_attention --seeds 0 --options data.train_size=200 --output FOLDER
 
-Arms are the letters of the layers. On coloured edges a row has the test accuracy, and AUPRC and F1
-of the maps' most relevant edges against the two that decide; on handwritten digits as graphs it has
-the accuracy. Rows are kept in OUTPUT/rows.jsonl as soon as they are measured, and a second call
-goes on there. OUTPUT/maps.png has test graphs of the first seed.
+Arms are the letters of the layers. A row has the test accuracy, of the best validated epoch. On
+coloured edges it also has AUPRC and F1 of the maps' most relevant edges against the two that
+decide, of each class apart: two edges that meet are seen from either, and that two do not meet is
+seen from the whole graph. The maps are those of the last epoch, for the best is the first one that
+makes no error, and later ones are surer. Rows are kept in OUTPUT/rows.jsonl as soon as they are
+measured, and a second call goes on there. OUTPUT/maps.png has test graphs of the first seed.
 """
 
 from __future__ import annotations
@@ -17,9 +19,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.by_seed import folder_of, join, measured, parsed, print_differences, print_table
+from benchmarks.arms_report import spread
+from benchmarks.by_seed import (
+    folder_of,
+    join,
+    measured,
+    parsed,
+    print_differences,
+    print_row,
+    print_table,
+)
+from benchmarks.kept_rows import Rows
+from lightning_modules.data.graphs.base import GraphDataModule, GraphItems
+from lightning_modules.data.graphs.coloured import CLASS_NAMES
 from lightning_modules.experiment import Ended
-from lightning_modules.protocols import PROTOCOLS, evaluate, values_of
+from lightning_modules.models.checkpoints import load_classifier
+from lightning_modules.models.classifier import Classifier
+from lightning_modules.protocols import evaluate, values_of
+from lightning_modules.protocols.edges import DecidingEdges
 from lightning_modules.tasks import Caption
 
 CONFIG = Path(__file__).parents[1] / "configs" / "graph_edges.yaml"
@@ -34,9 +51,22 @@ ARMS |= {
     DIGITS + layers: [f"model.layers={layers}", "data.kind=digit_graphs"]
     for layers in ("SSSP", "MMSP")
 }
-METHODS = ["transformer_attribution", "raw_attention", "attnlrp", "random"]
+METHODS = ["transformer_attribution", "generic_attention", "attnlrp", "raw_attention", "rollout"]
+BASELINES = ["saliency", "random"]
+SCORES = {"AUPRC": "auprc/auprc", "F1": "f1/macro_f1"}
 PICTURED = ("SSP", "MMSP")  # arms, side by side
 SHOWN = 4  # graphs of a picture
+
+
+class OfLabel(DecidingEdges):
+    """Deciding edges of the test graphs with one label."""
+
+    def __init__(self, model: Classifier, data: GraphDataModule, label: int) -> None:
+        super().__init__(model, data)
+        self.label = label
+
+    def samples(self) -> GraphItems:
+        return GraphItems([x for x in super().samples().items if x["label"] == self.label])
 
 
 def figures(ended: Ended, folder: Path) -> dict[str, float]:
@@ -44,27 +74,46 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
     found = {"accuracy": ended.tested["test/accuracy"]}
     if folder.name.startswith(DIGITS.strip()):
         return found
-    protocol = PROTOCOLS["edges"](ended.model.eval(), ended.data)
-    *_, progress = evaluate(protocol, METHODS, {})
-    for score, called in {"auprc/auprc": "AUPRC", "f1/macro_f1": "F1"}.items():
-        for method in METHODS:
-            found[f"{called}, {method}"] = values_of(progress.metrics[method])[score, None]
-    draw(ended, folder / "maps.png")
+    module = load_classifier(folder / "checkpoints" / "last.ckpt").eval()
+    names = ended.data.class_names
+    for label, name in enumerate(names):
+        protocol = OfLabel(module, ended.data, label)
+        *_, progress = evaluate(protocol, [*METHODS, *BASELINES], {})
+        for method, metrics in progress.metrics.items():
+            values = values_of(metrics)
+            found |= {key(x, method, name): values[place, None] for x, place in SCORES.items()}
+    draw(module, ended.data, folder / "maps.png")
     return found
 
 
-def draw(ended: Ended, path: Path) -> None:
+def key(score: str, method: str, name: str) -> str:
+    """What a row calls a score of the maps of a class."""
+    return f"{score}, {method}, {name}"
+
+
+def print_maps(rows: Rows) -> None:
+    """Scores of the maps by arm and method: means and standard deviations over the seeds."""
+    columns = [(score, name) for score in SCORES for name in CLASS_NAMES]
+    print_row("arm", "method", *(f"{score}, {name}" for score, name in columns))
+    print_row(*["---"] * (2 + len(columns)))
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_arm = [row for row in rows if row["arm"] == arm]
+        for method in [*METHODS, *BASELINES]:
+            keys = [key(score, method, name) for score, name in columns]
+            print_row(arm, method, *(spread([row[x] for row in of_arm]) for x in keys))
+
+
+def draw(module: Classifier, data: GraphDataModule, path: Path) -> None:
     """Test graphs with the maps of each method, for their true classes."""
-    module, data = ended.model, ended.data
     ((source, modality),) = module.sources.items()
     batch = data.collate([data.test_dataset[i] for i in range(SHOWN)])
-    trace, shown = module.record(batch), METHODS[:-1]
+    trace = module.record(batch)
     found = [
         module.explain_sources(trace, batch, [batch["label"]], method)[0][source].finite()
-        for method in shown
+        for method in METHODS
     ]
     names = [data.class_names[label] for label in batch["label"].tolist()]
-    titles = [method.removeprefix("transformer_") for method in shown]
+    titles = [method.removeprefix("transformer_") for method in METHODS]
     captions = [[Caption(title, f"why {name}?") for name in names] for title in titles]
     heading = f"{path.parent.name}: edges by their relevance"
     Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
@@ -75,8 +124,10 @@ def main() -> None:
     rows = measured(chosen, ARMS, figures, CONFIG)
     of_digits = [row for row in rows if row["arm"].startswith(DIGITS)]
     of_edges = [row for row in rows if row not in of_digits]
-    print_table(of_edges)
-    print_differences(of_edges, [(arm, "SSP") for arm in ARMS], ["accuracy"])
+    print_table([{x: row[x] for x in ("arm", "seed", "accuracy")} for row in of_edges])
+    print_differences(of_edges, [(arm, "SSP") for arm in ARMS if arm != "SSP"], ["accuracy"])
+    print()
+    print_maps(of_edges)
     print()
     print_table(of_digits)
     print_differences(of_digits, [(f"{DIGITS}MMSP", f"{DIGITS}SSSP")], ["accuracy"])

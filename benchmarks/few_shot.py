@@ -4,10 +4,10 @@ python -m benchmarks.few_shot                      (configs/few_shot_digits.yaml
 python -m benchmarks.few_shot --seeds 0 --options trainer.max_epochs=1 --output FOLDER
 
 Both heads have the same trunk, and train on the same episodes in the same order. A row has the mean
-accuracy of test episodes of the unseen digits, with half its 95% interval, and that of as many
-episodes of the digits of training, of other handwritten ones. And it has the share that lies on
-patches with the digit's ink, in the support of a query's own class: of the support's map rho, of
-the attention of all patches of the query alike, and of all patches alike. Rows are kept in
+accuracy of test episodes of the unseen digits, with half its 95% interval over episodes, and that
+of as many episodes of the digits of training, of other handwritten ones. And it has the share that
+lies on patches with the digit's ink, in the support of a query's own class: of the support's map
+rho, of the attention of all patches of the query alike, and of all patches alike. Rows are kept in
 OUTPUT/rows.jsonl as soon as they are measured, and a second call goes on there. The picture has
 queries of the first seed, with what they were compared with.
 """
@@ -47,6 +47,7 @@ from relprop.guidance import share_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "few_shot_digits.yaml"
 ARMS = {"prototype": ["model.head=prototype"], "cross": ["model.head=cross"]}
+HALF = "interval, half"
 SHARES = ["on ink, rho", "on ink, attention", "on ink, uniform"]
 MAPS = 40  # test episodes whose support is looked at, a query of each class
 
@@ -60,7 +61,7 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
     seen = DigitEpisodesDataModule(test_classes=names, test_episodes=len(unseen), **episodes)
     found = {
         "unseen": ended.tested["test/episode_accuracy"],
-        "interval, half": ended.tested["test/episode_accuracy_ci95"],
+        HALF: ended.tested["test/episode_accuracy_ci95"],
         "seen": accuracy(module, seen.test_dataset),
     }
     return found | on_ink(module, unseen)
@@ -100,8 +101,22 @@ def on_ink(module: FewShotClassifier, dataset: Episodes) -> dict[str, float]:
 
 
 def print_tables(rows: Rows) -> None:
-    """Means over the seeds; differences of heads, and of shares, paired by seed, in points."""
-    print_table(rows)
+    """Means over the seeds; differences of heads, and of shares, paired by seed, in points.
+
+    Of each seed the accuracy on unseen digits stands with its interval over episodes.
+    """
+    print_table([{name: row[name] for name in row if name != HALF} for row in rows])
+    print()
+    seeds = sorted({row["seed"] for row in rows})
+    print_row("unseen, 95% interval over episodes", *(f"seed {seed}" for seed in seeds))
+    print_row(*["---"] * (1 + len(seeds)))
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of = {
+            row["seed"]: f"{row['unseen']:.3f} ± {row[HALF]:.3f}"
+            for row in rows
+            if row["arm"] == arm
+        }
+        print_row(arm, *(of.get(seed, "") for seed in seeds))
     print_differences(rows, [("cross", "prototype")], ("unseen", "seen"))
     of_cross = [row for row in rows if row["arm"] == "cross"]
     print()
