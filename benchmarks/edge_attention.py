@@ -48,7 +48,7 @@ ARMS = {
     "MS, mean": ["model.layers=MS"],
 }
 ARMS |= {
-    DIGITS + layers: [f"model.layers={layers}", "data.kind=digit_graphs"]
+    DIGITS + layers: [f"model.layers={layers}", "data.kind=digit_graphs", "trainer.max_epochs=40"]
     for layers in ("SSSP", "MMSP")
 }
 METHODS = ["transformer_attribution", "generic_attention", "attnlrp", "raw_attention", "rollout"]
