@@ -4,11 +4,13 @@ python -m benchmarks.edge_attention      (configs/graph_edges.yaml, every arm, t
 python -m benchmarks.edge_attention --seeds 0 --options data.train_size=200 --output FOLDER
 
 Arms are the letters of the layers. A row has the test accuracy, of the best validated epoch. On
-coloured edges it also has AUPRC and F1 of the maps' most relevant edges against the two that
-decide, of each class apart: two edges that meet are seen from either, and that two do not meet is
-seen from the whole graph. The maps are those of the last epoch, for the best is the first one that
-makes no error, and later ones are surer. Rows are kept in OUTPUT/rows.jsonl as soon as they are
-measured, and a second call goes on there. OUTPUT/maps.png has test graphs of the first seed.
+coloured edges it also has AUPRC and F1 of the maps' most relevant edges against those that decide,
+of each class apart: two edges that meet are seen from either, and that two do not meet is seen from
+the whole graph. Without decoys all edges that decide have colours that no other has, so that a map
+which knows nothing but colours may be right: SSP is such a model, and "colours" such a map, 1 on
+each red-blue edge. The maps are those of the last epoch, for the best is the first that makes no
+error, and later ones are surer. Rows are kept in OUTPUT/rows.jsonl as soon as they are measured,
+and a second call goes on there. OUTPUT/maps.png has test graphs of the first seed.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.arms_report import spread
 from benchmarks.by_seed import (
     folder_of,
-    join,
     measured,
     parsed,
     print_differences,
@@ -31,8 +34,9 @@ from benchmarks.by_seed import (
 )
 from benchmarks.kept_rows import Rows
 from lightning_modules.data.graphs.base import GraphDataModule, GraphItems
-from lightning_modules.data.graphs.coloured import CLASS_NAMES
+from lightning_modules.data.graphs.coloured import BLUE, CLASS_NAMES, RED
 from lightning_modules.experiment import Ended
+from lightning_modules.metrics.sampled import SampledMetric
 from lightning_modules.models.checkpoints import load_classifier
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.protocols import evaluate, values_of
@@ -41,6 +45,7 @@ from lightning_modules.tasks import Caption
 
 CONFIG = Path(__file__).parents[1] / "configs" / "graph_edges.yaml"
 DIGITS = "digits "  # begins the arms on handwritten digits
+DECOYS = "decoys, "  # and those on coloured edges with decoys
 ARMS = {
     "SSP": ["model.layers=SSP"],
     "MSP": ["model.layers=MSP"],
@@ -48,13 +53,20 @@ ARMS = {
     "MS, mean": ["model.layers=MS"],
 }
 ARMS |= {
+    DECOYS + layers: [f"model.layers={layers}", "data.decoys=2", "trainer.max_epochs=24"]
+    for layers in ("SSP", "MSP", "MMSP")
+}
+ARMS |= {
     DIGITS + layers: [f"model.layers={layers}", "data.kind=digit_graphs", "trainer.max_epochs=40"]
     for layers in ("SSSP", "MMSP")
 }
+PAIRS = [(arm, "SSP") for arm in ("MSP", "MMSP", "MS, mean")]
+PAIRS += [(DECOYS + layers, DECOYS + "SSP") for layers in ("MSP", "MMSP")]
 METHODS = ["transformer_attribution", "generic_attention", "attnlrp", "raw_attention", "rollout"]
 BASELINES = ["saliency", "random"]
+COLOURS = "colours"
 SCORES = {"AUPRC": "auprc/auprc", "F1": "f1/macro_f1"}
-PICTURED = ("SSP", "MMSP")  # arms, side by side
+PICTURED = DECOYS + "MMSP"  # an arm
 SHOWN = 4  # graphs of a picture
 
 
@@ -79,11 +91,23 @@ def figures(ended: Ended, folder: Path) -> dict[str, float]:
     for label, name in enumerate(names):
         protocol = OfLabel(module, ended.data, label)
         *_, progress = evaluate(protocol, [*METHODS, *BASELINES], {})
-        for method, metrics in progress.metrics.items():
+        for method, metrics in {**progress.metrics, COLOURS: of_colours(protocol)}.items():
             values = values_of(metrics)
             found |= {key(x, method, name): values[place, None] for x, place in SCORES.items()}
     draw(module, ended.data, folder / "maps.png")
     return found
+
+
+def of_colours(protocol: OfLabel) -> dict[str, SampledMetric]:
+    """Metrics of the map that is 1 on each red-blue edge."""
+    metrics = protocol.metrics()
+    for graph in (item["graph"] for item in protocol.samples().items):
+        colors = np.sort(graph.nodes.argmax(axis=1)[graph.edges], axis=1)
+        scores = torch.tensor((colors == [RED, BLUE]).all(axis=1)).float()[None]
+        scored = (scores, torch.tensor(graph.deciding)[None], torch.ones_like(scores).bool())
+        metrics["auprc"].update(*scored, torch.tensor([len(graph.edges)]))
+        metrics["f1"].update(*scored)
+    return metrics
 
 
 def key(score: str, method: str, name: str) -> str:
@@ -98,7 +122,7 @@ def print_maps(rows: Rows) -> None:
     print_row(*["---"] * (2 + len(columns)))
     for arm in dict.fromkeys(row["arm"] for row in rows):
         of_arm = [row for row in rows if row["arm"] == arm]
-        for method in [*METHODS, *BASELINES]:
+        for method in [*METHODS, *BASELINES, COLOURS]:
             keys = [key(score, method, name) for score, name in columns]
             print_row(arm, method, *(spread([row[x] for row in of_arm]) for x in keys))
 
@@ -125,15 +149,15 @@ def main() -> None:
     of_digits = [row for row in rows if row["arm"].startswith(DIGITS)]
     of_edges = [row for row in rows if row not in of_digits]
     print_table([{x: row[x] for x in ("arm", "seed", "accuracy")} for row in of_edges])
-    print_differences(of_edges, [(arm, "SSP") for arm in ARMS if arm != "SSP"], ["accuracy"])
+    print_differences(of_edges, PAIRS, ["accuracy"])
     print()
     print_maps(of_edges)
     print()
     print_table(of_digits)
     print_differences(of_digits, [(f"{DIGITS}MMSP", f"{DIGITS}SSSP")], ["accuracy"])
-    pictures = [folder_of(chosen.output, arm, chosen.seeds[0]) / "maps.png" for arm in PICTURED]
-    if there := [path for path in pictures if path.is_file()]:
-        join(there, chosen.output / "maps.png")
+    picture = folder_of(chosen.output, PICTURED, chosen.seeds[0]) / "maps.png"
+    if picture.is_file():
+        (chosen.output / "maps.png").write_bytes(picture.read_bytes())
 
 
 if __name__ == "__main__":

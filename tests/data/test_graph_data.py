@@ -116,6 +116,27 @@ def test_coloured_edges_decide_and_their_multiset_does_not():
     assert 25 < sum(labels) < 55 and len(pairs[0] & pairs[1]) >= 5
 
 
+def test_decoys_are_coloured_edges_that_decide_nothing_where_two_meet():
+    """By counting: as many edges of each pair of colours of either label, and who meets whom."""
+    for index in range(40):
+        graph, label = make_graph(3, "train", index, decoys=3)
+        of_node = colors(graph)
+        kinds = Counter(tuple(sorted(of_node[x] for x in edge)) for edge in graph.edges.tolist())
+        grey = of_node.count(GREY)
+        assert kinds == {(GREY, GREY): grey - 1, (RED, BLUE): 5, (GREY, BLUE): 5}
+        coloured = [sorted(edge, key=lambda x: of_node[x]) for edge in graph.edges.tolist()
+                    if {of_node[x] for x in edge} == {RED, BLUE}]  # fmt: skip
+        uses = Counter(blue for _, blue in coloured)
+        assert sorted(uses.values()) == ([1, 1, 1, 2] if label else [1] * 5)
+        meeting = {tuple(sorted(edge)) for edge in coloured if uses[edge[1]] == 2}
+        every = {tuple(sorted(edge)) for edge in coloured}
+        deciding = {tuple(sorted(edge)) for edge in graph.edges[graph.deciding].tolist()}
+        assert deciding == (meeting if label else every)
+    data = DATAMODULES["coloured_edges"](train_size=9, val_size=1, test_size=1, seed=3, decoys=2)
+    for index, item in enumerate(data.train_dataset.items):
+        assert len(item["graph"].edges) == len(make_graph(3, "train", index)[0].edges) + 4
+
+
 def test_a_coloured_graph_is_a_function_of_seed_split_and_index():
     data = DATAMODULES["coloured_edges"](train_size=4, val_size=2, test_size=2, seed=5)
     for split in SPLIT_NUMBERS:
