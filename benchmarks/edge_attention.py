@@ -62,6 +62,7 @@ ARMS |= {
 }
 PAIRS = [(arm, "SSP") for arm in ("MSP", "MMSP", "MS, mean")]
 PAIRS += [(DECOYS + layers, DECOYS + "SSP") for layers in ("MSP", "MMSP")]
+PAIRS += [(DIGITS + "MMSP", DIGITS + "SSSP")]
 METHODS = ["transformer_attribution", "generic_attention", "attnlrp", "raw_attention", "rollout"]
 BASELINES = ["saliency", "random"]
 COLOURS = "colours"
@@ -146,18 +147,13 @@ def draw(module: Classifier, data: GraphDataModule, path: Path) -> None:
 def main() -> None:
     chosen = parsed("python -m benchmarks.edge_attention", __doc__, ARMS, "runs/edge_attention")
     rows = measured(chosen, ARMS, figures, CONFIG)
-    of_digits = [row for row in rows if row["arm"].startswith(DIGITS)]
-    of_edges = [row for row in rows if row not in of_digits]
-    print_table([{x: row[x] for x in ("arm", "seed", "accuracy")} for row in of_edges])
-    print_differences(of_edges, PAIRS, ["accuracy"])
-    print()
-    print_maps(of_edges)
-    print()
-    print_table(of_digits)
-    print_differences(of_digits, [(f"{DIGITS}MMSP", f"{DIGITS}SSSP")], ["accuracy"])
     picture = folder_of(chosen.output, PICTURED, chosen.seeds[0]) / "maps.png"
     if picture.is_file():
         (chosen.output / "maps.png").write_bytes(picture.read_bytes())
+    print_table([{x: row[x] for x in ("arm", "seed", "accuracy")} for row in rows])
+    print_differences(rows, PAIRS, ["accuracy"])
+    print()
+    print_maps([row for row in rows if not row["arm"].startswith(DIGITS)])
 
 
 if __name__ == "__main__":

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GINEConv, global_add_pool
+from torch_geometric.nn import GINEConv, global_add_pool, global_mean_pool
 
 from lightning_modules.modalities import Graphs
 from lightning_modules.models.blocks import levels_of
 from lightning_modules.models.classifier import Classifier
 from lightning_modules.utils.options import Count
 
+Reduction = Literal["sum", "mean"]
+POOLS = {"sum": global_add_pool, "mean": global_mean_pool}
+
 
 class GINE(nn.Module):
-    """Message passing with edge features (Hu et al., ICLR 2020; Xu et al., ICLR 2019)."""
+    """Message passing with edge features (Hu et al., ICLR 2020; Xu et al., ICLR 2019).
 
-    def __init__(self, nodes: int, edges: int, width: int, depth: int, classes: int) -> None:
+    Published are sums. Of means over neighbours (``aggregate``) a node does not know how many it
+    has, and of the mean of all nodes (``pool``) a graph does not.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        edges: int,
+        width: int,
+        depth: int,
+        classes: int,
+        aggregate: Reduction,
+        pool: Reduction,
+    ) -> None:
         super().__init__()
+        self.pool = POOLS[pool]
         self.embed = nn.Linear(nodes, width)
         self.layers = nn.ModuleList(
             GINEConv(
@@ -32,6 +49,7 @@ class GINE(nn.Module):
                     nn.ReLU(),
                 ),
                 edge_dim=edges,
+                aggr=aggregate,
             )
             for _ in range(depth)
         )
@@ -44,7 +62,7 @@ class GINE(nn.Module):
         x = self.embed(x)
         for layer in self.layers:
             x = layer(x, edge_index, edge_attr)
-        return self.head(global_add_pool(x, graph))
+        return self.head(self.pool(x, graph))
 
 
 class GINEClassifier(Classifier):
@@ -58,11 +76,13 @@ class GINEClassifier(Classifier):
         input_config: dict,
         width: Count = 64,
         depth: Count = 4,
+        aggregate: Reduction = "sum",
+        pool: Reduction = "sum",
         **options,
     ) -> None:
         super().__init__(class_names, input_config, **options)
         sizes = [input_config[x] for x in ("node_features", "edge_features")]
-        self.backbone = GINE(*sizes, width, depth, len(class_names))
+        self.backbone = GINE(*sizes, width, depth, len(class_names), aggregate, pool)
         self.choose_trained()
 
     @cached_property
