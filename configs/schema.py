@@ -24,17 +24,18 @@ from configs.sections import (
     check_required,
     data_schema,
     experiment_schemas,
+    mappings_of_classes,
     similar,
 )
 from configs.yaml_text import INTERPOLATION, ConfigError, read_file, read_override
-from lightning_modules.utils.options import Seed, accepts, describe, is_open, refusal, show
+from lightning_modules.utils.options import Count, Seed, accepts, describe, is_open, refusal, show
 from lightning_modules.utils.timm_names import TimmName, check_backbone_name
 
 TOP_LEVEL = dict(
     seed=Seed,
     task=str,  # what the labels mean
     run_dir=str,
-    patience=int | None,  # epochs without a better validation, then training stops
+    patience=Count | None,  # epochs without a better validation, then training stops
     on_nonfinite=Literal["stop", "skip"],  # what a step does whose gradient is no number
     imports=list[str],  # modules that the run was started with; for people, nothing imports them
     model=dict,
@@ -143,6 +144,8 @@ def make_config(
     values = OmegaConf.to_container(config)
     check_sections(values, schemas, ranged)  # now interpolations have types, too
     if "tracker" in ranged:
+        for key, given, type_ in mappings_of_classes(values):
+            check_options(key, given, get_type_hints(type_, include_extras=True))
         check_names(values)
         check_once(values)
     values["run_dir"] = os.path.expanduser(values["run_dir"])
