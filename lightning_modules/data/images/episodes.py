@@ -135,7 +135,8 @@ class EpisodesDataModule(ImageDataModule):
             if (there := len(pool.class_names)) < self.way:
                 fewer = f"2 to {there}, or " if there > 1 else ""
                 raise InputError(
-                    f"data.way is {self.way}, and the number of classes of {split} is {there}; "
+                    f"data.way is {self.way}, and {split} has {there} "
+                    f"{'classes' if there > 1 else 'class'}; "
                     f"accepted: {fewer}more data.{split}_classes"
                 )
         sizes = (self.way, self.shot, self.queries)
