@@ -47,6 +47,7 @@ TOP_LEVEL = dict(
     loggers=dict[str, dict | None],  # options by name
     callbacks=dict[str, dict | None],
 )
+OF_PYTHON_ALONE = "its default; a config cannot express another"
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
 SECTIONS = ("model", "data", "tracker", "guidance", "distill", "trainer", "loggers", "callbacks")
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
@@ -215,7 +216,7 @@ def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]
             accepted, hint = ", ".join(types) or "none", similar(str(name), types)
             raise ConfigError(f"{key}: unknown key{hint}; accepted: {accepted}")
         if not accepts(types[name], value):
-            accepted = OF_NAMED if key in NAMED else describe(types[name])
+            accepted = OF_NAMED if key in NAMED else describe(types[name]) or OF_PYTHON_ALONE
             raise ConfigError(refusal(key, show(value), accepted))
         if types[name] == TimmName and not is_open(value):
             check_backbone_name(key, value)
