@@ -15,16 +15,19 @@ lm_head.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from configs.schema import check_options, imports_of, load_data_config, read_override
+from configs.sections import check_paths
 from configs.signatures import about, named, registered
 from lightning_modules.utils import cli
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import NotNegative
 from lightning_modules.utils.options import arguments as constructor_arguments
 from lightning_modules.utils.terminal import console, quiet, say
 from lightning_modules.utils.timm_names import check_published_name
@@ -32,6 +35,9 @@ from lightning_modules.utils.timm_names import check_published_name
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from relprop.registry import Registry
+
+# Those of torch. A module that is imported may add others, which torch is asked about.
+DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu|hpu|mtia|xla|ipu|meta)(:\d+)?")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,8 +206,15 @@ def check_explain(arguments: argparse.Namespace) -> None:
     arguments.method = cli.chosen(arguments.method, methods(), "--method")
     cli.check_folder(Path(arguments.output), "--output")
     known = get_type_hints(options_of_methods())  # others may be inputs of the model's
-    read_options([text for text in arguments.overrides if text.partition("=")[0] in known])
+    of_methods = arguments.overrides
+    if arguments.timm is None:
+        of_methods = [text for text in of_methods if text.partition("=")[0] in known]
+    read_options(of_methods)
     check_model(arguments)
+    of_sources = [text for text in arguments.overrides if text not in of_methods]
+    if not (arguments.input or arguments.text or arguments.text_pair or of_sources):
+        raise InputError("no input; accepted: --input PATH... or --text TEXT...")
+    cli.check_inputs(arguments.input)
 
 
 def check_evaluate(arguments: argparse.Namespace) -> None:
@@ -224,15 +237,25 @@ def check_evaluate(arguments: argparse.Namespace) -> None:
     config = config_of_run(arguments)
     is_run = config is not None and config.is_file()
     if is_run or arguments.checkpoint is None:  # else it is told what is wrong with the checkpoint
-        load_data_config(config, of_data)
+        check_paths({"data": load_data_config(config, of_data)}, resumed=True)
 
 
 def check_model(arguments: argparse.Namespace) -> None:
-    """A checkpoint must be there, and a name of timm's be one."""
+    """A checkpoint, a file or a folder must be there, and a name of timm's be one."""
     if arguments.checkpoint is not None:
         find_checkpoint(arguments.checkpoint)
     if arguments.timm is not None:
-        check_published_name(arguments.timm.partition("@")[0])
+        name, at, weights = arguments.timm.partition("@")
+        check_published_name(name)
+        if at and not Path(weights).is_file():
+            raise InputError(
+                f"--timm {arguments.timm}: no such file; accepted: NAME@FILE with a file of weights"
+            )
+    is_path = arguments.hf is not None and arguments.hf.startswith(("/", "./", "../"))
+    if is_path and not Path(arguments.hf).is_dir():
+        raise InputError(f"--hf {arguments.hf}: no such folder; accepted: a hub id, or a folder")
+    if "torch" not in sys.modules and not DEVICE.fullmatch(arguments.device):
+        raise InputError(f"--device {arguments.device}; accepted: auto, cpu, cuda, cuda:1, mps")
 
 
 # ------------------------------------------------------------------------------------ explain
@@ -344,7 +367,9 @@ def read_options(overrides: list[str]) -> dict[str, Any]:
     options = {}
     for override in overrides:
         options |= read_override(override)
-    check_options("", options, get_type_hints(options_of_methods()))
+    types = get_type_hints(options_of_methods())
+    rules = Literal[tuple(named("relprop.rules.sets", "RULE_SETS"))] | None
+    check_options("", options, types | {"eps": NotNegative, "rules": rules})
     return options
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import complete_config, imports_of, load_config
+from configs.sections import check_paths
 from configs.signatures import registered
 from lightning_modules.utils import cli, run_folder
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
@@ -40,14 +41,13 @@ def main(argv: list[str] | None = None) -> None:
         return run_export(parse_export(argv[1:]))
     arguments = parse(argv)
     try:
-        if arguments.imports:
-            with quiet("train.py"):
-                cli.import_modules(arguments.imports)
+        cli.import_modules(arguments.imports)
         config = read_config(arguments)
         if arguments.print_config:
             print(OmegaConf.to_yaml(config), end="")
             return
         checkpoint = checkpoint_of(config, arguments.resume is not None)
+        check_paths(config, arguments.resume is not None)
     except (InputError, ValueError, OSError) as error:
         fail(error, imports_of(config_file(arguments)))
     from lightning_modules.callbacks import endings
@@ -147,6 +147,7 @@ def train(config: DictConfig | Mapping[str, Any], resume: bool = False) -> dict[
         try:
             config = complete_config(config)
             checkpoint = checkpoint_of(config, resume)
+            check_paths(config, resume)
         except (ValueError, OSError) as error:
             raise InputError(message_of(error)) from error
         with run_folder.of_trial(config) as config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, Literal
 
-from lightning_modules.utils.options import Count, Range, Words
+from lightning_modules.utils.options import Count, Matching, Range, Words
 
 ACCELERATORS = "auto gpu cpu cuda mps tpu".split()
 DDP = ["ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"]
@@ -26,8 +26,12 @@ class Share(Range):
         return super().__contains__(value) or (value > 1 and value % 1 == 0)
 
 
+DEVICES = Matching(r"auto|-1|\d+( *, *\d+)* *,?", 'numbers, as "0,1", or "auto"')
+DURATION = Matching(r"\d+:\d\d:\d\d:\d\d", '"DD:HH:MM:SS"')
+UNITS = Literal["weeks", "days", "hours", "minutes", "seconds"]
+TIME = Annotated[str, DURATION] | dict[UNITS, int]
 BATCHES = Annotated[int, Range(0)] | Annotated[float, Share(0, 1)]
-BETWEEN_VALIDATIONS = Count | Annotated[float, Share(above=0, most=1)] | str | dict[str, int]
+BETWEEN_VALIDATIONS = Count | Annotated[float, Share(above=0, most=1)] | TIME
 MODE = Literal["min", "max"]
 
 
@@ -49,10 +53,13 @@ def values_of_lightning() -> dict[str, Any]:
         "trainer.overfit_batches": BATCHES,
         "trainer.val_check_interval": BETWEEN_VALIDATIONS | None,
         "trainer.fast_dev_run": Range(0),
+        "trainer.devices": Annotated[int, Range(-1)] | list[int] | Annotated[str, DEVICES],
         "trainer.max_epochs": Range(-1),
         "trainer.max_steps": Range(-1),
+        "trainer.max_time": TIME | None,
         "trainer.num_nodes": Range(1),
         "trainer.num_sanity_val_steps": Range(-1),
+        "trainer.reload_dataloaders_every_n_epochs": Range(0),
         "trainer.profiler": Annotated[str, Words("simple", "advanced", "pytorch", "xla")] | None,
         "callbacks.BatchSizeFinder.mode": Annotated[str, Words("power", "binsearch")],
         "callbacks.EarlyStopping.mode": MODE,
@@ -63,6 +70,7 @@ def values_of_lightning() -> dict[str, Any]:
         "callbacks.ModelCheckpoint.every_n_train_steps": Range(0),
         "callbacks.ModelCheckpoint.every_n_epochs": Range(0),
         "callbacks.ModelPruning.verbose": Range(0, 2),
+        "callbacks.Timer.duration": TIME | None,
         "callbacks.Timer.interval": Literal["step", "epoch"],
     }
 

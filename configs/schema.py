@@ -24,17 +24,18 @@ from configs.sections import (
     check_required,
     data_schema,
     experiment_schemas,
+    mappings_of_classes,
     similar,
 )
 from configs.yaml_text import INTERPOLATION, ConfigError, read_file, read_override
-from lightning_modules.utils.options import Seed, accepts, describe, is_open, refusal, show
+from lightning_modules.utils.options import Count, Seed, accepts, describe, is_open, refusal, show
 from lightning_modules.utils.timm_names import TimmName, check_backbone_name
 
 TOP_LEVEL = dict(
     seed=Seed,
     task=str,  # what the labels mean
     run_dir=str,
-    patience=int | None,  # epochs without a better validation, then training stops
+    patience=Count | None,  # epochs without a better validation, then training stops
     on_nonfinite=Literal["stop", "skip"],  # what a step does whose gradient is no number
     imports=list[str],  # modules that the run was started with; for people, nothing imports them
     model=dict,
@@ -46,6 +47,7 @@ TOP_LEVEL = dict(
     loggers=dict[str, dict | None],  # options by name
     callbacks=dict[str, dict | None],
 )
+OF_PYTHON_ALONE = "its default; a config cannot express another"
 OWN_SECTION = {"trainer.logger": "loggers", "trainer.callbacks": "callbacks"}
 SECTIONS = ("model", "data", "tracker", "guidance", "distill", "trainer", "loggers", "callbacks")
 NAMED_DEFAULTS = {"loggers": {"tensorboard": {}}, "callbacks": {}}
@@ -143,6 +145,8 @@ def make_config(
     values = OmegaConf.to_container(config)
     check_sections(values, schemas, ranged)  # now interpolations have types, too
     if "tracker" in ranged:
+        for key, given, type_ in mappings_of_classes(values):
+            check_options(key, given, get_type_hints(type_, include_extras=True))
         check_names(values)
         check_once(values)
     values["run_dir"] = os.path.expanduser(values["run_dir"])
@@ -212,7 +216,7 @@ def check_options(section: str, values: dict[str, Any], types: Mapping[str, Any]
             accepted, hint = ", ".join(types) or "none", similar(str(name), types)
             raise ConfigError(f"{key}: unknown key{hint}; accepted: {accepted}")
         if not accepts(types[name], value):
-            accepted = OF_NAMED if key in NAMED else describe(types[name])
+            accepted = OF_NAMED if key in NAMED else describe(types[name]) or OF_PYTHON_ALONE
             raise ConfigError(refusal(key, show(value), accepted))
         if types[name] == TimmName and not is_open(value):
             check_backbone_name(key, value)

@@ -4,16 +4,17 @@ A class is named by a section's ``kind``, or, where a section is of several thin
 """
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 from omegaconf import MISSING
 
 from configs.libraries import values_of_lightning
 from configs.signatures import named, registered
 from configs.yaml_text import ConfigError
-from lightning_modules.utils.options import Range, arguments, show
+from lightning_modules.utils.options import PathThere, Range, arguments, show
 from relprop.errors import UnknownName
 
 TRACKERS = ("tracker", "callbacks.RelevanceTracker")
@@ -40,6 +41,15 @@ NAMES = {  # options that name what is registered: the registry
     "task": ("lightning_modules.tasks", "TASKS"),
     **{f"{x}.method": ("relprop.methods", "METHODS", "method") for x in TRACKERS},
     **{f"{x}.protocols": ("lightning_modules.protocols", "PROTOCOLS") for x in TRACKERS},
+    "guidance.method": ("relprop.methods", "METHODS", "method"),
+    "guidance.loss": ("relprop.guidance", "GUIDANCE_LOSSES"),
+}
+ALSO_NAMED = {"guidance.method": ("lightning_modules.guidance", "INPUT_GRADIENT")}
+NOT_NAMED = {"guidance.loss": ("lightning_modules.guidance", "RIGHT_REASONS")}
+OF_CLASSES = {  # options that are mappings of a class's arguments: the class
+    "model.lora": ("lightning_modules.models.adapters", "Lora"),
+    "model.dape": ("lightning_modules.models.dape", "Dape"),
+    "data.marker": ("lightning_modules.data.marker", "Marker"),
 }
 
 
@@ -133,18 +143,53 @@ def check_required(section: str, written: Mapping[str, Any], schemas: Mapping[st
                 raise ConfigError(f"{key}: missing; give a value in the file or key=value")
 
 
+def mappings_of_classes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping, type]]:
+    """The options in ``OF_CLASSES`` that a config has: key, value, class."""
+    for key, of_class in OF_CLASSES.items():
+        if given := section_of(config, key):
+            yield key, given, named(*of_class)
+
+
+def check_paths(config: Mapping[str, Any], resumed: bool) -> None:
+    """The files and folders that a run begins with must be there.
+
+    Of a run that is ``resumed`` these are its data: it has its weights.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    registries = {"data": ("lightning_modules.data", "DATAMODULES")}
+    if not resumed:
+        registries["model"] = ("lightning_modules.models", "CLASSIFIERS")
+    for section, registry in registries.items():
+        options = config[section]
+        for name, argument in arguments(registered(*registry)[options["kind"]]).items():
+            is_path = PathThere in (argument.annotation, *get_args(argument.annotation))
+            path = options.get(name) if is_path else None
+            if path is not None and not Path(path).expanduser().exists():
+                raise ConfigError(
+                    f"{section}.{name}: {path}: no such file or folder; accepted: one that is there"
+                )
+
+
 def check_names(config: Mapping[str, Any]) -> None:
     """What the options in ``NAMES`` name must be registered."""
-    for key, registry in NAMES.items():
+    for key in NAMES:
         *section, option = key.rsplit(".", 1)
         of_section = section_of(config, section[0]) if section else config
         given = (of_section or {}).get(option)
-        accepted = registered(*registry) if given else ()
+        accepted = accepted_names(key) if given else []
         for name in [given] if isinstance(given, str) else given or ():
             if name not in accepted:
                 verb = "is" if isinstance(given, str) else "has"
                 hint = similar(name, accepted)
                 raise UnknownKind(f"{key} {verb} {name!r}{hint}; accepted: {', '.join(accepted)}")
+
+
+def accepted_names(key: str) -> list[str]:
+    """What an option in ``NAMES`` may name."""
+    added, left_out = ([named(*x[key])] if key in x else [] for x in (ALSO_NAMED, NOT_NAMED))
+    return [x for x in (*registered(*NAMES[key]), *added) if x not in left_out]
 
 
 def check_once(config: Mapping[str, Any]) -> None:

@@ -20,7 +20,8 @@ from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Checked, Count, NotNegative, Range, check_option
 from relprop.guidance import GUIDANCE_LOSSES, guidance_losses, share_of
 
-INPUT_GRADIENT, RIGHT_REASONS = "input_gradient", "right_reasons"  # the method, and its loss
+INPUT_GRADIENT = "input_gradient"  # a method that relprop has not
+RIGHT_REASONS = "right_reasons"  # its loss
 DRAWN = ("robustvit",)  # losses of maps as they are drawn, pixel by pixel
 LOG_PROBABILITIES = {  # of logits [..., C], by what makes probabilities of them
     "softmax": functools.partial(F.log_softmax, dim=-1),

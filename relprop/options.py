@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Literal
 
 from torch import Tensor
 
@@ -32,8 +33,8 @@ class Options:
     rules: str | RuleSet | None = None
     eps: float = DEFAULT_EPS
     normalize_rows: bool = False
-    precision: str | None = None
-    level: str = "tokens"
+    precision: Literal["bf16"] | None = None
+    level: Literal["tokens", "input"] = "tokens"
     lm_head: Callable[[Tensor], Tensor] | str | None = None
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -29,7 +29,7 @@ from lightning_modules.models.explaining import ExplainingModule, check_whole
 from lightning_modules.models.told import Told
 from lightning_modules.protocols import MODEL, PROTOCOLS, Protocol, evaluate, values_of
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import Checked, Count, Seed, check_option
+from lightning_modules.utils.options import Checked, Count, Range, Seed, check_option
 
 
 @CALLBACKS.register("RelevanceTracker")
@@ -102,7 +102,7 @@ class RelevanceTracker(Checked, Callback):
         samples: Count = 32,
         every_n_epochs: Count = 1,
         method: str = "transformer_attribution",
-        start_layer: int = 0,
+        start_layer: Annotated[int, Range(0)] = 0,
         protocols: list[str] | None = None,
         protocols_every_n_epochs: Count = 5,
         class_embedding: bool = False,

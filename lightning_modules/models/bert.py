@@ -22,7 +22,7 @@ from lightning_modules.models.dape import leave_out_positions
 from lightning_modules.models.explaining_texts import ExplainingTexts, of_texts
 from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
 from lightning_modules.models.teacher import start_from
-from lightning_modules.utils.options import NotNegative
+from lightning_modules.utils.options import NotNegative, PathThere
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -62,12 +62,12 @@ class BertClassifier(ExplainingTexts, Classifier):
         input_config: dict[str, Any],
         name: str | None = None,
         config: dict[str, Any] | None = None,
-        weights: str | None = None,
+        weights: PathThere | None = None,
         attention: str = "sdpa",
         dape: dict[str, Any] | None = None,
         positions: Literal["absolute", "none"] = "absolute",
         *,
-        previous: str | None = None,
+        previous: PathThere | None = None,
         lr: NotNegative = 2e-5,
         weight_decay: NotNegative = 0.01,
         **options,

@@ -94,7 +94,7 @@ class Classifier(Scheduled, TrainedPart):
         layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0,
         task: str = "multiclass",
         label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
-        class_weights: str | list[int | float] | None = None,
+        class_weights: Literal["balanced"] | list[int | float] | None = None,
         focal: NotNegative = 0.0,
         threshold: float | list[int | float] = 0.5,
         regression_loss: Literal["mse", "l1"] = "mse",

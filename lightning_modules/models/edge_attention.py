@@ -9,7 +9,6 @@ of these. What is not as in the published code stands in docs/related/edge_set_a
 from __future__ import annotations
 
 import math
-import re
 from typing import Literal, get_args
 
 import torch
@@ -17,12 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import Matching
 
 Norm = Literal["pre", "post"]
 MlpKind = Literal["standard", "gated"]
 NORMS = get_args(Norm)
 EPS = 1e-8  # of the norms, as published
-LAYERS = re.compile(r"[MS]+(PS*)?")
+LAYERS = Matching(
+    r"[MS]+(PS*)?",
+    "one or more of M and S, then at most one P, then any number of S, as MMSP or MSPS",
+)
 
 
 class MultiheadAttentionBlock(nn.Module):
@@ -259,11 +262,8 @@ def neighbours(edge_index: Tensor, real: Tensor) -> Tensor:
 
 def check_layers(option: str, layers: str, width: int, heads: int) -> None:
     """Raises an InputError where letters make no model, or heads do not divide the width."""
-    if not LAYERS.fullmatch(layers):
-        raise InputError(
-            f"{option}: {layers!r} is not accepted; accepted: one or more of M and S, then at most "
-            "one P, then any number of S, as MMSP or MSPS"
-        )
+    if layers not in LAYERS:
+        raise InputError(f"{option}: {layers!r} is not accepted; accepted: {LAYERS}")
     if width % heads:
         raise InputError(
             f"model.heads is {heads}, and the tokens have {width} channels; accepted: a divisor"

@@ -12,7 +12,13 @@ from lightning_modules.data.graphs.batches import width_of
 from lightning_modules.modalities import Graphs
 from lightning_modules.models.blocks import levels_of
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
-from lightning_modules.models.edge_attention import EdgeSetAttention, MlpKind, Norm, check_layers
+from lightning_modules.models.edge_attention import (
+    LAYERS,
+    EdgeSetAttention,
+    MlpKind,
+    Norm,
+    check_layers,
+)
 from lightning_modules.utils.options import Count, NotNegative, Range
 
 INPUTS = ("edges", "attention_mask", "edge_index")
@@ -52,7 +58,7 @@ class GraphClassifier(Classifier):
         class_names: list[str],
         input_config: dict[str, Any],
         *,
-        layers: str = "MMSP",
+        layers: Annotated[str, LAYERS] = "MMSP",
         width: Count = 256,
         heads: Count = 4,
         seeds: Count = 32,

@@ -16,7 +16,7 @@ from lightning_modules.models import hf_backbone
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.hf_backbone import HF_TARGETS, describe_backbone, saved_config
 from lightning_modules.models.initial_weights import read_weights
-from lightning_modules.utils.options import NotNegative
+from lightning_modules.utils.options import NotNegative, PathThere
 
 NOT_DECAYED = re.compile(r"_token$|position_embedding|relative_position_bias")
 
@@ -50,7 +50,7 @@ class HFImageClassifier(Classifier):
         input_config: dict[str, Any],
         name: str | None = None,
         config: dict[str, Any] | None = None,
-        weights: str | None = None,
+        weights: PathThere | None = None,
         *,
         lr: NotNegative = 1e-4,
         **options,

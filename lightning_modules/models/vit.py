@@ -36,7 +36,7 @@ from lightning_modules.models.vit_backbone import (
 )
 from lightning_modules.tasks import precise
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import Count, NotNegative, Range
+from lightning_modules.utils.options import Count, NotNegative, PathThere, Range
 from lightning_modules.utils.timm_names import TimmName
 from relprop.recording.run import evaluating
 
@@ -79,10 +79,10 @@ class ViTClassifier(Classifier):
         input_config: dict[str, Any],
         name: TimmName = "deit_small_patch16_224",
         pretrained: bool = False,
-        weights: str | None = None,
+        weights: PathThere | None = None,
         model_options: dict[str, Any] | None = None,
         *,
-        previous: str | None = None,
+        previous: PathThere | None = None,
         mixup: NotNegative = 0.0,
         cutmix: NotNegative = 0.0,
         pool: Pool | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib
 import importlib.util
 import itertools
@@ -160,6 +161,22 @@ def check_folder(path: Path, option: str) -> None:
             if not place.is_dir():
                 raise InputError(f"{option} {path}: {place} is a file; accepted: a folder")
             return
+
+
+def check_inputs(patterns: Sequence[str]) -> None:
+    """An InputError where there is nothing at a path, at a glob pattern, or at source=path."""
+    for pattern in patterns:
+        if not any(map(is_there, (pattern, pattern.partition("=")[2]))):
+            raise InputError(
+                f"--input {pattern}: nothing is there; accepted: a file, a folder, or a glob "
+                "pattern"
+            )
+
+
+def is_there(pattern: str) -> bool:
+    """Whether there is something at a path or at a glob pattern."""
+    path = os.path.expanduser(pattern)
+    return os.path.exists(path) or next(glob.iglob(path, recursive=True), None) is not None
 
 
 def take_overrides(arguments: argparse.Namespace, patterns: Mapping[str, str]) -> None:

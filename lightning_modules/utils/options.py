@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -85,9 +86,34 @@ class Words:
         return " or ".join(map(show, self.words))
 
 
+@dataclass(frozen=True)
+class Matching(Words):
+    """The texts that an option accepts: those that a regular expression matches.
+
+    >>> note = Matching("[ab]+", "letters, a or b")
+    >>> "abba" in note, "abc" in note, str(note)
+    (True, False, 'letters, a or b')
+    """
+
+    pattern: str
+    called: str
+
+    def __init__(self, pattern: str, called: str) -> None:
+        object.__setattr__(self, "words", ())
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "called", called)
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.called
+
+
 Made = TypeVar("Made")
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
+PathThere = Annotated[str, "the path of a file or folder that must be there"]
 NotNegative = Annotated[float, Range(0, below=math.inf)]
 
 
@@ -188,6 +214,8 @@ def accepts(
     items = value.values() if isinstance(value, dict) else value
     items = items if isinstance(value, (dict, list, tuple)) else ()
     fits = origin is Any or is_one(value, origin)
+    if get_origin(key_of(type_)) is Literal:
+        fits = fits and all(accepts(args[0], key, is_one) for key in value)
     return fits and (not args or all(accepts(args[-1], item, is_one) for item in items))
 
 
@@ -223,8 +251,16 @@ def describe(type_: Any, range_: str = "") -> str:
     if origin is Literal:
         return " or ".join(map(show, args))
     items = describe(args[-1]) if args else ""
+    if get_origin(key_of(type_)) is Literal:
+        items = f"{items} by {', '.join(get_args(args[0]))}"
     words = TYPE_NAMES.get(origin, "") + (f" of {items}" if items else "")
     return f"{words} {range_}" if range_ and origin in NUMBERS else words
+
+
+def key_of(type_: Any) -> Any:
+    """The type of a mapping's keys; None of anything else."""
+    args = get_args(type_)
+    return args[0] if get_origin(type_) is dict and args else None
 
 
 def bare(type_: Any) -> Any:

@@ -252,7 +252,7 @@ def test_a_broken_checkpoint_is_told_and_asks_no_hub(
     path = tmp_path / "some.ckpt"
     state = merge(torch.load(one_epoch / "checkpoints" / "best.ckpt", weights_only=True), change)
     torch.save(state, path)
-    message = told(capsys, explain.main, ["--checkpoint", str(path), "--input", "a.png"])
+    message = told(capsys, explain.main, ["--checkpoint", str(path), "--input", __file__])
     assert_says(message, f"{path} | {named} | accepted: ")
     assert message.count("accepted: ") == 1
     with pytest.raises(InputError):
@@ -280,7 +280,7 @@ def test_options_of_training_do_not_matter_to_what_explains(one_epoch, tmp_path)
 
 
 def test_a_device_without_memory_is_told(one_epoch, tmp_path, capsys):
-    command = ["--checkpoint", str(one_epoch), "--input", "a.png", "--device", "meta"]
+    command = ["--checkpoint", str(one_epoch), "--input", __file__, "--device", "meta"]
     message = told(capsys, explain.main, [*command, "--output", str(tmp_path / "out")])
     assert_says(message, "--device meta | accepted: auto, cpu")
 

@@ -37,6 +37,23 @@ CALLS = {
     "train.py model.lrr=1": 2,
     "train.py model.kind=cnn": 2,
     "train.py data.batch_size=0": 2,
+    "train.py patience=0": 2,
+    "train.py model.class_weights=equal": 2,
+    "train.py model.lora.rankk=4": 2,
+    "train.py model.weights=nowhere": 2,
+    "train.py data.marker.share=2": 2,
+    "train.py --config configs/bert_dape.yaml model.dape.bias=none_": 2,
+    "train.py --config configs/few_shot_digits.yaml data.way=1": 2,
+    "train.py --config configs/graph_edges.yaml model.layers=XYZ": 2,
+    "train.py --config configs/vit_sats.yaml model.previous=nowhere": 2,
+    "train.py --config configs/deit_image_folder.yaml data.root=nowhere": 2,
+    "train.py --import nowhere": 2,
+    "train.py guidance.loss=nonsense": 2,
+    "train.py guidance.method=nonsense": 2,
+    "train.py tracker.start_layer=-1": 2,
+    "train.py trainer.devices=all": 2,
+    "train.py trainer.max_time=1h": 2,
+    "train.py trainer.max_time.weeeks=1": 2,
     "train.py trainer.max_epochs=many": 2,
     "train.py loggers.wandbb.project=p": 2,
     "train.py --nonsense": 2,
@@ -57,9 +74,19 @@ CALLS = {
     "explain.py --timm x --input a.png --method nonsense": 2,
     "explain.py --timm x --input a.png --format gif": 2,
     "explain.py --timm resnet50 --input README.md start_layer=first": 2,
+    "explain.py --timm resnet50 --input README.md eps=-1": 2,
+    "explain.py --timm resnet50 --input README.md rules=paperr": 2,
+    "explain.py --timm resnet50 --input README.md level=token": 2,
+    "explain.py --timm resnet50 --input README.md start_layre=1": 2,
+    "explain.py --timm resnet50 --input README.md --device gpu": 2,
+    "explain.py --timm resnet50 --input nowhere/*.png": 2,
+    "explain.py --timm resnet50": 2,
+    "explain.py --timm resnet50@nowhere.pth --input README.md": 2,
+    "explain.py --hf ./nowhere --text a": 2,
     "explain.py --checkpoint nowhere --input README.md": 2,
     "explain.py --timm deit --input README.md": 2,
     "explain.py evaluate --timm resnet50 --protocol sanity data.kind=digits data.seed=-1": 2,
+    "explain.py evaluate --timm resnet50 --protocol sanity data.kind=sst data.root=nowhere": 2,
     "explain.py evaluate --timm x --protocol nonsense": 2,
     "explain.py evaluate --timm x --protocol sanity --method nonsense": 2,
 }
@@ -71,6 +98,16 @@ try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
     print("HEAVY", *sorted(set(sys.modules) & set({heavy})))
+"""
+EACH_CONFIG = """
+import sys
+import train
+for path in sys.argv[1:]:
+    try:
+        train.main(["--print-config", "--config", path])
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert not set(sys.modules) & set({heavy}), path
 """
 REGISTRIES = {
     ("lightning_modules.models", "CLASSIFIERS.register"): CLASSIFIERS,
@@ -97,6 +134,20 @@ def test_nothing_heavy_is_imported(call):
     if CALLS[call]:
         (line,) = ended.stderr.strip().splitlines()
         assert line.startswith(call.split()[0])
+
+
+def test_no_config_imports_anything_heavy():
+    configs = sorted(map(str, (ROOT / "configs").glob("*.yaml")))
+    assert len(configs) > 20
+    ended = subprocess.run(
+        [sys.executable, "-c", EACH_CONFIG.format(heavy=HEAVY), *configs],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    for line in ended.stderr.strip().splitlines():  # of those that need the data of their users
+        assert line.endswith("missing; give a value in the file or key=value")
 
 
 @pytest.mark.parametrize(("module", "decorator"), REGISTRIES)

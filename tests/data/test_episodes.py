@@ -133,6 +133,7 @@ def test_episodes_of_a_folder_are_of_the_classes_of_their_split(folder):
     [
         ({"shot": 3}, r"ant: 6 pictures; accepted: 7 or more, for data.shot=3 and data.queries=4"),
         ({"way": 3}, "data.way is 3, and val has 2 classes; accepted: 2 to 2, or more data.val_cl"),
+        ({"val_classes": ["cat"]}, "data.way is 2, and val has 1 class; accepted: more data.v"),
         ({"train_classes": ["fox"]}, r"data.train_classes is \['fox'\]; accepted: some of the da"),
         ({"train_classes": ["ant", "ant"]}, "each once: ant, bee"),
         ({"train_classes": None}, "data.train_classes and data.test_classes are null; accepted"),

@@ -338,7 +338,8 @@ def test_a_broken_file_of_weights_is_told(tmp_path, capsys):
 
 
 def test_a_timm_model_without_classes_is_told(capsys):
-    assert "no classes" in refusal(capsys, "--timm", "vit_small_patch14_dinov2", "--input", "a.png")
+    given = ("--timm", "vit_small_patch14_dinov2", "--input", __file__)
+    assert "no classes" in refusal(capsys, *given)
 
 
 def test_weights_for_pictures_that_are_not_square_are_told(tmp_path, capsys):

@@ -90,17 +90,17 @@ def test_mean_and_std_are_those_that_come_out_of_the_processor(tmp_path):
 def test_a_processor_that_is_not_understood_is_told(tmp_path, capsys, changes, said):
     save_image_classifier(tmp_path / "model", "ViT")
     rewrite(tmp_path / "model" / "preprocessor_config.json", **changes)
-    message = refusal(capsys, "--hf", tmp_path / "model", "--input", "a.png")
+    message = refusal(capsys, "--hf", tmp_path / "model", "--input", __file__)
     assert said in message and "accepted: " in message
 
 
 def test_an_image_classifier_without_its_processor_or_head_is_told(tmp_path, capsys):
     model = save_image_classifier(tmp_path / "model")
     (tmp_path / "model" / "preprocessor_config.json").unlink()
-    message = refusal(capsys, "--hf", tmp_path / "model", "--input", "a.png")
+    message = refusal(capsys, "--hf", tmp_path / "model", "--input", __file__)
     assert "no image processor" in message and "an image classifier with its image" in message
     model.base_model.save_pretrained(tmp_path / "model")
-    message = refusal(capsys, "--hf", tmp_path / "model", "--input", "a.png")
+    message = refusal(capsys, "--hf", tmp_path / "model", "--input", __file__)
     assert "no trained head (no classifier.bias)" in message
 
 

@@ -64,6 +64,6 @@ def test_a_model_of_timm_without_attention_names_what_explains_it(tmp_path, caps
 
 
 def test_a_model_that_timm_has_not_is_told_with_the_nearest(capsys):
-    message = refusal(capsys, "--timm", "swin_tiny_patch4_window7", "--input", "a.png")
+    message = refusal(capsys, "--timm", "swin_tiny_patch4_window7", "--input", __file__)
     assert "--timm swin_tiny_patch4_window7: timm has no such model; accepted: any of" in message
     assert "swin_tiny_patch4_window7_224" in message

@@ -176,6 +176,10 @@ def test_a_tracker_alone_among_the_callbacks_is_that_of_the_section(beside, tmp_
         (["callbacks.RelevanceTracker.run_dir=a"], "callbacks.RelevanceTracker.run_dir: train.py"),
         (["callbacks.RelevanceTracker.source=a"], "callbacks.RelevanceTracker.source: unknown key"),
         (["callbacks.RelevanceTracker.method=a"], "callbacks.RelevanceTracker.method is 'a'"),
+        (
+            ["callbacks.RichProgressBar.theme=dark"],
+            'callbacks.RichProgressBar.theme: "dark" is not accepted; accepted: its default',
+        ),
     ],
 )
 def test_what_our_callbacks_do_not_accept_is_told(given, message):

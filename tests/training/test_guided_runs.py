@@ -164,13 +164,13 @@ def said(capsys, *arguments: str) -> str:
 
 
 WRONG = {
-    "guidance={method: saliency}": 'guidance.method: "saliency" is not accepted; accepted: ',
+    "guidance={method: saliency}": "guidance.method is 'saliency'; accepted: ",
     "guidance={weight: -1}": "guidance.weight: ",
     "guidance={weight: .nan}": "guidance.weight: ",
     "guidance={weights: 1}": "guidance.weights: ",
-    "guidance={loss: sum}": "guidance.loss: ",
+    "guidance={loss: sum}": "guidance.loss is 'sum'; accepted: share, robustvit",
     "guidance={start_layer: 9}": "guidance: start_layer is 9",
-    "guidance={method: saliency, weight: 0}": "guidance.method: ",
+    "guidance={method: saliency, weight: 0}": "guidance.method is 'saliency'",
     "model.mixup=0.5": "guidance with model.mixup or model.cutmix",
     "model.freeze_backbone=true": "guidance with model.freeze_backbone",
     "trainer.precision=bf16-true": "guidance with trainer.precision=bf16-true",

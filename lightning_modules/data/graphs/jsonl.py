@@ -11,7 +11,7 @@ from lightning_modules.data.graphs.graph import ACCEPTED, Graph, read_graph
 from lightning_modules.data.labels import LabelReader, label_reader
 from lightning_modules.data.tables import rows_of
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import check_option
+from lightning_modules.utils.options import PathThere, check_option
 from lightning_modules.utils.terminal import tell
 
 
@@ -80,9 +80,9 @@ class GraphFilesDataModule(GraphDataModule):
 
     def __init__(
         self,
-        train: str,
-        val: str,
-        test: str | None = None,
+        train: PathThere,
+        val: PathThere,
+        test: PathThere | None = None,
         label_column: str | list[str] = "label",
         directed: bool = False,
         node_names: list[str] | None = None,

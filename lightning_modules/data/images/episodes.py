@@ -132,10 +132,12 @@ class EpisodesDataModule(ImageDataModule):
             InputError: one has fewer classes than an episode.
         """
         for split, pool in pools.items():
-            if len(pool.class_names) < self.way:
+            if (there := len(pool.class_names)) < self.way:
+                fewer = f"2 to {there}, or " if there > 1 else ""
                 raise InputError(
-                    f"data.way is {self.way}, and {split} has {len(pool.class_names)} classes; "
-                    f"accepted: 2 to {len(pool.class_names)}, or more data.{split}_classes"
+                    f"data.way is {self.way}, and {split} has {there} "
+                    f"{'classes' if there > 1 else 'class'}; "
+                    f"accepted: {fewer}more data.{split}_classes"
                 )
         sizes = (self.way, self.shot, self.queries)
         self.input_config["episode"] = dict(zip(("way", "shot", "queries"), sizes, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from lightning_modules.data.images.digits import (
     split_sources,
 )
 from lightning_modules.data.images.episodes import EpisodesDataModule, split_classes
+from lightning_modules.utils.options import Range
 
 
 class ScenePool:
@@ -72,7 +74,7 @@ class DigitEpisodesDataModule(EpisodesDataModule):
         train_classes: list[str | int] | None = [0, 1, 2, 3, 4, 5, 6],  # noqa: B006 - only read
         val_classes: list[str | int] | None = None,
         test_classes: list[str | int] | None = None,
-        way: int = 3,
+        way: Annotated[int, Range(2)] = 3,
         **options,
     ) -> None:
         super().__init__(way=way, **options)

@@ -17,6 +17,7 @@ from lightning_modules.data.images.class_folders import SAMPLES, find_classes, f
 from lightning_modules.data.images.episodes import EpisodesDataModule, split_classes
 from lightning_modules.data.images.files import read_image
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import PathThere
 
 
 class FilePool:
@@ -59,7 +60,7 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: PathThere,
         *,
         train_classes: list[str | int] | None = None,
         val_classes: list[str | int] | None = None,

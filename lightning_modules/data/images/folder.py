@@ -29,7 +29,7 @@ from lightning_modules.data.labels import Label
 from lightning_modules.data.marker import Marker
 from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import check_option
+from lightning_modules.utils.options import PathThere, check_option
 from lightning_modules.utils.terminal import counted, tell
 
 Read = Callable[..., Image.Image]
@@ -222,7 +222,7 @@ class ImageFolderDataModule(AugmentedDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: PathThere,
         *,
         labels: str | None = None,
         file_column: str = "file",

@@ -25,7 +25,7 @@ from lightning_modules.data.images.class_folders import (
 from lightning_modules.data.images.folder import EvalImages
 from lightning_modules.data.images.transforms import make_eval_transform
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import Count, Range
+from lightning_modules.utils.options import Count, PathThere, Range
 
 
 def imagenet_names() -> list[str]:
@@ -71,7 +71,9 @@ class ImageNetDataModule(ImageNetTestModule):
         InputError: a folder is none of ImageNet's.
     """
 
-    def __init__(self, root: str, *, num_workers: Annotated[int, Range(0)] = 2, **options) -> None:
+    def __init__(
+        self, root: PathThere, *, num_workers: Annotated[int, Range(0)] = 2, **options
+    ) -> None:
         super().__init__(num_workers=num_workers, **options)
         folder = Path(root).expanduser()
         labels = {name: label for label, name in enumerate(ImageNetInfo().label_names())}

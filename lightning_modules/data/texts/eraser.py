@@ -9,7 +9,7 @@ from lightning_modules.data.texts.batches import Span, find_words
 from lightning_modules.data.texts.files import read_jsonl, read_text
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import Count
+from lightning_modules.utils.options import Count, PathThere
 
 ACCEPTED = (
     "ERASER's layout: {train,val,test}.jsonl with annotation_id, classification and evidences "
@@ -102,7 +102,7 @@ class EraserDataModule(TextDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: PathThere,
         *,
         with_query: bool = False,
         batch_size: Count = 10,

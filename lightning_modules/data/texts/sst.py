@@ -7,6 +7,7 @@ from lightning_modules.data.base import DATAMODULES
 from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.files import read_lines
 from lightning_modules.utils.errors import InputError
+from lightning_modules.utils.options import PathThere
 from lightning_modules.utils.terminal import tell
 
 ACCEPTED = "trees like (3 (2 A) (3 (4 great) (2 film))), labels from 0 to 4, one a line"
@@ -89,7 +90,7 @@ class SSTDataModule(TextDataModule):
         InputError: a file is not as described; names file and line.
     """
 
-    def __init__(self, root: str, *, max_length: int = 80, **options) -> None:
+    def __init__(self, root: PathThere, *, max_length: int = 80, **options) -> None:
         super().__init__(max_length=max_length, **options)
         folder = Path(root).expanduser()
         self.class_names = ["negative", "positive"]

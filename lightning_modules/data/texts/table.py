@@ -11,7 +11,7 @@ from lightning_modules.data.texts.base import TextDataModule, TextItems
 from lightning_modules.data.texts.batches import Span
 from lightning_modules.data.texts.pairs import Pair
 from lightning_modules.utils.errors import InputError
-from lightning_modules.utils.options import check_option
+from lightning_modules.utils.options import PathThere, check_option
 from lightning_modules.utils.terminal import tell
 
 ACCEPTED = (
@@ -139,9 +139,9 @@ class TextTableDataModule(TextDataModule):
 
     def __init__(
         self,
-        train: str,
-        val: str,
-        test: str | None = None,
+        train: PathThere,
+        val: PathThere,
+        test: PathThere | None = None,
         text_column: str = "text",
         label_column: str | list[str] = "label",
         label_separator: str = "|",
