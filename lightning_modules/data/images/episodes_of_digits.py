@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from lightning_modules.data.images.digits import (
     split_sources,
 )
 from lightning_modules.data.images.episodes import EpisodesDataModule, split_classes
+from lightning_modules.utils.options import Range
 
 
 class ScenePool:
@@ -36,11 +38,12 @@ class ScenePool:
     def __init__(self, sources: Sources, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
         self.sources = of_classes(sources, self.class_names, self.class_names)
+        self.counts = [int((self.sources.classes == i).sum()) for i in range(len(class_names))]
 
     def draw(self, label: int, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
         of_class = np.flatnonzero(self.sources.classes == label)
         scenes, masks = [], []
-        for first in rng.choice(of_class, count, replace=count > len(of_class)):
+        for first in rng.choice(of_class, count, replace=False):
             others = rng.choice(len(self.sources.classes) - 1, TILES - 1, replace=False)
             tiles = self.sources.ink[[first, *(others + (others >= first))]]
             scene, corners = arrange(tiles, 1, rng)
@@ -63,7 +66,8 @@ class DigitEpisodesDataModule(EpisodesDataModule):
         options: those of EpisodesDataModule.
 
     Raises:
-        InputError: a digit is unknown, or a split has fewer than an episode.
+        InputError: a digit is unknown, or has too few handwritten ones for an episode; or a split
+            has fewer digits than an episode.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class DigitEpisodesDataModule(EpisodesDataModule):
         train_classes: list[str | int] | None = [0, 1, 2, 3, 4, 5, 6],  # noqa: B006 - only read
         val_classes: list[str | int] | None = None,
         test_classes: list[str | int] | None = None,
-        way: int = 3,
+        way: Annotated[int, Range(2)] = 3,
         **options,
     ) -> None:
         super().__init__(way=way, **options)

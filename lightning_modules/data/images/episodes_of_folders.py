@@ -29,6 +29,7 @@ class FilePool:
 
     def __init__(self, paths: Mapping[str, Sequence[str]], transform: Compose) -> None:
         self.class_names, self.paths = list(paths), list(paths.values())
+        self.counts = [len(x) for x in self.paths]
         self.transform = transform
 
     def draw(self, label: int, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -53,8 +54,8 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        InputError: a class is unknown, or has too few pictures for an episode; or a split has
-            fewer classes than an episode.
+        InputError: a class is unknown, is in train and in another split, or has too few pictures
+            for an episode; or a split has fewer classes than an episode.
     """
 
     def __init__(
@@ -75,13 +76,11 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
             name: [path for path, label in samples if label == i] for i, name in enumerate(names)
         }
         classes = split_classes(names, train_classes, val_classes, test_classes)
-        wanted = self.shot + self.queries
-        for name in dict.fromkeys(name for of_split in classes.values() for name in of_split):
-            if len(paths[name]) < wanted:
+        for split in ("val", "test"):
+            if again := [name for name in classes[split] if name in classes["train"]]:
                 raise InputError(
-                    f"{folder / name}: {len(paths[name])} pictures; accepted: {wanted} or more, "
-                    f"for data.shot={self.shot} and data.queries={self.queries}, or "
-                    "data.*_classes without it"
+                    f"data.{split}_classes and data.train_classes both have {again[0]}, and its "
+                    f"pictures would be in both; accepted: classes that are not trained on"
                 )
         self.take_pools(
             {
