@@ -277,6 +277,13 @@ class Part:
         }
         return {"shown": self.shown, "input": drawn(None), "drawings": drawings}
 
+    def common(self) -> dict[str, Any]:
+        """What the page has once for all inputs that have the same, by a name of its own.
+
+        Scripts find it in ``data.common``.
+        """
+        return {}
+
     def glimpse(self) -> Image.Image | str:
         """What the page has of it before its card is loaded: a picture, or a text."""
         return as_picture(self.modality.draw(self.content, None, False))

@@ -141,10 +141,13 @@ class ImagePart(Part):
         return self.content
 
 
-def on_page(picture: Image.Image) -> str:
-    """A picture for the page: exact where it is so small that its pixels are to be seen."""
+def on_page(picture: Image.Image, longest: int = SIDE) -> str:
+    """A picture for the page: exact where it is so small that its pixels are to be seen.
+
+    ``longest``: its longest side, pixels.
+    """
     small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     if max(picture.size) <= TINY:
         return data_uri(small)
     return data_uri(small, format="JPEG", quality=85)
