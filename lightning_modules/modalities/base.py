@@ -138,6 +138,10 @@ class Modality(ABC):
         """
         raise NotImplementedError
 
+    def marks_shown(self, content: Any) -> str | None:
+        """What :meth:`draw` marks in a content without a map, in a few words; None: nothing."""
+        return None
+
     def part(
         self,
         content: Any,
@@ -193,7 +197,9 @@ class Modality(ABC):
             for x in explanations
         ]
         inputs = [self.draw(content, None, False) for content in contents]
-        return explanation_grid(inputs, drawn, captions, heading, signed)
+        marked = map(self.marks_shown, contents)
+        called = ["input" if x is None else f"input: {x}" for x in marked]
+        return explanation_grid(inputs, drawn, captions, heading, signed, called)
 
     def samples_text(
         self,
@@ -233,6 +239,11 @@ class Part:
         """The colours of its maps on the page, from least to most."""
         return {"sequential": table(COLORMAP(STEPS)), "diverging": table(DIVERGING(STEPS))}
 
+    @property
+    def marks_shown(self) -> str | None:
+        """What is marked on the input itself, in a few words; None: nothing."""
+        return self.modality.marks_shown(self.content)
+
     def marked(self, explained: Explained, sample: int) -> Part:
         """The same with what else an explanation has of a sample of its batch."""
         return self
@@ -245,7 +256,8 @@ class Part:
         """A row a method and a column a class: [H, W, 3], uint8."""
         rows = []
         for method, maps in self.relevance.items():
-            row = [Panel(self.modality.draw(self.content, None, False), method)]
+            title = "\n".join(filter(None, [method, self.marks_shown]))
+            row = [Panel(self.modality.draw(self.content, None, False), title)]
             for index, relevance in zip(result.classes, maps, strict=True):
                 drawn = self.modality.draw(self.content, relevance, is_signed(method))
                 row.append(Panel(drawn, result.question(index, "\n"), result.is_wrong(index)))
@@ -275,7 +287,8 @@ class Part:
             method: [drawn(of_class, is_signed(method)) for of_class in maps]
             for method, maps in self.relevance.items()
         }
-        return {"shown": self.shown, "input": drawn(None), "drawings": drawings}
+        marked = {"marked": self.marks_shown}
+        return {"shown": self.shown, "input": drawn(None), "drawings": drawings} | marked
 
     def common(self) -> dict[str, Any]:
         """What the page has once for all inputs that have the same, by a name of its own.

@@ -138,11 +138,12 @@ def test_episodes_of_a_folder_are_of_the_classes_of_their_split(folder):
         ({"val_classes": ["ant", "bee"]}, "data.val_classes and data.train_classes both have ant"),
         ({"train_classes": ["fox"]}, r"data.train_classes is \['fox'\]; accepted: some of the da"),
         ({"train_classes": ["ant", "ant"]}, "each once: ant, bee"),
+        ({"root": "/no/such"}, "no such folder; accepted: root/<class>/<image>"),
         ({"train_classes": None}, "data.train_classes and data.test_classes are null; accepted"),
     ],
 )
 def test_what_makes_no_episodes_is_told(folder, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, FileNotFoundError), match=message):
         of_folder(folder, **options)
 
 

@@ -15,8 +15,10 @@ from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import ResizedDataModule
 from lightning_modules.data.images.class_folders import SAMPLES, find_classes, find_samples
 from lightning_modules.data.images.episodes import EpisodesDataModule, split_classes
-from lightning_modules.data.images.files import read_image
+from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
 from lightning_modules.utils.errors import InputError
+
+LAYOUT = f"root/<class>/<image> ({' '.join(IMAGE_ENDINGS)})"
 
 
 class FilePool:
@@ -69,8 +71,8 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
     ) -> None:
         super().__init__(**options)
         folder = Path(root).expanduser()
-        names = find_classes(folder)
-        samples, others = find_samples(folder, names)
+        names = find_classes(folder, LAYOUT)
+        samples, others = find_samples(folder, names, LAYOUT)
         say_left_out(folder, others, SAMPLES)
         paths = {
             name: [path for path, label in samples if label == i] for i, name in enumerate(names)
