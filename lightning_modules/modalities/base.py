@@ -22,6 +22,7 @@ from lightning_modules.data.texts.files import Line
 from lightning_modules.modalities.drawing import (
     COLORMAP,
     DIVERGING,
+    PANEL,
     SHOWN,
     Panel,
     explanation_grid,
@@ -231,6 +232,7 @@ class Part:
     relevance: dict[str, np.ndarray]
 
     shown: ClassVar[str] = "drawings"  # how the page shows it; its scripts know what else
+    side: ClassVar[int] = PANEL  # of a drawing in its picture, pixels
     # Of a way that they do not know: JavaScript that enters it into MAKERS, and maybe into INPUTS.
     script: ClassVar[str] = ""
 
@@ -262,7 +264,8 @@ class Part:
                 drawn = self.modality.draw(self.content, relevance, is_signed(method))
                 row.append(Panel(drawn, result.question(index, "\n"), result.is_wrong(index)))
             rows.append(row)
-        return grid(rows, result.heading, scales=sorted({is_signed(m) for m in self.relevance}))
+        scales = sorted({is_signed(m) for m in self.relevance})
+        return grid(rows, result.heading, (self.side, self.side), scales)
 
     def terminal_text(self, result: Result) -> Text | None:
         """What a terminal can show of it; None where that is nothing."""

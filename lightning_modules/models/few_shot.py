@@ -61,6 +61,7 @@ class FewShotClassifier(Classifier):
         options: those of :class:`Classifier`.
     """
 
+    reads = ("input_size", "episode")
     no_sources = {"pretrained": False}
     kept = {"head": "cross"}
     usual_targets = [("qkv", "proj")]

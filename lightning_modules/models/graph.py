@@ -13,7 +13,6 @@ from lightning_modules.modalities import Graphs
 from lightning_modules.models.blocks import levels_of
 from lightning_modules.models.classifier import CLASSIFIERS, Classifier
 from lightning_modules.models.edge_attention import EdgeSetAttention, MlpKind, Norm, check_layers
-from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count, NotNegative, Range
 
 INPUTS = ("edges", "attention_mask", "edge_index")
@@ -44,6 +43,7 @@ class GraphClassifier(Classifier):
     Batches are those of :class:`~lightning_modules.data.graphs.batches.GraphCollator`.
     """
 
+    reads = ("node_features",)
     no_sources = {}
     kept = {"layers": "MMSP", "heads": 4}
     usual_targets = [("q", "v")]
@@ -69,7 +69,6 @@ class GraphClassifier(Classifier):
         **options,
     ) -> None:
         super().__init__(class_names, input_config, lr=lr, weight_decay=weight_decay, **options)
-        check_graphs(input_config)
         check_layers("model.layers", layers, width, heads)
         self.backbone = EdgeSetAttention(
             width_of(input_config),
@@ -115,12 +114,3 @@ class GraphClassifier(Classifier):
 
     def without_sources(self) -> dict[str, Any]:
         return {}
-
-
-def check_graphs(input_config: Mapping[str, Any]) -> None:
-    """Raises an InputError where the data are no graphs."""
-    if "node_features" not in input_config:
-        raise InputError(
-            "model.kind is graph, and the data are no graphs; accepted: data.kind=coloured_edges, "
-            "digit_graphs or graph_jsonl"
-        )
