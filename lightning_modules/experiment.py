@@ -113,6 +113,7 @@ def build(config: DictConfig, checkpoint: Path | None):
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data_options = OmegaConf.to_container(config.data)
     data = DATAMODULES[data_options.pop("kind")](**data_options)
+    fit_checks.check_kinds(data.input_config, config.data.kind, config.model.kind, CLASSIFIERS)
     model_options = OmegaConf.to_container(config.model)
     state = {"global_step": 0, "without_sources": {}}
     teacher, run_dir = None, Path(config.run_dir)

@@ -44,6 +44,7 @@ class PageEntry:
         colors: as JSON, of each way in which a part of it is shown.
         glimpse: a thumbnail [H, W, 3], uint8, or the beginning of a text.
         scripts: of parts that bring their own, by the way in which they are shown.
+        common: as JSON, what the page has once for all inputs that have the same, by name.
     """
 
     summary: str
@@ -53,6 +54,7 @@ class PageEntry:
     colors: dict[str, str]
     glimpse: np.ndarray | str
     scripts: dict[str, str] = field(default_factory=dict)
+    common: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

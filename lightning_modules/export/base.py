@@ -98,7 +98,7 @@ class Export(ABC):
         given = self.classifier.beyond_library()
         more = f" with {given}, which its library does not have" if given else ""
         return InputError(
-            f"--to {self.name}: the model is of the kind {kind}, a {called}{more}; "
+            f"--to {self.name}: the model is of the kind {kind} ({called}{more}); "
             f"accepted: {accepted}"
         )
 

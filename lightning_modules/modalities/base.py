@@ -22,6 +22,7 @@ from lightning_modules.data.texts.files import Line
 from lightning_modules.modalities.drawing import (
     COLORMAP,
     DIVERGING,
+    PANEL,
     SHOWN,
     Panel,
     explanation_grid,
@@ -138,6 +139,10 @@ class Modality(ABC):
         """
         raise NotImplementedError
 
+    def marks_shown(self, content: Any) -> str | None:
+        """What :meth:`draw` marks in a content without a map, in a few words; None: nothing."""
+        return None
+
     def part(
         self,
         content: Any,
@@ -193,7 +198,9 @@ class Modality(ABC):
             for x in explanations
         ]
         inputs = [self.draw(content, None, False) for content in contents]
-        return explanation_grid(inputs, drawn, captions, heading, signed)
+        marked = map(self.marks_shown, contents)
+        called = ["input" if x is None else f"input: {x}" for x in marked]
+        return explanation_grid(inputs, drawn, captions, heading, signed, called)
 
     def samples_text(
         self,
@@ -225,6 +232,7 @@ class Part:
     relevance: dict[str, np.ndarray]
 
     shown: ClassVar[str] = "drawings"  # how the page shows it; its scripts know what else
+    side: ClassVar[int] = PANEL  # of a drawing in its picture, pixels
     # Of a way that they do not know: JavaScript that enters it into MAKERS, and maybe into INPUTS.
     script: ClassVar[str] = ""
 
@@ -232,6 +240,11 @@ class Part:
     def colors(cls) -> dict[str, list[list[int]]]:
         """The colours of its maps on the page, from least to most."""
         return {"sequential": table(COLORMAP(STEPS)), "diverging": table(DIVERGING(STEPS))}
+
+    @property
+    def marks_shown(self) -> str | None:
+        """What is marked on the input itself, in a few words; None: nothing."""
+        return self.modality.marks_shown(self.content)
 
     def marked(self, explained: Explained, sample: int) -> Part:
         """The same with what else an explanation has of a sample of its batch."""
@@ -245,12 +258,14 @@ class Part:
         """A row a method and a column a class: [H, W, 3], uint8."""
         rows = []
         for method, maps in self.relevance.items():
-            row = [Panel(self.modality.draw(self.content, None, False), method)]
+            title = "\n".join(filter(None, [method, self.marks_shown]))
+            row = [Panel(self.modality.draw(self.content, None, False), title)]
             for index, relevance in zip(result.classes, maps, strict=True):
                 drawn = self.modality.draw(self.content, relevance, is_signed(method))
                 row.append(Panel(drawn, result.question(index, "\n"), result.is_wrong(index)))
             rows.append(row)
-        return grid(rows, result.heading, scales=sorted({is_signed(m) for m in self.relevance}))
+        scales = sorted({is_signed(m) for m in self.relevance})
+        return grid(rows, result.heading, (self.side, self.side), scales)
 
     def terminal_text(self, result: Result) -> Text | None:
         """What a terminal can show of it; None where that is nothing."""
@@ -275,7 +290,15 @@ class Part:
             method: [drawn(of_class, is_signed(method)) for of_class in maps]
             for method, maps in self.relevance.items()
         }
-        return {"shown": self.shown, "input": drawn(None), "drawings": drawings}
+        marked = {"marked": self.marks_shown}
+        return {"shown": self.shown, "input": drawn(None), "drawings": drawings} | marked
+
+    def common(self) -> dict[str, Any]:
+        """What the page has once for all inputs that have the same, by a name of its own.
+
+        Scripts find it in ``data.common``.
+        """
+        return {}
 
     def glimpse(self) -> Image.Image | str:
         """What the page has of it before its card is loaded: a picture, or a text."""

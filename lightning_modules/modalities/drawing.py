@@ -149,7 +149,7 @@ def explanation_grid(
     captions: Sequence[Sequence[Caption | None]],
     heading: str,
     signed: bool = False,
-    called: str = "input",
+    called: Sequence[str] | None = None,
 ) -> np.ndarray:
     """One row a sample: its input, and its map in each explanation: [H, W, 3], uint8.
 
@@ -159,12 +159,13 @@ def explanation_grid(
         captions: for each explanation what stands above its maps; a map without one is left out.
         heading: a line above all.
         signed: the maps are drawn in diverging colours.
-        called: what stands above the inputs.
+        called: what stands above each input; None: "input".
     """
+    called = called or ["input"] * len(inputs)
     rows = []
     for i in range(min(SHOWN, len(inputs))):
         notes = [of_maps[i].note for of_maps in captions if of_maps[i] is not None]
-        row = [Panel(inputs[i], "\n".join([called, *filter(None, notes)]))]
+        row = [Panel(inputs[i], "\n".join([called[i], *filter(None, notes)]))]
         for maps, of_maps in zip(drawn, captions, strict=True):
             if (caption := of_maps[i]) is not None:
                 row.append(Panel(maps[i], f"{caption.asked}\n{caption.number}", caption.wrong))

@@ -52,6 +52,7 @@ class BertClassifier(ExplainingTexts, Classifier):
     a text in several windows are the mean of theirs, and all windows are explained for one class.
     """
 
+    reads = ("tokenizer",)
     no_sources = {"name": None, "weights": None, "previous": None}
     kept = {"dape": None, "positions": "absolute"}
     usual_targets = HF_TARGETS

@@ -70,6 +70,8 @@ class Classifier(Scheduled, TrainedPart):
 
     kind: str  # its name in CLASSIFIERS
     not_kept: tuple[str, ...] = ()  # arguments that are no hyper-parameters
+    # What of input_config says that data are of its kind, as input_size of pictures; (): of any.
+    reads: tuple[str, ...] = ()
     # Arguments that neither a resume nor a run that goes on from another may change, and what they
     # are of runs from before them.
     kept: Mapping[str, Any] = {}

@@ -243,10 +243,9 @@ def share_a_node(edge_index: Tensor) -> Tensor:
 
     ``edge_index`` [..., E, 2]: the nodes that each edge leads from and to.
     """
-    ends = edge_index[..., :, None, :, None] == edge_index[..., None, :, None, :]
-    shared = ends.flatten(-2).any(dim=-1)
-    other = ~torch.eye(shared.shape[-1], dtype=torch.bool, device=shared.device)
-    return shared & other
+    one, other = edge_index[..., :, None, :], edge_index[..., None, :, :]
+    shared = (one == other).any(dim=-1) | (one == other.flip(-1)).any(dim=-1)
+    return shared & ~torch.eye(shared.shape[-1], dtype=torch.bool, device=shared.device)
 
 
 def neighbours(edge_index: Tensor, real: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from lightning_modules.tasks import make_task
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.fingerprint import fingerprint
 from lightning_modules.utils.options import Count
+from lightning_modules.utils.terminal import counted
 from lightning_modules.utils.timm_names import TimmName
 from relprop.recording.run import as_if_alone, evaluating
 
@@ -60,6 +61,7 @@ class FewShotClassifier(Classifier):
         options: those of :class:`Classifier`.
     """
 
+    reads = ("input_size", "episode")
     no_sources = {"pretrained": False}
     kept = {"head": "cross"}
     usual_targets = [("qkv", "proj")]
@@ -220,7 +222,7 @@ def class_folders(folder: str) -> dict[str, list[Path]]:
         empty = [name for name, images in found.items() if not images]
         if len(found) > 1 and not empty:
             return found
-        problem = f"no pictures in {empty[0]}" if empty else f"{len(found)} class folders"
+        problem = f"no pictures in {empty[0]}" if empty else counted(len(found), "class folder")
     raise InputError(f"--support {folder}: {problem}; accepted: {SUPPORT_FOLDER}")
 
 

@@ -39,6 +39,21 @@ def say_if_prepared_otherwise(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_kinds(
+    input_config: Mapping[str, Any], data: str, model: str, kinds: Mapping[str, type[Classifier]]
+) -> None:
+    """Raises an InputError where a kind of model cannot read a kind of data; both by name.
+
+    ``kinds``: the models that there are.
+    """
+    known = {key for kind in kinds.values() for key in kind.reads}
+    there = known & set(input_config)
+    if kinds[model].reads and set(kinds[model].reads) != there:
+        fitting = [name for name, kind in kinds.items() if kind.reads and set(kind.reads) == there]
+        accepted = f"model.kind={' or '.join(fitting)}" if fitting else "other data"
+        raise InputError(f"data.kind={data} with model.kind={model}; accepted with it: {accepted}")
+
+
 def check_one_task(config: Mapping[str, Any]) -> None:
     """Raises an InputError where data and model are of two tasks, or true numbers are rounded."""
     precision = str(config["trainer"].get("precision"))

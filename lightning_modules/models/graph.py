@@ -49,6 +49,7 @@ class GraphClassifier(Classifier):
     Batches are those of :class:`~lightning_modules.data.graphs.batches.GraphCollator`.
     """
 
+    reads = ("node_features",)
     no_sources = {}
     kept = {"layers": "MMSP", "heads": 4}
     usual_targets = [("q", "v")]

@@ -41,6 +41,7 @@ class HFImageClassifier(Classifier):
     Batches hold ``image`` [B, 3, H, W] and ``label`` [B].
     """
 
+    reads = ("input_size",)
     no_sources = {"name": None, "weights": None}
     usual_targets = HF_TARGETS
 

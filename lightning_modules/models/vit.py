@@ -69,6 +69,7 @@ class ViTClassifier(Classifier):
     Batches hold ``image`` [B, 3, H, W] and ``label``, as the task has it.
     """
 
+    reads = ("input_size",)
     no_sources = {"pretrained": False, "weights": None, "previous": None}
     kept = {"pool": None, "pool_heads": 1, "parts": False, "patch_stride": None}
     usual_targets = [("qkv", "proj"), ("q_proj", "v_proj")]

@@ -143,7 +143,7 @@ def test_a_run_is_exported_as_it_was_trained(trained, tmp_path):
 def test_a_format_that_is_not_for_the_model_is_refused(run, tmp_path, capsys):
     out = tmp_path / "out"
     line = refused(capsys, run, "--to", "timm", out)
-    assert "the model is of the kind hf_image, a ViTForImageClassification; accepted: " in line
+    assert "the model is of the kind hf_image (ViTForImageClassification); accepted: " in line
     texts = save_run(
         tmp_path / "t", "bert", input_config_of(tokenizer_of(), 24, None), config=SIZES
     )

@@ -18,7 +18,8 @@ from PIL import Image
 from lightning_modules.explanations.page import ALONE, write_page
 from lightning_modules.explanations.results import Result
 from lightning_modules.modalities.images.part import ImagePart
-from tests.helpers.results import as_written, of_picture, of_text
+from lightning_modules.models.few_shot_support import Comparison
+from tests.helpers.results import as_written, of_picture, of_query, of_text
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -282,6 +283,40 @@ def test_boxes_lie_on_what_the_model_has_selected(open_page):
     assert box["x"] - frame["x"] == pytest.approx(frame["width"] * 200 / 400, abs=1.5)
     assert box["width"] == pytest.approx(frame["width"] * 150 / 400, abs=1.5)
     assert box["height"] == pytest.approx(frame["height"] / 2, abs=1.5)
+
+
+def test_lines_lead_from_a_patch_to_what_it_attends_to_in_the_support(open_page):
+    """From the second patch of the query to the fourth of picture 2 and the third of picture 1."""
+    attention = torch.full((2, 4, 2, 4), 0.01)
+    attention[1, 1, 1, 3], attention[1, 1, 0, 2], attention[1, 1, 0, 0] = 0.5, 0.3, 0.1
+    pictures = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = Comparison(pictures, torch.tensor([2, 2]), attention, torch.rand(2, 2, 4))
+    page = open_page([of_query(found)])
+    of_class = page.locator("figure > .compared").nth(1)
+    query, *support = (x.bounding_box() for x in of_class.locator(".frame").all())
+    assert len(support) == 2
+
+    def place(box: dict, row: int, column: int) -> list[float]:
+        """The middle of one of 2 x 2 patches."""
+        corner, sides = (box["x"], box["y"]), (box["width"], box["height"])
+        shares = ((column + 0.5) / 2, (row + 0.5) / 2)
+        return [a + side * share for a, side, share in zip(corner, sides, shares, strict=True)]
+
+    page.mouse.move(*place(query, 0, 1))
+    ends = [place(support[1], 1, 1), place(support[0], 1, 0), place(support[0], 0, 0)]
+    lines = of_class.locator("line")
+    assert lines.count() == 3
+    corner = of_class.bounding_box()
+    for line, end in zip(lines.all(), ends, strict=True):
+        drawn = [float(line.get_attribute(name)) for name in ("x1", "y1", "x2", "y2")]
+        expected = [*place(query, 0, 1), *end]
+        shifted = [x - corner["xy"[i % 2]] for i, x in enumerate(expected)]
+        assert drawn == pytest.approx(shifted, abs=1)
+    assert "attends to picture 2 50.0%, picture 1 30.0%, picture 1 10.0%" in page.inner_text("#tip")
+    page.mouse.move(1, 1)
+    assert page.locator("line").count() == 0
+    shown = page.locator(".compared img").evaluate_all("all => all.map((x) => x.naturalWidth)")
+    assert shown and all(shown)
 
 
 def test_words(open_page):

@@ -131,17 +131,34 @@ def test_episodes_of_a_folder_are_of_the_classes_of_their_split(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shot": 3}, r"ant: 6 pictures; accepted: 7 or more, for data.shot=3 and data.queries=4"),
-        ({"way": 3}, "data.way is 3, and val has 2 classes; accepted: 2 to 2, or more data.val_cl"),
-        ({"val_classes": ["cat"]}, "data.way is 2, and val has 1 class; accepted: more data.v"),
+        ({"shot": 3}, "is 3 and data.queries 4, and class ant of train has 6 pictures; accepted: "),
+        ({"way": 3}, "data.way is 3, and val has 2 classes; accepted: 2, or more data.val_classes"),
+        ({"test_classes": ["elk"]}, "val has 1 class; accepted: more data.val_classes"),
+        ({"test_classes": ["cat", "dog"]}, "data.val_classes and data.train_classes both have cat"),
+        ({"val_classes": ["ant", "bee"]}, "data.val_classes and data.train_classes both have ant"),
         ({"train_classes": ["fox"]}, r"data.train_classes is \['fox'\]; accepted: some of the da"),
         ({"train_classes": ["ant", "ant"]}, "each once: ant, bee"),
+        ({"root": "/no/such"}, "no such folder; accepted: root/<class>/<image>"),
         ({"train_classes": None}, "data.train_classes and data.test_classes are null; accepted"),
     ],
 )
 def test_what_makes_no_episodes_is_told(folder, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, FileNotFoundError), match=message):
         of_folder(folder, **options)
+
+
+def test_a_digit_is_never_in_a_support_and_among_its_queries():
+    """An episode may take all handwritten ones of a digit, and none of them twice."""
+    fewest = min(digits().test_dataset.pool.counts)
+    episode = digits(way=2, shot=fewest - 1, queries=1).test_dataset[0]
+    for place in range(2):
+        images = [*episode["support"][place], episode["image"][place]]
+        masks = [*episode["support_mask"][place], episode["mask"][place]]
+        ink = {x[0][mask].numpy().tobytes() for x, mask in zip(images, masks, strict=True)}
+        assert len(ink) == fewest
+    told = "data.shot is 40 and data.queries 4, and class 7 of val has 3[0-9] pictures; accepted: "
+    with pytest.raises(InputError, match=told):
+        digits(shot=40)
 
 
 def test_what_is_not_named_is_what_is_left():

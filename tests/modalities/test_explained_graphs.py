@@ -117,6 +117,52 @@ def test_edges_are_drawn_in_the_colours_of_their_relevance(data):
     assert widths[0] > widths[2] > widths[1]
 
 
+def graph_of(nodes: int, edges: list[list[int]], **more) -> Graph:
+    return Graph(
+        np.eye(nodes, dtype=np.float32), np.array(edges), np.zeros((len(edges), 0)), **more
+    )
+
+
+def coloured(drawn: np.ndarray) -> np.ndarray:
+    """Where a drawing has the colour of the most relevant edge, bool [H, W]."""
+    red, _, blue = drawn.transpose(2, 0, 1)
+    return (red > 0.9) & (blue < 0.5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges"),
+    [(2, [[0, 1]]), (1, [[0, 0]]), (3, [[0, 1], [1, 1], [1, 2]]), (3, [[0, 1], [0, 0]])],
+    ids=["one edge", "one loop", "a loop on a line", "a loop at an end"],
+)
+def test_small_graphs_and_loops_are_drawn(nodes, edges):
+    """A graph of two nodes was drawn as nothing, and an edge from a node to itself was not."""
+    graph = graph_of(nodes, edges)
+    for place in range(len(edges)):
+        relevance = np.full(len(edges), -1.0)
+        relevance[place] = 1
+        drawn = draw_graph(graph, relevance, True, {})
+        red = (drawn[..., 0] > drawn[..., 2] + 0.2).sum()
+        assert 100 < red < 0.1 * drawn.shape[0] * drawn.shape[1]
+
+
+def test_directed_edges_to_and_fro_are_both_seen():
+    config = {"directed": True}
+    graph = graph_of(2, [[0, 1], [1, 0]])
+    drawn = [draw_graph(graph, np.array(of), False, config) for of in ([1, 0], [0, 1])]
+    first, second = map(coloured, drawn)
+    assert first.sum() > 300 and second.sum() > 300 and not (first & second).any()
+    assert (draw_graph(graph_of(1, [[0, 0]]), None, False, config) < 0.9).any()
+
+
+def test_edges_that_decide_are_said_to_be_green(data):
+    (modality,) = (Graphs("graph", data.input_config),)
+    graph = data.test_dataset[0]["graph"]
+    assert modality.marks_shown(graph) == "green decides"
+    assert modality.marks_shown(graph._replace(deciding=None)) is None
+    page = modality.part(graph, {}, 0, {}).page()
+    assert page["marked"] == "green decides"
+
+
 def test_a_layout_is_the_same_each_time_and_positions_win(data):
     graph = data.test_dataset[0]["graph"]
     assert np.array_equal(layout(graph), layout(graph))
@@ -138,7 +184,7 @@ def test_files_are_read_and_what_is_wrong_names_the_line(tmp_path):
     assert modality.read(parts[0]).edges.tolist() == [[0, 1]]
     for part, problem in zip(
         parts[1:],
-        ["nodes has 1 numbers each; accepted: 2", "no JSON object", "malformed JSON"],
+        ["nodes has 1 number each; accepted: 2", "no JSON object", "malformed JSON"],
         strict=True,
     ):
         with pytest.raises(InputError, match=f"line {part.number}: {problem}"):

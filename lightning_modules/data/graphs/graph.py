@@ -14,6 +14,7 @@ ACCEPTED = (
     'a JSON object a graph, {"nodes": [[1, 0], [0, 1]], "edges": [[0, 1]], "label": "a"}, perhaps '
     "with edge_features, deciding and positions"
 )
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Graph(NamedTuple):
@@ -76,29 +77,26 @@ def table(
     numbers = [x for row in lists if isinstance(row, list) for x in row]
     if (
         len(lengths) != 1
-        or not all(type(x) in (int, float) and math.isfinite(x) for x in numbers)
+        or not all(type(x) is int or (type(x) is float and math.isfinite(x)) for x in numbers)
         or lengths & {None, 0}
         or rows not in (None, len(lists))
         or lengths not in ({columns}, lengths if columns is None else None)
     ):
         raise InputError(f"{where} is {value!r:.80}; accepted: {accepted}, all as long")
-    with np.errstate(over="ignore"):
-        found = np.array(lists, dtype=np.float32)
-    if not np.isfinite(found).all():
+    if any(abs(x) > LARGEST for x in numbers):
         raise InputError(f"{where} has numbers beyond 3e38; accepted: smaller ones")
-    return found
+    return np.array(lists, dtype=np.float32)
 
 
 def edges_of(value: object, where: str, nodes: int) -> np.ndarray:
     """Pairs of numbers of nodes, int64 [K, 2]; an InputError if it is none."""
-    is_list = isinstance(value, list) and bool(value)
-    for pair in value if is_list else [value]:
+    accepted = f"accepted: one or more pairs of nodes, which are numbers from 0 to {nodes - 1}"
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where} is {value!r:.80}; {accepted}")
+    for pair in value:
         fits = isinstance(pair, list) and len(pair) == 2
-        if not is_list or not fits or not all(type(x) is int and 0 <= x < nodes for x in pair):
-            raise InputError(
-                f"{where}: {pair!r:.80} is no edge; accepted: one or more pairs of nodes, which "
-                f"are numbers from 0 to {nodes - 1}"
-            )
+        if not fits or not all(type(x) is int and 0 <= x < nodes for x in pair):
+            raise InputError(f"{where}: {pair!r:.80} is no edge; {accepted}")
     return np.array(value, dtype=np.int64)
 
 

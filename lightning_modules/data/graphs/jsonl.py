@@ -12,7 +12,7 @@ from lightning_modules.data.labels import LabelReader, label_reader
 from lightning_modules.data.tables import rows_of
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import PathThere, check_option
-from lightning_modules.utils.terminal import tell
+from lightning_modules.utils.terminal import counted, tell
 
 
 def read_graphs(
@@ -46,8 +46,8 @@ def check_features(graph: Graph, of_nodes: int, of_edges: int, where: str) -> No
     ):
         if found != expected:
             raise InputError(
-                f"{where}: {name} has {found} numbers each; accepted: {expected}, as in the graphs "
-                "that are trained on"
+                f"{where}: {name} has {counted(found, 'number')} each; accepted: {expected}, as in "
+                "the graphs that are trained on"
             )
 
 

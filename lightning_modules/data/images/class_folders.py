@@ -22,19 +22,19 @@ SAMPLES = f"images of a class ({' '.join(IMAGE_ENDINGS)})"
 Samples = list[tuple[str, Label]]  # (path, label) of each image
 
 
-def find_classes(split_folder: Path) -> list[str]:
-    """Sorted names of the class folders of a split.
+def find_classes(split_folder: Path, layout: str = LAYOUT) -> list[str]:
+    """Sorted names of the class folders of a split; ``layout`` is what errors accept.
 
     Raises:
         FileNotFoundError: there is no such folder, or no class folder in it.
     """
     if not split_folder.is_dir():
-        raise FileNotFoundError(f"{split_folder}: no such folder; accepted: {LAYOUT}")
+        raise FileNotFoundError(f"{split_folder}: no such folder; accepted: {layout}")
     names = sorted(
         entry.name for entry in split_folder.iterdir() if entry.is_dir() and not hidden(entry.name)
     )
     if not names:
-        raise FileNotFoundError(f"{split_folder}: no class folders; accepted: {LAYOUT}")
+        raise FileNotFoundError(f"{split_folder}: no class folders; accepted: {layout}")
     return names
 
 
@@ -60,8 +60,12 @@ def find_classed(
     return class_names, samples, [path for _, others in found.values() for path in others]
 
 
-def find_samples(split_folder: Path, class_names: list[str]) -> tuple[Samples, list[str]]:
+def find_samples(
+    split_folder: Path, class_names: list[str], layout: str = LAYOUT
+) -> tuple[Samples, list[str]]:
     """(path, label) of every image of a split, by class and then by path; and what else lies there.
+
+    ``layout`` is what errors accept.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
@@ -69,7 +73,7 @@ def find_samples(split_folder: Path, class_names: list[str]) -> tuple[Samples, l
     """
     labels = {name: label for label, name in enumerate(class_names)}
     samples, others = [], loose_files(split_folder)
-    for name in find_classes(split_folder):
+    for name in find_classes(split_folder, layout):
         if name not in labels:
             raise ValueError(
                 f"{split_folder / name}: unknown class; accepted: the classes of train"
@@ -78,7 +82,7 @@ def find_samples(split_folder: Path, class_names: list[str]) -> tuple[Samples, l
         samples += [(path, labels[name]) for path in images]
         others += more
     if not samples:
-        raise FileNotFoundError(f"{split_folder}: no images; accepted: {LAYOUT}")
+        raise FileNotFoundError(f"{split_folder}: no images; accepted: {layout}")
     return samples, others
 
 

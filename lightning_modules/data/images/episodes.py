@@ -14,6 +14,7 @@ from lightning_modules.data.base import ImageDataModule
 from lightning_modules.data.sampling import epoch_and_index
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import Count, Range
+from lightning_modules.utils.terminal import counted
 
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
 SUPPORT = {"image": "support", "mask": "support_mask"}  # what an entry of a support is called
@@ -25,9 +26,11 @@ class Pool(Protocol):
 
     Attributes:
         class_names: of the classes.
+        counts: how many pictures each of them has.
     """
 
     class_names: Sequence[str]
+    counts: Sequence[int]
 
     def draw(self, label: int, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """So many different pictures of a class: ``image`` [n, 3, H, W], maybe ``mask`` [n, H, W].
@@ -129,16 +132,23 @@ class EpisodesDataModule(ImageDataModule):
         """Make episodes of the pool of each split.
 
         Raises:
-            InputError: one has fewer classes than an episode.
+            InputError: one has fewer classes than an episode, or a class has fewer pictures.
         """
+        wanted = self.shot + self.queries
         for split, pool in pools.items():
-            if (there := len(pool.class_names)) < self.way:
-                fewer = f"2 to {there}, or " if there > 1 else ""
+            if (count := len(pool.class_names)) < self.way:
+                fewer = "" if count < 2 else "2, or " if count == 2 else f"2 to {count}, or "
                 raise InputError(
-                    f"data.way is {self.way}, and {split} has {there} "
-                    f"{'classes' if there > 1 else 'class'}; "
+                    f"data.way is {self.way}, and {split} has {count} class{'es' * (count != 1)}; "
                     f"accepted: {fewer}more data.{split}_classes"
                 )
+            for name, count in zip(pool.class_names, pool.counts, strict=True):
+                if count < wanted:
+                    raise InputError(
+                        f"data.shot is {self.shot} and data.queries {self.queries}, and class "
+                        f"{name} of {split} has {counted(count, 'picture')}; accepted: together as "
+                        f"many or fewer, or data.{split}_classes without it"
+                    )
         sizes = (self.way, self.shot, self.queries)
         self.input_config["episode"] = dict(zip(("way", "shot", "queries"), sizes, strict=True))
         self.train_dataset, self.val_dataset, self.test_dataset = (

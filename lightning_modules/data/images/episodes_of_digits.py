@@ -38,11 +38,12 @@ class ScenePool:
     def __init__(self, sources: Sources, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
         self.sources = of_classes(sources, self.class_names, self.class_names)
+        self.counts = [int((self.sources.classes == i).sum()) for i in range(len(class_names))]
 
     def draw(self, label: int, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
         of_class = np.flatnonzero(self.sources.classes == label)
         scenes, masks = [], []
-        for first in rng.choice(of_class, count, replace=count > len(of_class)):
+        for first in rng.choice(of_class, count, replace=False):
             others = rng.choice(len(self.sources.classes) - 1, TILES - 1, replace=False)
             tiles = self.sources.ink[[first, *(others + (others >= first))]]
             scene, corners = arrange(tiles, 1, rng)
@@ -65,7 +66,8 @@ class DigitEpisodesDataModule(EpisodesDataModule):
         options: those of EpisodesDataModule.
 
     Raises:
-        InputError: a digit is unknown, or a split has fewer than an episode.
+        InputError: a digit is unknown, or has too few handwritten ones for an episode; or a split
+            has fewer digits than an episode.
     """
 
     def __init__(

@@ -15,9 +15,11 @@ from lightning_modules.data.folders import say_left_out
 from lightning_modules.data.images.base import ResizedDataModule
 from lightning_modules.data.images.class_folders import SAMPLES, find_classes, find_samples
 from lightning_modules.data.images.episodes import EpisodesDataModule, split_classes
-from lightning_modules.data.images.files import read_image
+from lightning_modules.data.images.files import IMAGE_ENDINGS, read_image
 from lightning_modules.utils.errors import InputError
 from lightning_modules.utils.options import PathThere
+
+LAYOUT = f"root/<class>/<image> ({' '.join(IMAGE_ENDINGS)})"
 
 
 class FilePool:
@@ -30,6 +32,7 @@ class FilePool:
 
     def __init__(self, paths: Mapping[str, Sequence[str]], transform: Compose) -> None:
         self.class_names, self.paths = list(paths), list(paths.values())
+        self.counts = [len(x) for x in self.paths]
         self.transform = transform
 
     def draw(self, label: int, count: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -54,8 +57,8 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        InputError: a class is unknown, or has too few pictures for an episode; or a split has
-            fewer classes than an episode.
+        InputError: a class is unknown, is in train and in another split, or has too few pictures
+            for an episode; or a split has fewer classes than an episode.
     """
 
     def __init__(
@@ -69,20 +72,18 @@ class FolderEpisodesDataModule(EpisodesDataModule, ResizedDataModule):
     ) -> None:
         super().__init__(**options)
         folder = Path(root).expanduser()
-        names = find_classes(folder)
-        samples, others = find_samples(folder, names)
+        names = find_classes(folder, LAYOUT)
+        samples, others = find_samples(folder, names, LAYOUT)
         say_left_out(folder, others, SAMPLES)
         paths = {
             name: [path for path, label in samples if label == i] for i, name in enumerate(names)
         }
         classes = split_classes(names, train_classes, val_classes, test_classes)
-        wanted = self.shot + self.queries
-        for name in dict.fromkeys(name for of_split in classes.values() for name in of_split):
-            if len(paths[name]) < wanted:
+        for split in ("val", "test"):
+            if again := [name for name in classes[split] if name in classes["train"]]:
                 raise InputError(
-                    f"{folder / name}: {len(paths[name])} pictures; accepted: {wanted} or more, "
-                    f"for data.shot={self.shot} and data.queries={self.queries}, or "
-                    "data.*_classes without it"
+                    f"data.{split}_classes and data.train_classes both have {again[0]}, and its "
+                    f"pictures would be in both; accepted: classes that are not trained on"
                 )
         self.take_pools(
             {

@@ -104,7 +104,7 @@ function makePart(detail, part, drawers) {
   if (INPUTS[part.shown]) {
     const [element, draw] = INPUTS[part.shown](part);
     drawers.push(draw);
-    maps.append(figure(element, part.boxes?.length ? "input, parts outlined" : "input"));
+    maps.append(figure(element, part.marked ? `input: ${part.marked}` : "input"));
   }
   detail.classes.forEach(({ index, value }, t) => {
     const label = `relevance for ${data.classNames[index]}`;

@@ -39,8 +39,9 @@ def page_entry(result: Result) -> PageEntry:
     colors = {part.shown: script_text(part.colors()) for _, part in parts}
     texts = script_text(summary), script_text(detail)
     scripts = {part.shown: part.script for _, part in parts if part.script}
+    common = {name: script_text(x) for _, part in parts for name, x in part.common().items()}
     seen = glimpse(next(iter(parts))[1])
-    return PageEntry(*texts, used, len(result.classes), colors, seen, scripts)
+    return PageEntry(*texts, used, len(result.classes), colors, seen, scripts, common)
 
 
 def glimpse(part: Part) -> np.ndarray | str:
@@ -62,12 +63,14 @@ class Head:
         self.classes: set[int] = set()
         self.colors: dict[str, str] = {}
         self.scripts: dict[str, str] = {}
+        self.common: dict[str, str] = {}
         self.width = 1
 
     def add(self, page: PageEntry) -> None:
         self.classes |= set(page.classes)
         self.colors |= page.colors
         self.scripts |= page.scripts
+        self.common |= page.common
         self.width = max(self.width, page.width)
 
     def said(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Head:
                 for method in (relprop.METHODS.find(name),)
             ],
             "colors": {name: json.loads(of_shown) for name, of_shown in self.colors.items()},
+            "common": {name: json.loads(x) for name, x in self.common.items()},
             "widest": self.width,
         }
 

@@ -21,22 +21,25 @@ const method = () => data.methods[byId("method").value];
 
 /** The map of class t by the method chosen: its values, row by row, and how they are coloured. */
 function mapOf(part, t) {
-  const { shape, values, pixels } = part.maps[method().name];
-  const bytes = Uint8Array.from(atob(values[t]), (c) => c.charCodeAt(0));
-  const numbers = new Float32Array(bytes.buffer);
+  const { signed } = method();
+  return mapsOf(part.maps[method().name], [t], signed, table(part.shown))[0];
+}
+
+/** Some of the maps that are encoded together, on one scale of colours. */
+function mapsOf({ shape: [rows, columns], values, pixels }, chosen, signed, colors) {
+  const found = chosen.map((t) =>
+    new Float32Array(Uint8Array.from(atob(values[t]), (c) => c.charCodeAt(0)).buffer));
   let low = Infinity, high = -Infinity;
-  for (const x of numbers) {
+  for (const x of found.flatMap((numbers) => [...numbers])) {
     if (Number.isNaN(x)) continue;
     low = Math.min(low, x);
     high = Math.max(high, x);
   }
-  const { signed } = method();
   const most = signed ? Math.max(high, -low) : high;
   if (signed) [low, high] = [-most, most];
   // 0..1 from the least to the highest; a flat map is at its least, a signed one at 0.
   const place = (x) => (high > low ? (x - low) / (high - low) || 0 : signed ? 0.5 : 0);
-  const colors = table(part.shown);
-  return { values: numbers, rows: shape[0], columns: shape[1], pixels, signed, most, place, colors };
+  return found.map((numbers) => ({ values: numbers, rows, columns, pixels, signed, most, place, colors }));
 }
 
 /** The colours of what is shown so, by the method chosen. */
@@ -165,9 +168,10 @@ function placeAt(element, x, y, w, h) {
 
 /**
  * A picture under the map of class t; returns the element and what draws it.
- * `chosen(cell, map)` is called when a cell is marked, and what it returns when no longer.
+ * `chosen(cell, map)` is called when a cell is marked; it returns what is to be said of it, lines,
+ * and what is called when it is marked no longer.
  */
-function pictureMap(part, t, label, number, chosen = () => () => {}) {
+function pictureMap(part, t, label, number, chosen = () => [[], () => {}]) {
   const frame = pictureFrame(part);
   const canvas = make("canvas");
   frame.classList.add("grey");
@@ -195,11 +199,11 @@ function pictureMap(part, t, label, number, chosen = () => () => {}) {
     const w = (right - left) / columns, h = (bottom - top) / rows;
     placeAt(cursor, left + column * w, top + row * h, w, h);
     frame.append(cursor);
-    const forget = chosen(index, map);
+    const [said, forget] = chosen(index, map);
     unmark = () => { cursor.remove(); forget(); };
     const where = [`row ${row + 1} of ${rows}, column ${column + 1} of ${columns}`];
     if (pixels > 1) where.push(`mean of ${pixels} × ${pixels} pixels`);
-    showTip(map, index, where, cursor.getBoundingClientRect());
+    showTip(map, index, [...where, ...said], cursor.getBoundingClientRect());
   });
   const draw = () => {
     frame.firstChild.src = part.picture;

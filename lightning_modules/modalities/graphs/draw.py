@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx
@@ -38,6 +38,32 @@ def layout(graph: Graph) -> np.ndarray:
     else:
         places = networkx.spring_layout(made, seed=0)
     return np.array([places[node] for node in range(len(graph.nodes))])
+
+
+def lines_of(graph: Graph, places: np.ndarray, directed: bool) -> list[np.ndarray]:
+    """The line of each edge, points [n, 2]: straight, or a circle where both ends are one node.
+
+    ``places`` [N, 2]. Of two edges that lead to and fro, each is drawn on its own side.
+    """
+    size = max(float(np.ptp(places, axis=0).max()), 1e-3)
+    edges = graph.edges.tolist()
+    there = {tuple(edge) for edge in edges}
+    angles = np.linspace(0, 2 * np.pi, 30)
+    circle = 0.05 * size * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    lines = []
+    for source, target in edges:
+        line = places[[source, target]]
+        if source == target:
+            outwards = places[source] - places.mean(axis=0)
+            length = np.linalg.norm(outwards)
+            outwards = outwards / length if length > 1e-6 * size else np.array([0.0, 1.0])
+            line = places[source] + 0.05 * size * outwards + circle
+        elif directed and (target, source) in there:
+            step = line[1] - line[0]
+            aside = np.array([-step[1], step[0]]) / max(np.linalg.norm(step), 1e-9)
+            line = line + 0.012 * size * aside
+        lines.append(line)
+    return lines
 
 
 def kinds_of(graph: Graph) -> np.ndarray | None:
@@ -84,25 +110,27 @@ def draw_graph(
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
     axes.set_axis_off()
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", adjustable="datalim")  # a graph on one line fills the picture, too
     places = layout(graph)
     colors, widths = PLAIN, 2.0
     if relevance is not None:
         colors, widths = edge_colors(relevance[: len(graph.edges)], signed)
     marked = graph.deciding if marked is None else marked
-    ends = places[graph.edges]
+    directed = bool(input_config.get("directed"))
+    lines = lines_of(graph, places, directed)
     if marked is not None and relevance is None:
+        beneath = [line for line, is_marked in zip(lines, marked, strict=True) if is_marked]
         axes.add_collection(
-            LineCollection(ends[marked], colors="#1b9e77", linewidths=7, alpha=0.45, zorder=1)
+            LineCollection(beneath, colors="#1b9e77", linewidths=7, alpha=0.45, zorder=1)
         )
     axes.add_collection(
-        LineCollection(ends, colors=colors, linewidths=widths, capstyle="round", zorder=2)
+        LineCollection(lines, colors=colors, linewidths=widths, capstyle="round", zorder=2)
     )
     draw_nodes(axes, graph, places, input_config)
     axes.margins(0.09)
     axes.autoscale_view()
-    if input_config.get("directed"):
-        draw_arrows(axes, ends)
+    if directed:
+        draw_arrows(axes, [line for line in lines if len(line) == 2])
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
 
@@ -122,8 +150,9 @@ def draw_nodes(axes, graph: Graph, places: np.ndarray, input_config: Mapping[str
             axes.text(x, y, names[kind], ha="center", va="center", fontsize=8, zorder=4)
 
 
-def draw_arrows(axes, ends: np.ndarray) -> None:
-    """An arrow in the middle of each edge [K, 2, 2], from its first node to its second."""
+def draw_arrows(axes, lines: Sequence[np.ndarray]) -> None:
+    """An arrow in the middle of each line [2, 2], from its first node to its second."""
+    ends = np.reshape(lines, (-1, 2, 2))
     middle, step = ends.mean(axis=1), ends[:, 1] - ends[:, 0]
     options = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "mid", "zorder": 2.5}
     axes.quiver(*middle.T, *(step * 1e-3).T, headwidth=6, color=RIM, width=0.004, **options)

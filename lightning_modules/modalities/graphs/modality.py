@@ -80,6 +80,9 @@ class Graphs(Modality):
         """Edges that are known to decide are marked where no relevance is drawn."""
         return draw_graph(content, relevance, signed, self.input_config)
 
+    def marks_shown(self, content: Graph) -> str | None:
+        return None if content.deciding is None or not content.deciding.any() else "green decides"
+
     def part(
         self,
         content: Graph,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_modules.modalities.base import Part
 
@@ -11,6 +11,8 @@ from lightning_modules.modalities.base import Part
 @dataclass(frozen=True)
 class GraphPart(Part):
     """A graph with its maps, [T, K] of edges."""
+
+    side: ClassVar[int] = 240
 
     def json(self) -> dict[str, Any]:
         """Its edges in the order of the maps, how many nodes it has, and what decides, if known."""

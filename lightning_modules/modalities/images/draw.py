@@ -71,7 +71,7 @@ def explanation_picture(
     if boxes is not None:
         pictures = [outlined(x, of) for x, of in zip(pictures, boxes, strict=False)]
     called = "input" if boxes is None else f"input, {SELECTED}"
-    return explanation_grid(pictures, drawn, captions, heading, signed, called)
+    return explanation_grid(pictures, drawn, captions, heading, signed, [called] * len(pictures))
 
 
 def draw_over(

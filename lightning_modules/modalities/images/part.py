@@ -50,6 +50,10 @@ class ImagePart(Part):
     shown: ClassVar[str] = "picture"
     kind: ClassVar[str] = "picture"
 
+    @property
+    def marks_shown(self) -> str | None:
+        return None if self.boxes is None else SELECTED
+
     def marked(self, explained: ExplainedImages, sample: int) -> ImagePart:
         if explained.boxes is None:
             return self
@@ -83,7 +87,7 @@ class ImagePart(Part):
         rows = []
         for method, maps in self.relevance.items():
             signed = is_signed(method)
-            title = method if self.boxes is None else f"{method}\n{SELECTED}"
+            title = "\n".join(filter(None, [method, self.marks_shown]))
             row = [Panel(self.outlined(picture), title)]
             for index, relevance in zip(result.classes, torch.from_numpy(maps), strict=True):
                 over = draw_over(picture, relevance, region, signed)
@@ -131,6 +135,7 @@ class ImagePart(Part):
             "tiny": max(width, height) <= TINY,
             "region": self.shares_of_region(),
             "boxes": self.shares_of_boxes(),
+            "marked": self.marks_shown,
             "maps": {
                 name: pooled(maps) if self.is_of_pixels(maps) else encoded(maps)
                 for name, maps in self.relevance.items()
@@ -141,10 +146,13 @@ class ImagePart(Part):
         return self.content
 
 
-def on_page(picture: Image.Image) -> str:
-    """A picture for the page: exact where it is so small that its pixels are to be seen."""
+def on_page(picture: Image.Image, longest: int = SIDE) -> str:
+    """A picture for the page: exact where it is so small that its pixels are to be seen.
+
+    ``longest``: its longest side, pixels.
+    """
     small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     if max(picture.size) <= TINY:
         return data_uri(small)
     return data_uri(small, format="JPEG", quality=85)
