@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-import explain
+from configs.explain_arguments import parse_explain
 from configs.signatures import Declared, about
 from lightning_modules.models.beside import BESIDE, take_beside
 from lightning_modules.utils import cli
@@ -49,13 +49,13 @@ def own(tmp_path, monkeypatch):
 def test_an_own_option_is_parsed_once_its_module_is_imported(own, capsys):
     argv = ["--import", own, "--checkpoint", "run", "--input", "a", "--class-table", "t", "eps=0"]
     with pytest.raises(SystemExit, match="2"):
-        explain.parse_explain(argv)
+        parse_explain(argv, None)
     assert "--class-table" in capsys.readouterr().err
     cli.import_modules(cli.imports_in(argv))
-    arguments = explain.parse_explain(argv)
+    arguments = parse_explain(argv, None)
     assert arguments.beside == {"class_table": "t"} and arguments.overrides == ["eps=0"]
     assert about(BESIDE, "class_table") == "what the classes are called elsewhere"
-    assert explain.parse_explain(argv[2:6]).beside == {}
+    assert parse_explain(argv[2:6], None).beside == {}
 
 
 def test_modules_are_found_among_arguments_that_are_not_parsed():
