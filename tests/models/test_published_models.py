@@ -345,5 +345,5 @@ def test_a_timm_model_without_classes_is_told(capsys):
 def test_weights_for_pictures_that_are_not_square_are_told(tmp_path, capsys):
     model = timm.create_model("test_vit", num_classes=3, img_size=(64, 96))
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    message = refusal(capsys, "--timm", f"test_vit@{tmp_path / 'weights.pth'}", "--input", "a.png")
+    message = refusal(capsys, "--timm", f"test_vit@{tmp_path / 'weights.pth'}", "--input", __file__)
     assert "24 patches" in message

@@ -107,6 +107,6 @@ def test_an_image_classifier_without_its_processor_or_head_is_told(tmp_path, cap
 def test_a_model_of_no_known_kind_is_told(tmp_path, capsys):
     save_image_classifier(tmp_path / "model")
     rewrite(tmp_path / "model" / "config.json", architectures=["ViTForMaskedImageModeling"])
-    message = refusal(capsys, "--hf", tmp_path / "model", "--input", "a.png")
+    message = refusal(capsys, "--hf", tmp_path / "model", "--input", __file__)
     assert "it is a ViTForMaskedImageModeling; accepted: the hub id or folder of" in message
     assert "a text classifier, an image classifier, a causal language model" in message

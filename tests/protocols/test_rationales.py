@@ -164,7 +164,7 @@ def test_scores_do_not_depend_on_the_batch(run_dir, tmp_path):
         (["--limit", "many"], ["--limit", "many"]),
         (["start_layer=9"], ["start_layer", "9", "0 to 1"]),
         (["start_layr=1"], ["start_layr", "start_layer"]),
-        (["rules=mine"], ["mine", "paper, lrp"]),
+        (["rules=mine"], ["mine", '"paper" or "lrp"']),
         (["data.batch_size=0"], ["data.batch_size: 0", "at least 1"]),
         (["--checkpoint", "nowhere"], ["nowhere", "best.ckpt"]),
         (["--checkpoint", "README.md"], ["README.md", "train.py"]),

@@ -164,7 +164,7 @@ def said(capsys, *arguments: str) -> str:
 
 
 WRONG = {
-    "guidance={method: saliency}": "guidance.method is 'saliency'; accepted: ",
+    "guidance={method: saliency}": "guidance.method is 'saliency', did you mean decoded_saliency?",
     "guidance={weight: -1}": "guidance.weight: ",
     "guidance={weight: .nan}": "guidance.weight: ",
     "guidance={weights: 1}": "guidance.weights: ",

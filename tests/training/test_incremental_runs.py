@@ -150,7 +150,10 @@ def test_two_processes_train_as_one(old, tmp_path):
         (("data.classes=[2,7]",), "has learnt '2'; accepted: classes that it has not learnt"),
         (("data.classes=null",), "has learnt '0', '1', '2'; accepted: classes that"),
         (("model.previous=null",), "accepted: model.previous=RUN, or distill=null"),
-        (("model.previous=nowhere",), "model.previous nowhere: no checkpoint is there"),
+        (
+            ("model.previous=nowhere",),
+            "model.previous: nowhere: no such file or folder",
+        ),
         (("model.mixup=0.2",), "distill with model.mixup or model.cutmix"),
         (("model.weights=nowhere",), "nowhere"),
         (("distill.region=ink",), "distill.region"),
