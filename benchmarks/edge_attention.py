@@ -53,7 +53,7 @@ ARMS = {
     "MS, mean": ["model.layers=MS"],
 }
 ARMS |= {
-    DECOYS + layers: [f"model.layers={layers}", "data.decoys=2", "trainer.max_epochs=24"]
+    DECOYS + layers: [f"model.layers={layers}", "data.decoys=2"]
     for layers in ("SSP", "MSP", "MMSP")
 }
 ARMS |= {
@@ -140,7 +140,7 @@ def draw(module: Classifier, data: GraphDataModule, path: Path) -> None:
     names = [data.class_names[label] for label in batch["label"].tolist()]
     titles = [method.removeprefix("transformer_") for method in METHODS]
     captions = [[Caption(title, f"why {name}?") for name in names] for title in titles]
-    heading = f"{path.parent.name}: edges by their relevance"
+    heading = f"Edges by their relevance: {module.hparams.layers}, {data.decoys} decoys"
     Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
 
 

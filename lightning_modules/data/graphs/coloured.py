@@ -2,10 +2,11 @@
 
 A tree of grey nodes and two red-blue edges: both hang on one blue node (label 1) or on two blue
 nodes (label 0). The blue ends are tied to grey nodes by two edges, together. So a graph of either
-label has as many edges of each pair of colours: as a multiset of edges it tells nothing. Decoys are
-further red-blue edges, each on a blue node of its own. Where two meet, these decide and the decoys
-do not, so that a map must tell edges of the same colours apart. Offline, and a graph depends on
-(seed, split, index, decoys) alone.
+label has as many edges of each pair of colours: as a multiset of edges it tells nothing. Where two
+meet, their ties meet as well and close a ring. The ties tell the label, too, and do not count as
+deciding. Decoys are further red-blue edges, each on a blue node of its own. Where two meet, these
+decide and the decoys do not, so that a map must tell edges of the same colours apart. Offline, and
+a graph depends on (seed, split, index, decoys) alone.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class ColouredEdgesDataModule(GraphDataModule):
         **options,
     ) -> None:
         super().__init__(**options)
-        self.class_names = CLASS_NAMES
+        self.class_names, self.decoys = CLASS_NAMES, decoys
 
         def graphs(split: str, size: int) -> GraphItems:
             made = (make_graph(self.seed, split, index, decoys) for index in range(size))
