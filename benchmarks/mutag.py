@@ -21,38 +21,31 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-import grakel
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.io import read_tu_data
 
 from benchmarks.arms_report import deviation, interval
 from benchmarks.by_seed import print_row
 from benchmarks.gine import GINEClassifier
 from benchmarks.kept_rows import KeptRows, Row, Rows, folder_name
+from benchmarks.molecules import ATOMS, FOLDS, NAMES, write_folds
 from configs.schema import complete_config
+from lightning_modules.data.graphs.graph import Graph
 from lightning_modules.experiment import Ended, experiment
+from lightning_modules.modalities import Graphs
 from lightning_modules.models.classifier import CLASSIFIERS
 from lightning_modules.tasks import Caption
 from lightning_modules.utils.cli import Parser
 
-MUTAG = Path(grakel.__file__).parent / "tests" / "data" / "MUTAG"
-ATOMS = ["C", "N", "O", "F", "I", "Cl", "Br"]
-NAMES = {-1: "harmless", 1: "mutagenic"}
-FOLDS = 10
 BONDS = "number of bonds"  # an arm: a logistic regression on that alone
 SHARED = {"lr": 1e-3, "weight_decay": 1e-4}
 SIZES = {"width": 64, "heads": 4, "seeds": 8, "mlp_width": 128, "embed_width": 64}
@@ -70,63 +63,6 @@ PAIRS += [(arm, "GINE") for arm in ("GINE, mean", "GINE, means", BONDS)]
 METHODS = {"transformer_attribution": "attribution", "attnlrp": "attnlrp"}  # and their titles
 BASE = "bonds"  # the share of bonds that are in nitro groups
 SHOWN = 4
-
-
-# --------------------------------------------------------------------------------- the molecules
-
-
-def molecules() -> list[dict[str, Any]]:
-    """The 188 molecules as JSON objects, each bond once, those of nitro groups as ``deciding``."""
-    data, slices, _ = read_tu_data(str(MUTAG), "MUTAG")
-    counts = range(len(slices["y"]) - 1)
-    labels = (MUTAG / "MUTAG_graph_labels.txt").read_text().split()
-    return [molecule(part(data, slices, i), int(labels[i])) for i in counts]
-
-
-def part(data: Data, slices: Mapping[str, Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Atoms [N, 7], bonds [2, E] and their kinds [E, 4] of one molecule."""
-    nodes, edges = (slice(*slices[x][i : i + 2].tolist()) for x in ("x", "edge_index"))
-    return data.x[nodes], data.edge_index[:, edges], data.edge_attr[edges]
-
-
-def molecule(given: tuple[Tensor, Tensor, Tensor], label: int) -> dict[str, Any]:
-    x, index, kinds = given
-    once = index[0] < index[1]
-    bonds = index[:, once].T.tolist()
-    return {
-        "nodes": x.tolist(),
-        "edges": bonds,
-        "edge_features": kinds[once].tolist(),
-        "label": NAMES[label],
-        "deciding": nitro(x.argmax(dim=1).tolist(), bonds),
-    }
-
-
-def nitro(atoms: list[int], bonds: list[list[int]]) -> list[list[int]]:
-    """The bonds between an N and an O, of each N that has two of them."""
-    of_nitrogen: dict[int, list[list[int]]] = {}
-    for bond in bonds:
-        symbols = [ATOMS[atoms[x]] for x in bond]
-        if sorted(symbols) == ["N", "O"]:
-            of_nitrogen.setdefault(bond[symbols.index("N")], []).append(bond)
-    return [bond for found in of_nitrogen.values() if len(found) == 2 for bond in found]
-
-
-def write_folds(output: Path) -> None:
-    """The molecules of each fold in a file, ``OUTPUT/folds/train-3.jsonl`` and so on."""
-    rows, folder = molecules(), output / "folds"
-    folder.mkdir(parents=True, exist_ok=True)
-    dealt = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    parts = [part for _, part in dealt.split(rows, [row["label"] for row in rows])]
-    for fold in range(FOLDS):
-        test, val = parts[fold].tolist(), parts[(fold + 1) % FOLDS].tolist()
-        train = [i for i in range(len(rows)) if i not in {*test, *val}]
-        for split, chosen in {"train": train, "val": val, "test": test}.items():
-            lines = "".join(json.dumps(rows[i]) + "\n" for i in chosen)
-            (folder / f"{split}-{fold}.jsonl").write_text(lines)
-
-
-# ----------------------------------------------------------------------------------- measurement
 
 
 def trained(arm: str, seed: int, fold: int, output: Path, *options: str) -> Ended:
@@ -192,6 +128,11 @@ def key(of: str, name: str) -> str:
     return f"on nitro, {of}, {name}"
 
 
+class Molecules(Graphs):
+    def marks_shown(self, content: Graph) -> str:
+        return "nitro in green"
+
+
 def draw(ended: Ended, items: list[dict], path: Path) -> None:
     """Molecules with nitro groups, and their maps for "mutagenic"."""
     module, names = ended.model, ended.data.class_names
@@ -207,8 +148,8 @@ def draw(ended: Ended, items: list[dict], path: Path) -> None:
         found.append(of["graph"].with_relevance(of["graph"].relevance.clamp(min=0)))
         pairs = zip(true, p, strict=True)
         captions.append([Caption(title, f"{x}, p = {y:.2f}") for x, y in pairs])
-    (modality,) = module.sources.values()
-    heading = "Why mutagenic? Its probability, under the true class; nitro groups are green"
+    modality = Molecules("graph", ended.data.input_config)
+    heading = "Why mutagenic? p of that, under the true class"
     Image.fromarray(modality.samples_picture(batch, found, captions, heading, False)).save(path)
 
 

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("grakel")
 pytest.importorskip("torch_geometric")
-from benchmarks import mutag  # noqa: E402
+from benchmarks import molecules, mutag  # noqa: E402
 from benchmarks.gine import GINEClassifier  # noqa: E402
 from lightning_modules.data.graphs.batches import GraphCollator, input_config_of  # noqa: E402
 from lightning_modules.data.graphs.graph import read_graph  # noqa: E402
@@ -16,12 +16,12 @@ from lightning_modules.data.graphs.graph import read_graph  # noqa: E402
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return mutag.molecules()
+    return molecules.molecules()
 
 
 def test_molecules_are_those_of_the_files(rows):
     """By counting lines: atoms and bonds of each molecule, and the labels."""
-    read = {x: (mutag.MUTAG / f"MUTAG_{x}.txt").read_text().split("\n") for x in
+    read = {x: (molecules.MUTAG / f"MUTAG_{x}.txt").read_text().split("\n") for x in
             ("A", "graph_indicator", "graph_labels", "node_labels")}  # fmt: skip
     of_node = [int(x) for x in read["graph_indicator"] if x]
     atoms, bonds = Counter(of_node), Counter()
@@ -33,7 +33,7 @@ def test_molecules_are_those_of_the_files(rows):
     start = 0
     for number, row in enumerate(rows, start=1):
         assert len(row["nodes"]) == atoms[number] and 2 * len(row["edges"]) == bonds[number]
-        assert row["label"] == mutag.NAMES[labels[number - 1]]
+        assert row["label"] == molecules.NAMES[labels[number - 1]]
         of_row = [features.index(1) for features in row["nodes"]]
         assert of_row == symbols[start : start + atoms[number]]
         start += atoms[number]
@@ -41,16 +41,16 @@ def test_molecules_are_those_of_the_files(rows):
 
 
 def test_nitro_groups_are_nitrogens_with_two_oxygens():
-    C, N, O = (mutag.ATOMS.index(x) for x in "CNO")  # noqa: E741
+    C, N, O = (molecules.ATOMS.index(x) for x in "CNO")  # noqa: E741
     atoms = [C, N, O, O, N, O, N, C]
     bonds = [[0, 1], [2, 1], [1, 3], [0, 4], [4, 5], [6, 7]]
-    assert mutag.nitro(atoms, bonds) == [[2, 1], [1, 3]]
+    assert molecules.nitro(atoms, bonds) == [[2, 1], [1, 3]]
 
 
 def test_every_molecule_is_tested_once_and_never_in_two_parts(tmp_path, rows):
-    mutag.write_folds(tmp_path)
+    molecules.write_folds(tmp_path)
     tested = []
-    for fold in range(mutag.FOLDS):
+    for fold in range(molecules.FOLDS):
         parts = {}
         for split in ("train", "val", "test"):
             lines = (tmp_path / "folds" / f"{split}-{fold}.jsonl").read_text().splitlines()
