@@ -21,10 +21,14 @@ CALLS = (
     ("train.py", "callbacks.EarlyStopping.monitorr=a"),
     ("train.py", "trainer.strategy=dpp"),
     ("train.py", "model.name=vit_tiny"),
+    ("train.py", "guidance.method=nonsense"),
+    ("train.py", "trainer.max_time=weeks"),
+    ("train.py", "--config", "configs/graph_edges.yaml", "model.layers=PS"),
     ("explain.py", "--help"),
     ("explain.py", "evaluate", "--help"),
     ("explain.py", "--timm", "x", "--input", "a.png", "--method", "nonsense"),
     ("explain.py", "--timm", "deit", "--input", "README.md"),
+    ("explain.py", "--timm", "deit_tiny_patch16_224", "--input", "nowhere"),
     ("-c", "import lightning"),
 )
 
