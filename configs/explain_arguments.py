@@ -164,6 +164,10 @@ def check_explain(arguments: argparse.Namespace) -> None:
     if not (arguments.input or arguments.text or arguments.text_pair or of_sources):
         raise InputError("no input; accepted: --input PATH... or --text TEXT...")
     cli.check_inputs(arguments.input)
+    for name, path in arguments.beside.items():
+        if not Path(path).expanduser().exists():
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {path}: nothing is there; accepted: a file or a folder")
 
 
 def check_evaluate(arguments: argparse.Namespace) -> None:

@@ -85,6 +85,7 @@ CALLS = {
     "explain.py --hf ./nowhere --text a": 2,
     "explain.py --checkpoint nowhere --input README.md": 2,
     "explain.py --timm deit --input README.md": 2,
+    "explain.py --timm resnet50 --input README.md --support nowhere": 2,
     "explain.py evaluate --timm resnet50 --protocol sanity data.kind=digits data.seed=-1": 2,
     "explain.py evaluate --timm resnet50 --protocol sanity data.kind=sst data.root=nowhere": 2,
     "explain.py evaluate --timm x --protocol nonsense": 2,
