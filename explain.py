@@ -32,7 +32,7 @@ from configs.explain_arguments import (
 )
 from configs.schema import imports_of, load_data_config
 from lightning_modules.utils import cli
-from lightning_modules.utils.terminal import console, quiet, say
+from lightning_modules.utils.terminal import console, quiet, say, warnings_on_one_line
 
 # What takes seconds to import is imported where it is used: help and errors do not wait for it.
 
@@ -42,12 +42,14 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     evaluating = argv[:1] == ["evaluate"]
     try:
-        cli.import_modules(cli.imports_in(argv))  # they may have options of their own
+        with warnings_on_one_line("explain.py"):  # modules may have options of their own
+            cli.import_modules(cli.imports_in(argv))
     except errors() as error:
         cli.fail("explain.py", error)
     arguments = parse_evaluate(argv[1:]) if evaluating else parse_explain(argv, __doc__)
     try:
-        cli.import_modules(arguments.imports)
+        with warnings_on_one_line("explain.py"):
+            cli.import_modules(arguments.imports)  # of an option that was shortened, too
         (check_evaluate if evaluating else check_explain)(arguments)
         with quiet("explain.py"):
             (run_evaluate if evaluating else run_explain)(arguments)

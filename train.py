@@ -26,7 +26,7 @@ from lightning_modules.utils import cli, run_folder
 from lightning_modules.utils.checkpoint_files import find_checkpoint, run_of
 from lightning_modules.utils.errors import InputError, message_of
 from lightning_modules.utils.new_folder import check_new_folder
-from lightning_modules.utils.terminal import quiet, tell
+from lightning_modules.utils.terminal import quiet, tell, warnings_on_one_line
 
 # Lightning takes seconds to import, and is imported where it is used: help does not wait for it.
 
@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
         return run_export(parse_export(argv[1:]))
     arguments = parse(argv)
     try:
-        cli.import_modules(arguments.imports)
+        with warnings_on_one_line("train.py"):
+            cli.import_modules(arguments.imports)
         config = read_config(arguments)
         if arguments.print_config:
             print(OmegaConf.to_yaml(config), end="")
@@ -174,7 +175,8 @@ def run_export(arguments: argparse.Namespace) -> None:
     """Write the folder, all of it or nothing, and push it. Errors as of :func:`main`."""
     folder, imports = Path(arguments.folder), []
     try:
-        cli.import_modules(arguments.imports)
+        with warnings_on_one_line("train.py"):
+            cli.import_modules(arguments.imports)
         registered("lightning_modules.export", "EXPORTS").find(arguments.to, f"--to {arguments.to}")
         check_new_folder(folder)
         checkpoint = find_checkpoint(arguments.run, "export")

@@ -87,7 +87,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Matching(Words):
+class Matching:
     """The texts that an option accepts: those that a regular expression matches.
 
     >>> note = Matching("[ab]+", "letters, a or b")
@@ -98,11 +98,6 @@ class Matching(Words):
     pattern: str
     called: str
 
-    def __init__(self, pattern: str, called: str) -> None:
-        object.__setattr__(self, "words", ())
-        object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "called", called)
-
     def __contains__(self, value: str) -> bool:
         return re.fullmatch(self.pattern, value) is not None
 
@@ -110,6 +105,7 @@ class Matching(Words):
         return self.called
 
 
+OF_TEXTS = (Words, Matching)
 Made = TypeVar("Made")
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
@@ -199,7 +195,7 @@ def accepts(
     """
     origin, args = get_origin(type_) or type_, get_args(type_)
     if origin is Annotated:
-        about = Words if isinstance(value, str) else Range if isinstance(value, Real) else ()
+        about = OF_TEXTS if isinstance(value, str) else Range if isinstance(value, Real) else ()
         notes = [note for note in args[1:] if isinstance(note, about)]
         inside = is_open(value) or all(value in note for note in notes)
         return inside and accepts(args[0], value, is_one)
@@ -238,7 +234,7 @@ def describe(type_: Any, range_: str = "") -> str:
     """A type and its range in the words of who writes YAML; "" if YAML cannot express it."""
     origin, args = get_origin(type_) or type_, get_args(type_)
     if origin is Annotated:
-        for words in (note for note in args[1:] if isinstance(note, Words)):
+        for words in (note for note in args[1:] if isinstance(note, OF_TEXTS)):
             return str(words)
         notes = [str(note) for note in args[1:] if isinstance(note, Range)]
         return describe(args[0], " and ".join(filter(None, [range_, *notes])))

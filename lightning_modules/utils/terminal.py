@@ -82,6 +82,22 @@ def quiet(prog: str) -> Iterator[None]:
     import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers
 
     levels = {name: logging.getLogger(name).level for name in CHATTY}
+    with warnings_on_one_line(prog):
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def warnings_on_one_line(prog: str) -> Iterator[None]:
+    """Within it none of the HIDDEN warnings are shown, and others on one line each.
+
+    Afterwards filters and formats are as they were before. It imports no library.
+    """
     formatted = warnings.formatwarning
 
     def on_one_line(message, *arguments, **options) -> str:
@@ -91,11 +107,7 @@ def quiet(prog: str) -> Iterator[None]:
         for beginning in HIDDEN:
             warnings.filterwarnings("ignore", beginning)
         warnings.formatwarning = on_one_line
-        for name in CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             yield
         finally:
             warnings.formatwarning = formatted
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)

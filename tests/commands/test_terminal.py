@@ -8,6 +8,8 @@ import os
 import pty
 import re
 import select
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -32,6 +34,7 @@ from tests.data.test_image_folder import folder, root  # noqa: F401
 from tests.helpers.processes import Started, finish
 from tests.helpers.runs import DIGITS, rows, run
 
+ROOT = Path(__file__).parents[2]
 STOPPED = ["trainer.max_steps=5", "trainer.log_every_n_steps=50"]  # within the second epoch
 LIBRARIES = (  # what they would say in the runs below
     "GPU available",
@@ -299,3 +302,22 @@ def test_the_first_process_alone_tells(capsys, monkeypatch):
         terminal.tell("a\nline")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "a line\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train.py", "model.lrr=1"],
+        ["train.py", "export", "nowhere", "out", "--to", "timm"],
+        ["explain.py", "--checkpoint", "nowhere", "--input", "a"],
+    ],
+)
+def test_what_an_imported_module_warns_of_is_one_line(arguments, tmp_path):
+    """Before anything else is imported."""
+    (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('two\\nlines')\n")
+    script, *rest = arguments
+    command = [sys.executable, str(ROOT / script), *rest, "--import", "warns"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    warned, told = ended.stderr.splitlines()
+    assert ended.returncode == 2 and told.startswith(f"{script}: ")
+    assert warned == f"{script}: warning: two lines"
