@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import relprop
 from benchmarks import models
 from benchmarks.measure import peak_memory, progress, seconds
 from benchmarks.table import Table
@@ -51,6 +52,8 @@ def _by_method(table: Table, name: str, methods: list[str], batch: int, rounds: 
     model, x, case = models.build(name), models.inputs(name, batch), f"{name}, batch {batch}"
     limit = in_parts(model, x, batch)
     runs = {"a forward pass": partial(models.forward, model, x)}
+    if not limit:
+        runs["a recording"] = partial(relprop.record, model, x)
     measured = rows_of(methods)
     for label, (method, options) in measured.items():
         runs[label] = partial(models.explain, model, x, method, **options, **limit)
@@ -66,7 +69,7 @@ def _by_method(table: Table, name: str, methods: list[str], batch: int, rounds: 
     )
     table.row("a forward pass", forward)
     for label, taken in times.items():
-        table.row(label, taken, forward, (peaks[label], yardstick))
+        table.row(label, taken, forward, (peaks[label], yardstick) if label in peaks else None)
 
 
 def growth(table: Table, rounds: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -199,10 +200,24 @@ def _einsum(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     if isinstance(args[1], (tuple, list)):
         args = (args[0], *args[1])
     if len(_streams(args, kwargs)) > 1:
-        return operation, args, kwargs
+        return operation, (_without_ellipses(*args), *args[1:]), kwargs
     place = next(i for i, x in enumerate(args) if on_path(x))
     before, after = args[:place], args[place + 1 :]
     return ops.PRODUCT, (args[place], lambda x: torch.einsum(*before, x, *after)), {}
+
+
+def _without_ellipses(equation: str, *tensors: Tensor) -> str:
+    """An equation of einsum, with letters for the dimensions that ``...`` stands for."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    if "..." not in inputs or not arrow:
+        return equation
+    given = inputs.replace("...", ".").split(",")
+    counts = [x.ndim - len(part) + 1 for x, part in zip(tensors, given, strict=True)]
+    letters = [x for x in string.ascii_letters if x not in equation]
+    most = max(count for count, part in zip(counts, given, strict=True) if "." in part)
+    each = ["".join(letters[most - count : most]) for count in counts]
+    named = [part.replace(".", own) for part, own in zip(given, each, strict=True)]
+    return ",".join(named) + arrow + output.replace("...", "".join(letters[:most]))
 
 
 def _addmm(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:

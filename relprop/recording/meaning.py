@@ -148,7 +148,7 @@ def _letters_of_einsum(equation: str, of_map: int) -> Letters | None:
     of_a = of_inputs[of_map]
     keys = [letter for letter in of_a if letter not in of_output]
     values = [i for i, x in enumerate(of_inputs) if i != of_map and keys and keys[0] in x]
-    if "." in equation or not of_output or len(of_a) < 3 or (len(keys), len(values)) != (1, 1):
+    if not of_output or len(of_a) < 3 or (len(keys), len(values)) != (1, 1):
         return None
     of_v = of_inputs[values[0]]
     queries = [letter for letter in of_a if letter in of_output and letter not in of_v]

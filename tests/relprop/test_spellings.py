@@ -33,6 +33,12 @@ def by_einsum(q, k, v):
     return torch.einsum("bhnm,bhmd->bhnd", attention, v), attention
 
 
+def by_einsum_with_ellipses(q, k, v):
+    scores = torch.einsum("... n d, ... m d -> ... n m", q, k) * (D // H) ** -0.5
+    attention = F.softmax(scores, dim=-1)
+    return torch.einsum("b...nm,b...md->b...nd", attention, v), attention
+
+
 def by_einsum_of_tokens_first(q, k, v):
     """V as [B, N, H, d], in which it comes out of its layer."""
     attention = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
@@ -51,7 +57,10 @@ def fused_without_scale(q, k, v):
 
 @pytest.mark.parametrize(
     "attend",
-    [scaled_query, by_einsum, by_einsum_of_tokens_first, by_bmm, fused, fused_without_scale],
+    [
+        *(scaled_query, by_einsum, by_einsum_with_ellipses, by_einsum_of_tokens_first, by_bmm),
+        *(fused, fused_without_scale),
+    ],
 )
 def test_spellings_of_attention(attend):
     assert_same(everything(Plain(attend=attend), pixels()), everything(Plain(), pixels()))
