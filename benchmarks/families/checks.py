@@ -125,13 +125,13 @@ def input_x_gradient(example: Example) -> dict[str, Tensor]:
         for name, x in example.keywords.items()
     }
     learned = {n: example.model.get_parameter(n) for n in example.asked.get("learned", ())}
-    with torch.enable_grad(), looked_up(example.model, keywords) as (embedded, values):
+    with torch.enable_grad(), looked_up(example.model, keywords) as embedded:
         alone = not isinstance(example.inputs, Mapping)
         scores = example.run(keywords["input"] if alone else keywords)
         of = {name: x for name, x in keywords.items() if is_number(name, x)} | embedded | learned
         y = scores[torch.arange(len(scores)), example.classes(scores)].sum()
         gradients = torch.autograd.grad(y, list(of.values()), allow_unused=True)
-    pairs = zip((of | {n: values[n] for n in embedded}).items(), gradients, strict=True)
+    pairs = zip(of.items(), gradients, strict=True)
     return {n: (torch.zeros_like(x) if g is None else x * g).detach() for (n, x), g in pairs}
 
 
@@ -139,33 +139,33 @@ def is_number(name: str, x: Tensor) -> bool:
     return x.is_floating_point() and "mask" not in name
 
 
-def same(ids: Tensor, others: Tensor) -> bool:
-    return ids.shape == others.shape and torch.equal(ids, others)
+def same(ids: Tensor, others: object) -> bool:
+    return isinstance(others, Tensor) and ids.shape == others.shape and torch.equal(ids, others)
 
 
 @contextmanager
 def looked_up(model: nn.Module, keywords: Mapping[str, Tensor]):
     """The first embedding of each of the ids, by the name of the input, while it runs.
 
-    Other ids that are looked up in the same weights (a decoder's, shifted) come after. With what
-    they hold as they are looked up: some models add to them in place.
+    Other ids that are looked up in the same weights (a decoder's, shifted) come after. The model
+    goes on with copies: some models write into them.
     """
     given = {name: x for name, x in keywords.items() if name.endswith("input_ids")}
-    found, values, seen, tables = {}, {}, [], []
+    found, seen, tables = {}, [], []
 
-    def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+    def keep(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         names = [n for n, x in given.items() if same(x, args[0]) and n not in found]
         again = any(same(ids, args[0]) for ids in seen)
         if not again and (names or any(module.weight is table for table in tables)):
             seen.append(args[0])
             tables.append(module.weight)
-            name = names[0] if names else f"look-up {len(seen)}"
-            found[name], values[name] = output, output.detach().clone()
+            found[names[0] if names else f"look-up {len(seen)}"] = output
+        return output.clone()
 
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     hooks = [module.register_forward_hook(keep) for module in embeddings if given]
     try:
-        yield found, values
+        yield found
     finally:
         for hook in hooks:
             hook.remove()

@@ -185,6 +185,15 @@ def weighing(x: Any, streams: list[Tensor]) -> Operation | None:
     return ops.LINEAR_WEIGHING if tag(x).multiple else ops.WEIGHING
 
 
+def _winner(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
+    """The greater of a stream and a constant is an activation, such as max(x, 0)."""
+    constants = [x for x in tensors_in(*args, *kwargs.values()) if not on_path(x)]
+    (x, *others), shapes = _streams(args, kwargs), [c.shape for c in constants]
+    if constants and not others and torch.broadcast_shapes(x.shape, *shapes) == x.shape:
+        return ops.ACTIVATION, (x,), {}
+    return operation, args, kwargs
+
+
 def _matmul(operation: Operation, args: Args, kwargs: Kwargs) -> Reading:
     if len(_streams(args, kwargs)) == 2:
         return operation, args, kwargs
@@ -278,6 +287,7 @@ READERS: dict[str, Callable[[Operation, Args, Kwargs], Reading]] = {
     **dict.fromkeys(("linear", "conv"), _layer),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     "mul": _product,
+    "winner": _winner,
     **dict.fromkeys(("div", "rdiv"), _quotient),
     "matmul": _matmul,
     "einsum": _einsum,

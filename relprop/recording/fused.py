@@ -129,9 +129,22 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return input + value * (tensor1 * tensor2)
 
 
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1):
+    return beta * input + alpha * (batch1 @ batch2)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """Half of ``input``, gated by the other half."""
+    value, gate = input.chunk(2, dim)
+    return value * gate.sigmoid()
+
+
 COMPOSED: dict[Callable, Callable] = {
     torch.addcmul: addcmul,
     Tensor.addcmul: addcmul,
+    F.glu: glu,
+    torch.baddbmm: baddbmm,
+    Tensor.baddbmm: baddbmm,
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     F.multi_head_attention_forward: multi_head_attention_forward,
 }

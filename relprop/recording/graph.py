@@ -36,10 +36,10 @@ class Call(NamedTuple):
     """A recorded call, without its tensors.
 
     ``shapes`` of its tensors; ``output``: shape of its output, whose ``number`` it is. ``block``:
-    attention maps before it. ``shares``: of a sum or a product of streams, the part of the weight
-    that each gets; None of a constant. ``pending``: of a sum that takes up the attention ``maps``,
-    which of its streams has them. ``of_scores``:
-    it is a sum of attention scores. ``product``: of an attention map and its values. ``unclear``:
+    attention maps before it. ``rows``: as of the output's tag. ``shares``: of a sum or a product of
+    streams, the part of the weight that each gets; None of a constant. ``pending``: of a sum that
+    takes up the attention ``maps``, which of its streams has them. ``of_scores``: it is a sum of
+    attention scores. ``product``: of an attention map and its values. ``unclear``:
     it is not known what its streams get of the weight of tokens. ``flattened``: shape of the
     feature map that a linear layer's input was, before it was flattened. ``by_token``: of a product
     of a stream and a constant, it is one of each token's channels.
@@ -52,6 +52,7 @@ class Call(NamedTuple):
     output: torch.Size
     number: int
     block: int
+    rows: int = 0
     shares: tuple[float | None, ...] = ()
     pending: tuple[bool, ...] = ()
     maps: tuple[int, ...] = ()
@@ -169,8 +170,11 @@ class Relevance:
         if rule is nothing:
             return ()
         if getattr(rule, "per_sample", False) and not call.of_scores:
-            accepted = ", as relevance is shared out in each sample"
-            check_batch_first("a sum of two streams", call.output, self.batch, accepted)
+            if call.rows:
+                rule = _of_samples(rule, self.batch)
+            else:
+                accepted = ", as relevance is shared out in each sample"
+                check_batch_first("a sum of two streams", call.output, self.batch, accepted)
         output, args, kwargs = arguments(node, call)
         if getattr(rule, "wants_gradient", False):
             kwargs["at"] = self.place(call)
@@ -179,6 +183,19 @@ class Relevance:
             if not all(r.isfinite().all() for r in found if r is not None):
                 self.culprits.append(f"'{call.operation.name}' to {list(arriving.shape)}")
         return found
+
+
+def _of_samples(rule: Rule, batch: int) -> Rule:
+    """A rule that sums over each sample, of tensors [B * rows, ...]."""
+
+    def by_sample(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs):
+        tensors = [
+            x.unflatten(0, (batch, -1)) if isinstance(x, Tensor) and len(x) == len(output) else x
+            for x in (relevance, output, *args)
+        ]
+        return tuple(r.flatten(0, 1) for r in rule(*tensors, eps=eps, **kwargs))
+
+    return by_sample
 
 
 def registered(node, call: Call, gradient: Tensor, eps: float) -> tuple[Tensor | None, ...]:

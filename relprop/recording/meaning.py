@@ -47,7 +47,7 @@ def meaning_of(
         pending = [bool(tag(x).pending) for x in streams]
         parts = (0.5, 0.5) if pending[0] == pending[1] else tuple(map(float, pending))
         return {"shares": parts}, {}
-    changes: dict = {"mixed": True} if operation.mixes else {}
+    changes: dict = {"mixed": True, "rows": 0} if operation.mixes else {}
     if first.stack is not None:
         known, more = of_stack(operation, args, kwargs, first.stack)
         changes |= more

@@ -66,10 +66,20 @@ def note_moved(
         changes["channels"] = first.channels if x.shape == path[0].shape else -1
         changes["form"] = first.form if len(tags) == 1 else 0
         changes["flattened"] = _flattened(path[0], x) if len(tags) == 1 else None
+        changes["rows"] = _rows(recording.batch_size, function, path[0], x)
         set_tag(x, follow(number, tags, **changes | part))
         if role(x) == EXPONENTIAL:  # masked, as a part of a softmax by hand
             exponentials = recording.exponentials
             exponentials[tag(x).origin] = exponentials.get(first.origin, [])
+
+
+def _rows(batch: int, function: Callable, x: Tensor, output: Tensor) -> int:
+    """Entries of each sample in the first dimension, where samples stay one after the other."""
+    known, count = tag(x).rows, len(output) if output.ndim else 0
+    if function in ops.SAME_PLACES:
+        return known
+    of_samples = function in ops.RESHAPES and (known > 0 or x.shape[:1] == (batch,))
+    return count // batch if of_samples and count > batch and count % batch == 0 else 0
 
 
 def _flattened(x: Tensor, output: Tensor) -> torch.Size | None:

@@ -67,13 +67,14 @@ MOVED = Operation(
     swapdims t squeeze unsqueeze expand expand_as broadcast_to cat concat concatenate stack hstack
     vstack split chunk unbind tensor_split getitem setitem select narrow index_select gather
     take_along_dim roll flip rot90 repeat tile repeat_interleave clone contiguous to type_as float
-    double half bfloat16 type cuda cpu pad where masked_fill masked_select detach diagonal
+    double half bfloat16 type cuda cpu pad where masked_fill masked_select detach diagonal scatter
+    masked_scatter index_copy index_put select_scatter slice_scatter diagonal_scatter index_fill
     pixel_shuffle pixel_unshuffle channel_shuffle unfold adjoint requires_grad tril triu""",
 )
 WINNER = Operation(  # takes all
     "winner",
-    """max amax maximum max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d""",
+    """max amax maximum min amin minimum max_pool1d max_pool2d max_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d""",
     mixes=True,
 )
 SOFTMAX = Operation("softmax", "softmax log_softmax", unchanged=True, keeps="nothing")
@@ -143,7 +144,7 @@ MEAN, SUM = _linear_map("mean"), _linear_map("sum")
 _NORMS = ("layer_norm", "rms_norm", "group_norm", "normalize")
 _POOLED = """
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    interpolate upsample
+    interpolate upsample fold
 """
 VOCABULARY = (
     *(MOVED, WINNER, SOFTMAX, ACTIVATION, EXP, SCALED, STATISTIC, LINEAR, CONV, ADD, MUL, MATMUL),
@@ -180,9 +181,11 @@ def _all_spellings(names: str) -> frozenset[Callable]:
     return frozenset(function for name in names.split() for function in spellings(name))
 
 
-# Moves that change no number's place, and those that make one sequence of several.
+# Moves that change no number's place, those that keep the order of numbers, and those that make one
+# sequence of several.
 SAME_NUMBERS = _all_spellings("clone contiguous to type_as float double half bfloat16 type")
 SAME_PLACES = SAME_NUMBERS | _all_spellings("masked_fill where")
+RESHAPES = _all_spellings("view view_as reshape reshape_as flatten unflatten squeeze unsqueeze")
 JOINS = _all_spellings("cat concat concatenate")
 STACKS = _all_spellings("stack")
 

@@ -254,6 +254,7 @@ class Recorder(TorchFunctionMode):
         known, changes = meaning_of(
             recording, operation, args, kwargs, tensors, streams, output, number
         )
+        of_output = follow(number, [tag(x) for x in streams], **changes)
         call = Call(
             operation,
             tuple(TENSOR if isinstance(a, Tensor) else a for a in args),
@@ -262,10 +263,11 @@ class Recorder(TorchFunctionMode):
             output.shape,
             number,
             block,
+            of_output.rows,
             **known,
         )
         recorded = Recorded.apply(recording.running, call, output, *tensors)
-        set_tag(recorded, follow(number, [tag(x) for x in streams], **changes))
+        set_tag(recorded, of_output)
         note(recording, call, args, kwargs, streams, recorded)
         return recorded
 

@@ -63,9 +63,9 @@ def moved(function: Callable, args, kwargs, stack: Stack) -> list[dict[str, Any]
 
 
 def _places(shape: torch.Size, dim: int, device) -> Tensor:
-    """The number of its stream at each place of a stack."""
+    """The number of its stream at each place of a stack; any shape is a view of it."""
     numbers = torch.arange(shape[dim], device=device)
-    return numbers.view(-1, *[1] * (-dim - 1)).expand(shape)
+    return numbers.view(-1, *[1] * (-dim - 1)).expand(shape).contiguous()
 
 
 def tag_of_part(part: Tag, number: int) -> Tag:

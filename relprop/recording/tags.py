@@ -88,6 +88,8 @@ class Tag:
             what its first layer puts out, 0 of anything else.
         depth: attention maps on its chain.
         channels: its dimension of channels, -1 or 1.
+        rows: entries of each sample, one sample after the other, that a reshape has put into the
+            first dimension; 0 where that is samples alone, or anything else.
         sources: names of the sources that it depends on.
         query, key: of scores and attention maps, the states that they lead from and to.
         flattened: of a feature map [B, C, ...] that was made [B, ...], its shape.
@@ -110,6 +112,7 @@ class Tag:
     form: int = 0
     depth: int = 0
     channels: int = -1
+    rows: int = 0
     sources: frozenset[str] = frozenset()
     query: State | None = None
     key: State | None = None
@@ -159,6 +162,7 @@ def follow(number: int, below: list[Tag], **changes) -> Tag:
             "mixed": first.mixed,
             "sources": first.sources,
             "channels": first.channels,
+            "rows": first.rows,
         }
     else:
         states = [t.state for t in below if t.state is not None]
@@ -170,6 +174,7 @@ def follow(number: int, below: list[Tag], **changes) -> Tag:
             "apart": any(t.apart for t in below),
             "mixed": any(t.mixed for t in below),
             "channels": first.channels,
+            "rows": first.rows,
             "sources": frozenset().union(*(t.sources for t in below)),
         }
     stacks = [t.stack for t in below if t.stack is not None]

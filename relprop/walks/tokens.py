@@ -102,7 +102,10 @@ class Tokens:
             return None
         is_square = valid.shape[0] == valid.shape[1]
         if valid.shape[1] != self.count and valid.shape[1] == self.places.count:
-            after = self.count - self.prefix - self.places.count
+            try:
+                after = self.count - self.prefix - self.places.count
+            except UnsupportedModel:  # tokens of a block are others than those of the input
+                return None
             valid = F.pad(valid, (self.prefix, after), value=True)
         if valid.shape != (recording.batch_size, self.count):
             return None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from relprop import UnsupportedModel
 from tests.helpers.methods import OF_ALL_INPUTS, OF_TEXTS
 from tests.helpers.plain import (
     B,
@@ -130,6 +131,26 @@ def test_a_mask_of_the_patches_of_a_picture(method):
     expected = relprop.explain(Plain(), pixels(), 1, method).relevance
     found = relprop.explain(Plain(), {"x": pixels(), "attention_mask": mask}, 1, method).relevance
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", ["generic_attention", "rollout", "lrp", "attnlrp"])
+def test_a_mask_of_a_text_whose_tokens_are_merged_between_blocks(method):
+    """As Funnel does: which token of a block is padding is not known, and nothing asks for it."""
+
+    class Merging(Plain):
+        def forward(self, x, attention_mask=None):
+            return super().forward(x)
+
+    def merged(x):
+        return x.unflatten(1, (-1, 2)).mean(2) if x.shape[1] == N else x
+
+    model, mask = Merging(text=True, between=merged), torch.ones(B, N, dtype=torch.long)
+    expected = relprop.explain(model, ids(), 1, method).relevance
+    found = relprop.explain(model, {"x": ids(), "attention_mask": mask}, 1, method).relevance
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(UnsupportedModel, match="not the last tokens of a block"):
+        relprop.explain(model, {"x": ids(), "attention_mask": mask}, 1, "gradcam")
 
 
 def test_causal():

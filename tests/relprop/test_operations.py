@@ -32,6 +32,8 @@ UNCHANGED = {
     "softmax": lambda x: x.softmax(-1),
     "layer norm": lambda x: F.layer_norm(x, (4,)),
     "GELU": F.gelu,
+    "greater than a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "less than numbers of channels": lambda x: torch.min(x, CONSTANT[0, 0]),
 }
 RULED = {  # spellings of ruled operations, and the rule
     "a + b": (lambda a, b: a + b, rules.add_conserving, {}),
@@ -141,6 +143,7 @@ def test_relevance_of_a_text_ends_where_its_embeddings_are_complete():
     assert_same(everything(Plain(text=True, tokens=in_two), ids()), everything(Plain(True), ids()))
 
 
+TINY = torch.tensor(1e-6).double()
 GELU = math.sqrt(2 / math.pi)
 ACTIVATIONS = {
     "quick GELU": lambda x: x * torch.sigmoid(1.702 * x),
@@ -151,6 +154,9 @@ ACTIVATIONS = {
     "erf GELU": lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))),
     "hard swish": lambda x: x * F.relu6(x + 3) / 6,
     "squared ReLU": lambda x: F.relu(x).pow(2),
+    "xIELU": lambda x: torch.where(
+        x > 0, 0.8 * x * x + 0.5 * x, (torch.expm1(torch.min(x, -TINY)) - x) * 0.8 + 0.5 * x
+    ),
 }
 
 

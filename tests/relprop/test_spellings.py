@@ -10,6 +10,8 @@ from torch import nn
 import relprop
 from relprop import UnsupportedModel
 from tests.helpers.plain import (
+    B,
+    C,
     D,
     H,
     N,
@@ -51,6 +53,15 @@ def by_bmm(q, k, v):
     return torch.bmm(attention, v).unflatten(0, (-1, H)), attention
 
 
+def by_baddbmm(q, k, v):
+    """As BLOOM has it: a constant of all heads, and scores, each with a factor."""
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    constant = torch.zeros(1, 1, 1).double()
+    scores = torch.baddbmm(constant, q, k.mT, beta=0.5, alpha=1 / math.sqrt(D // H))
+    attention = scores.softmax(-1)
+    return torch.bmm(attention, v).unflatten(0, (-1, H)), attention
+
+
 def fused_without_scale(q, k, v):
     return fused(q * (D // H) ** -0.5, k, v, scale=1.0)
 
@@ -59,7 +70,7 @@ def fused_without_scale(q, k, v):
     "attend",
     [
         *(scaled_query, by_einsum, by_einsum_with_ellipses, by_einsum_of_tokens_first, by_bmm),
-        *(fused, fused_without_scale),
+        *(by_baddbmm, fused, fused_without_scale),
     ],
 )
 def test_spellings_of_attention(attend):
@@ -91,6 +102,54 @@ def into_a_buffer(x, y):
 @pytest.mark.parametrize("add", [in_place_operator, in_place_unbound, into_a_buffer])
 def test_additions_in_place(add):
     assert_same(everything(Plain(add=add), pixels()), everything(Plain(), pixels()))
+
+
+def of_mlp(add):
+    """``add`` of x and the MLP; x + attention as usual."""
+    calls = []
+
+    def either(x, y):
+        calls.append(y)
+        return x + y if len(calls) % 2 else add(x, y)
+
+    return either
+
+
+def flat(x, y):
+    """Of the tokens of all samples, one after the other, as OPT adds its MLP."""
+    return (x.reshape(-1, D) + y.flatten(0, 1)).view(x.shape)
+
+
+@pytest.mark.parametrize("batch", [1, B])
+def test_additions_of_tokens_of_all_samples(batch):
+    inputs, target = pixels(batch), torch.arange(batch) % C
+    trace, usual = (relprop.record(m, inputs) for m in (Plain(add=of_mlp(flat)), Plain()))
+    for rules in ("paper", "lrp"):
+        found, expected = (
+            torch.stack(t.relevance(target, rules=rules, eps=0.0)) for t in (trace, usual)
+        )
+        assert expected.std() > 0
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    for method in ("transformer_attribution", "rollout", "lrp", "attnlrp"):
+        maps = (relprop.explain_trace(t, target, method).relevance for t in (trace, usual))
+        torch.testing.assert_close(*maps, rtol=1e-9, atol=1e-12)
+
+
+def flat_by_token(x, y):
+    x, y = (z.transpose(0, 1).flatten(0, 1) for z in (x, y))
+    return (x + y).unflatten(0, (N, -1)).transpose(0, 1)
+
+
+def flat_and_moved(x, y):
+    x, y = (z.flatten(0, 1).roll(1, 0) for z in (x, y))
+    return (x + y).roll(-1, 0).unflatten(0, (-1, N))
+
+
+@pytest.mark.parametrize("add", [flat_by_token, flat_and_moved])
+def test_additions_of_tokens_of_samples_in_another_order_are_refused(add):
+    """The rule of a sum shares relevance out in each sample."""
+    with pytest.raises(UnsupportedModel, match="a sum of two streams of shape .* batch first"):
+        relprop.explain(Plain(add=of_mlp(add)), pixels(), 1)
 
 
 def test_addition_in_place_to_a_tensor_of_two_names():

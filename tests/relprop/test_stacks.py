@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import relprop
 from relprop import UnsupportedModel
-from tests.helpers.plain import B, C, D, H, Plain, eager, pixels
+from tests.helpers.plain import B, C, D, H, N, Plain, eager, pixels
 from tests.helpers.products import METHODS, blocks_of, chain
 
 TARGET = torch.arange(B) % C
@@ -82,11 +82,20 @@ def test_a_residual_written_as_the_mean_of_a_stack():
         assert_close(found, chain(blocks_of(trace, TARGET, method), method)[:, 0, 1:])
 
 
+OF_HEADS = {
+    "stacked": lambda heads: torch.stack(heads, 1),
+    "cat, and a view": lambda heads: (
+        torch.cat([x[:, :, None] for x in heads], 2).view(B, N, D).unflatten(2, (H, -1))
+    ).transpose(1, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_HEADS)
 @OF_METHODS
-def test_a_stack_of_heads_is_as_heads_of_one_map(method):
+def test_a_stack_of_heads_is_as_heads_of_one_map(method, name):
     def head_by_head(q, k, v):
         heads = [eager(q[:, h], k[:, h], v[:, h]) for h in range(H)]
-        return torch.stack([y for y, _ in heads], 1), heads[0][1]
+        return OF_HEADS[name]([y for y, _ in heads]), heads[0][1]
 
     trace = relprop.record(Plain(attend=head_by_head), pixels())
     found = relprop.explain_trace(trace, TARGET, method).relevance
