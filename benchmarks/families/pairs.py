@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.families.entry import Entry, Example
 from benchmarks.families.pictures import SIDE, build, noise
-from benchmarks.families.texts import IDS, LABELS, LENGTH, ids
+from benchmarks.families.texts import GROUPED, IDS, LABELS, LENGTH, OPT, ids
 from benchmarks.families.texts import SIZES as TEXT
 
 VISION = {
@@ -93,6 +93,49 @@ def visual_bert() -> Example:
     return Example(made(hf.VisualBertForQuestionAnswering(config), inputs), inputs)
 
 
+IMAGE = 39  # the id that stands for a patch in a text
+ASKED = {"output": lambda out: out.logits[:, -1]}  # the next token
+
+
+def with_patches(count: int) -> dict[str, Tensor]:
+    """A text that a picture's tokens come before, and the picture."""
+    words = ids()
+    words = torch.cat([torch.full((len(words), count), IMAGE), words], dim=1)
+    return {"input_ids": words, "attention_mask": torch.ones_like(words)} | pictures()
+
+
+def llava() -> Example:
+    torch.manual_seed(0)
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**WORDS),
+        image_token_index=IMAGE, vision_feature_layer=-1,
+    )  # fmt: skip
+    inputs = with_patches((SIDE // 8) ** 2)
+    return Example(made(hf.LlavaForConditionalGeneration(config), inputs), inputs, ASKED)
+
+
+def pali_gemma() -> Example:
+    torch.manual_seed(0)
+    config = hf.PaliGemmaConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION),
+        text_config=hf.GemmaConfig(**WORDS | GROUPED), image_token_index=IMAGE, projection_dim=24,
+        hidden_size=24,
+    )  # fmt: skip
+    inputs = with_patches((SIDE // 8) ** 2)
+    return Example(made(hf.PaliGemmaForConditionalGeneration(config), inputs), inputs, ASKED)
+
+
+def blip2() -> Example:
+    torch.manual_seed(0)
+    config = hf.Blip2Config(
+        vision_config=VISION, qformer_config=WORDS | {"encoder_hidden_size": 24},
+        text_config=WORDS | OPT | {"model_type": "opt"}, num_query_tokens=4,
+        image_token_index=IMAGE,
+    )  # fmt: skip
+    inputs = with_patches(4)
+    return Example(made(hf.Blip2ForConditionalGeneration(config), inputs), inputs, ASKED)
+
+
 def entries() -> Iterator[Entry]:
     yield Entry("CLIP, pairs", "pair", "CLIPModel", clip, must=True)
     yield Entry("SigLIP, pairs", "pair", "SiglipModel", siglip, must=True)
@@ -100,3 +143,6 @@ def entries() -> Iterator[Entry]:
     yield Entry("ViLT", "pair", "ViltForQuestionAnswering", vilt, must=True)
     yield Entry("LXMERT", "pair", "LxmertForQuestionAnswering", lxmert, must=True)
     yield Entry("VisualBERT", "pair", "VisualBertForQuestionAnswering", visual_bert, must=True)
+    yield Entry("LLaVA, next token", "pair", "LlavaForConditionalGeneration", llava)
+    yield Entry("PaliGemma, next token", "pair", "PaliGemmaForConditionalGeneration", pali_gemma)
+    yield Entry("BLIP-2, next token", "pair", "Blip2ForConditionalGeneration", blip2)

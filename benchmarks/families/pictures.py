@@ -24,6 +24,16 @@ SWIN = {
     "window_size": 4, "num_labels": LABELS,
 }  # fmt: skip
 CONVNEXT = {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2, "num_labels": LABELS}
+HIERA = {
+    "image_size": [SIDE, SIDE], "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2],
+    "num_query_pool": 1, "query_stride": [2, 2], "masked_unit_size": [4, 4],
+    "masked_unit_attention": [True, False], "num_labels": LABELS,
+}  # fmt: skip
+SEGFORMER = {
+    "num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [16, 32],
+    "num_attention_heads": [1, 2], "patch_sizes": [7, 3], "strides": [4, 2], "mlp_ratios": [2, 2],
+    "decoder_hidden_size": 16, "num_labels": LABELS,
+}  # fmt: skip
 SPECTRUM = {"num_mel_bins": 24, "max_length": 32, "frequency_stride": 8, "time_stride": 8}
 WHISPER = {
     "d_model": 24, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2,
@@ -53,6 +63,8 @@ PICTURES = {  # the family: its class, its configuration, what makes it small
     ),
     "DINOv2": ("Dinov2ForImageClassification", "Dinov2Config", VIT),
     "Swin": ("SwinForImageClassification", "SwinConfig", SWIN),
+    "Hiera": ("HieraForImageClassification", "HieraConfig", HIERA),
+    "SegFormer": ("SegformerForImageClassification", "SegformerConfig", SEGFORMER),
     "ConvNeXt": ("ConvNextForImageClassification", "ConvNextConfig", CONVNEXT),
     "ConvNeXtV2": ("ConvNextV2ForImageClassification", "ConvNextV2Config", CONVNEXT),
     "SigLIP (classification)": (
@@ -68,6 +80,10 @@ SOUNDS = {
     "Whisper": (
         "WhisperForAudioClassification", "WhisperConfig", WHISPER, ("input_features", (2, 8, 20)),
     ),
+    "HuBERT": (
+        "HubertForSequenceClassification", "HubertConfig", WAVES, ("input_values", (2, 200)),
+    ),
+    "WavLM": ("WavLMForSequenceClassification", "WavLMConfig", WAVES, ("input_values", (2, 200))),
     "Wav2Vec2": (
         "Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", WAVES, ("input_values", (2, 200)),
     ),

@@ -38,6 +38,13 @@ XLNET = {"d_model": 24, "n_layer": 2, "n_head": 2, "d_inner": 48}
 MAMBA = {"hidden_size": 24, "num_hidden_layers": 2, "state_size": 8}
 DISTIL = {"dim": 24, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 32}
 MOBILE = SIZES | {"embedding_size": 24, "intra_bottleneck_size": 24, "num_feedforward_networks": 2}
+OPT = SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 24}
+FALCON = SIZES | {"new_decoder_architecture": True, "num_kv_heads": 1}
+NEO = {
+    "hidden_size": 24, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 32,
+    "attention_types": [[["global", "local"], 1]], "window_size": 4,
+}  # fmt: skip
+CONV = SIZES | {"embedding_size": 24, "conv_kernel_size": 3}
 MOE = GROUPED | {
     "num_local_experts": 3,
     "num_experts_per_tok": 2,
@@ -58,15 +65,28 @@ CLASSIFIERS = {  # the family: the prefix of its classes, what makes it small
     "Llama": ("Llama", GROUPED),
     "Qwen2": ("Qwen2", GROUPED),
     "Qwen3": ("Qwen3", GROUPED),
+    "OPT": ("OPT", OPT),
+    "BLOOM": ("Bloom", {"hidden_size": 24, "n_layer": 2, "n_head": 2}),
+    "Falcon": ("Falcon", FALCON),
+    "GPT-J": ("GPTJ", GPT2 | {"rotary_dim": 4}),
+    "GPT-Neo": ("GPTNeo", NEO),
+    "Mistral": ("Mistral", GROUPED | {"sliding_window": 4}),
+    "Gemma 2": ("Gemma2", GROUPED | {"sliding_window": 4}),
+    "Phi-3": ("Phi3", GROUPED),
+    "MPNet": ("MPNet", SIZES),
+    "ConvBERT": ("ConvBert", CONV),
     "T5": ("T5", T5),
     "BART": ("Bart", BART),
     "XLNet": ("XLNet", XLNET),
     "Mixtral (experts)": ("Mixtral", MOE),
 }
 NEXT_TOKEN = ("GPT-2", "Llama", "Qwen2", "Qwen3")
-REFUSED = ("XLNet", "Mixtral (experts)", "Mamba, next token")
+REFUSED = ("XLNet", "BLOOM", "Mixtral (experts)", "Mamba, next token")
 # Of others the table says nothing.
-NOT_NAMED = ("DistilBERT", "MobileBERT", *REFUSED)
+NOT_NAMED = (
+    *("DistilBERT", "MobileBERT", "OPT", "Falcon", "GPT-J", "GPT-Neo", "Mistral", "Gemma 2"),
+    *("Phi-3", "MPNet", "ConvBERT", *REFUSED),
+)
 
 
 def ids(count: int = 2, length: int = LENGTH) -> Tensor:
@@ -78,8 +98,10 @@ def ids(count: int = 2, length: int = LENGTH) -> Tensor:
 
 DECODERS = ("GPT-NeoX", "GPT-2", "Llama", "Qwen2", "Qwen3")
 # On these sides a padded sample has the logits of the sample alone: T5 and BART embed the padding
-# to their left again, MobileBERT looks at its neighbours, XLNet reads the last column.
-SIDES = dict.fromkeys(DECODERS, ("right", "left")) | {"MobileBERT": (), "XLNet": ("left",)}
+# to their left again, MobileBERT and ConvBERT look at its neighbours, XLNet reads the last column.
+SIDES = dict.fromkeys(DECODERS, ("right", "left")) | {
+    "MobileBERT": (), "ConvBERT": (), "XLNet": ("left",), "OPT": ("right", "left"),
+}  # fmt: skip
 
 
 def padded(side: str, positions: bool = False) -> Padded:
