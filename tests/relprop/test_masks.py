@@ -229,3 +229,74 @@ def test_multi_head_attention(norm_first, masks):
     inputs = {"x": pixels()} | masks
     found = everything(Encoder(False, norm_first), inputs)
     assert_same(found, everything(Encoder(True, norm_first), inputs))
+
+
+WIDTHS = {"query": D, "key": 8, "value": 6}  # of one that has weights of their own for each
+MASKS = {
+    "boolean, of keys": {"key_padding_mask": ~KEPT[:, 0, 0]},
+    "boolean, of pairs": {"attn_mask": TRIANGLE.isinf()},
+    "of each head": {"attn_mask": TRIANGLE.isinf().expand(B * H, N, N)},
+    "both": {"attn_mask": TRIANGLE, "key_padding_mask": additive(KEPT[:, 0, 0])},
+}
+
+
+class Attending(nn.Module):
+    """One layer of attention by torch's function, or the same weights used by hand."""
+
+    def __init__(self, by_hand: bool, **options) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        plain = Plain()
+        self.tokens, self.head, self.by_hand, self.options = (
+            plain.tokens,
+            plain.head,
+            by_hand,
+            options,
+        )
+        self.projections = nn.ModuleDict({n: nn.Linear(width, D) for n, width in WIDTHS.items()})
+        self.out = nn.Linear(D, D)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        given = {name: x[..., :width] for name, width in WIDTHS.items()}
+        layers = self.projections
+        if self.by_hand:
+            heads = (layers[n](given[n]).unflatten(-1, (H, -1)).transpose(1, 2) for n in WIDTHS)
+            mask = sum(
+                additive(~m) if m.dtype == torch.bool else m
+                for m in (
+                    m[:, None, None] if name == "key_padding_mask" else m[0] if m.ndim == 3 else m
+                    for name, m in self.options.items()
+                )
+            )
+            y = self.out(eager(*heads, mask)[0].transpose(1, 2).flatten(2))
+        else:
+            weights = {f"{n[0]}_proj_weight": layer.weight for n, layer in layers.items()}
+            y, _ = F.multi_head_attention_forward(
+                *(z.transpose(0, 1) for z in given.values()), D, H, None,
+                torch.cat([layer.bias for layer in layers.values()]), None, None, False, 0.0,
+                self.out.weight, self.out.bias, training=False, need_weights=False,
+                use_separate_proj_weight=True, **weights, **self.options,
+            )  # fmt: skip
+            y = y.transpose(0, 1)
+        return self.head((x + y)[:, 0])
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_multi_head_attention_as_a_function(name):
+    found, expected = (Attending(by_hand, **MASKS[name]) for by_hand in (False, True))
+    torch.testing.assert_close(found(pixels()), expected(pixels()))
+    assert_same(everything(found, pixels()), everything(expected, pixels()))
+
+
+@pytest.mark.parametrize("option", ["add_bias_kv", "add_zero_attn"])
+def test_multi_head_attention_with_keys_of_its_own_is_refused(option):
+    class Model(Encoder):
+        def forward(self, x):
+            x = self.tokens(x)
+            return self.head((x + own(x, x, x, need_weights=False)[0])[:, 0])
+
+    own = nn.MultiheadAttention(D, H, batch_first=True, **{option: True}).double()
+    with pytest.raises(UnsupportedModel, match="bias_k, bias_v, add_zero_attn or static keys"):
+        relprop.explain(Model(False, False), pixels())

@@ -31,6 +31,7 @@ UNCHANGED = {
     "layer scale": lambda x: CONSTANT[0, 0] * x,
     "softmax": lambda x: x.softmax(-1),
     "layer norm": lambda x: F.layer_norm(x, (4,)),
+    "layer norm, torch's own": lambda x: torch.layer_norm(x, (4,)),
     "GELU": F.gelu,
     "greater than a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "less than numbers of channels": lambda x: torch.min(x, CONSTANT[0, 0]),
@@ -38,6 +39,7 @@ UNCHANGED = {
 RULED = {  # spellings of ruled operations, and the rule
     "a + b": (lambda a, b: a + b, rules.add_conserving, {}),
     "a - b": (lambda a, b: a - b, rules.add_conserving, {"alpha": -1}),
+    "a - b, reversed": (lambda a, b: torch.rsub(b, a), rules.add_conserving, {"alpha": -1}),
     "a - 2 b": (lambda a, b: a.sub(b, alpha=2), rules.add_conserving, {"alpha": -2}),
     "a + 2 b": (lambda a, b: torch.add(a, b, alpha=2), rules.add_conserving, {"alpha": 2}),
     "a += b": (lambda a, b: (a * 1).add_(b), rules.add_conserving, {}),
@@ -169,6 +171,27 @@ def test_activation_written_by_hand_passes_relevance_unchanged(name, rule_set, e
     x, R = torch.randn(2, 5, 8).double(), torch.randn(2, 5, 8).double()
     found = walk_back(ACTIVATIONS[name], R, x, rules=rule_set, eps=eps)
     torch.testing.assert_close(found, (R,), rtol=1e-12, atol=0)
+
+
+def test_a_gated_linear_unit_is_a_gate_and_a_product():
+    x, R = torch.randn(2, 5, 8).double(), torch.randn(2, 5, 4).double()
+    for rule_set in (*RELEVANCE, "attnlrp", "cp_lrp"):
+        (found,) = walk_back(F.glu, R, x, rules=rule_set)
+        (expected,) = walk_back(lambda x: x[..., :4] * x[..., 4:].sigmoid(), R, x, rules=rule_set)
+        assert expected.any() and torch.equal(found, expected)
+
+
+def test_overlapping_patches_that_are_folded_share_in_proportion():
+    """R_x = x * J^T s(R, J x), J being the matrix of the fold."""
+
+    def fold(x):
+        return F.fold(x, (4, 4), kernel_size=2, stride=1)
+
+    x, R = torch.randn(2, 8, 9).double(), torch.randn(2, 2, 4, 4).double()
+    J = torch.autograd.functional.jacobian(fold, x[:1])[0].flatten(0, 2).flatten(1)  # [32, 72]
+    expected = x.flatten(1) * ((R.flatten(1) / (x.flatten(1) @ J.T)) @ J)
+    found = walk_back(fold, R, x, rules="epsilon")[0]
+    torch.testing.assert_close(found.flatten(1), expected)
 
 
 def test_gate_of_another_stream_takes_half():

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import relprop
 from relprop import UnsupportedModel, rules
-from tests.helpers.plain import C, D, H, N, Plain, eager, ids, pixels
+from tests.helpers.plain import B, C, D, H, N, Plain, eager, ids, pixels
 
 
 def heads_first_bmm(q, k, v):
@@ -108,6 +108,25 @@ def attend_tokens_first(q, k, v):
     return y.transpose(0, 2), attention
 
 
+def attend_samples(q, k, v):
+    """Among all samples and heads, token by token."""
+    q, k, v = (x.permute(2, 0, 1, 3).flatten(1, 2) for x in (q, k, v))  # [N, B H, d]
+    y, attention = eager(q, k, v)
+    return y.unflatten(1, (B, H)).permute(1, 2, 0, 3), attention
+
+
+class Detached(Plain):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+def scaled_layer(x):
+    bias = torch.zeros(D).double()
+    return torch.addmm(bias, x.flatten(0, 1), TO_D, alpha=2).view(x.shape)
+
+
+OWN_STATISTICS = nn.BatchNorm1d(D, track_running_stats=False).double()
 TOKENS_FIRST = {
     "tokens": tokens_first, "attend": attend_tokens_first, "read": lambda x: x[0]
 }  # fmt: skip
@@ -134,6 +153,16 @@ REFUSED = {
     "heads before the batch": (Plain(attend=heads_first_bmm), "batch of 3 is not first"),
     "tokens before the batch": (Plain(**TOKENS_FIRST), "for a batch of 3; accepted: batch first"),
     "scripted at the end": (Pipeline(), "not a torch function"),
+    "between samples": (
+        Plain(attend=attend_samples),
+        r"maps of shape \[10, 6, 6\] for a batch of 3",
+    ),
+    "without a graph": (Detached(), "do not depend on the input by torch functions"),
+    "a norm over the batch": (
+        Plain(between=lambda x: OWN_STATISTICS(x.mT).mT),
+        "no relevance rule for .*batch_norm",
+    ),
+    "a scaled layer": (Plain(between=scaled_layer), "no relevance rule for torch.addmm"),
 }
 TEXTS_REFUSED = {"scripted at the end": (Pipeline(text=True), "not a torch function")}
 

@@ -176,6 +176,37 @@ def test_rows_written_in_place():
     assert_same(found, everything(Plain(between=usual), pixels()))
 
 
+def by_index(x):
+    return torch.arange(x.shape[1])[None, :, None].expand(len(x), -1, D)
+
+
+FIRST = torch.arange(N)[None, :, None] < 4
+PUT = {  # the first four tokens, others in the place of what was there
+    "masked_scatter": lambda x, y: x.masked_scatter(FIRST.expand_as(x), y[:, :4]),
+    "masked_scatter_": lambda x, y: x.clone().masked_scatter_(FIRST.expand_as(x), y[:, :4]),
+    "scatter": lambda x, y: x.scatter(1, by_index(y[:, :4]), y[:, :4]),
+    "index_copy": lambda x, y: x.index_copy(1, torch.arange(4), y[:, :4]),
+    "index_put": lambda x, y: x.index_put((torch.arange(B)[:, None], torch.arange(4)), y[:, :4]),
+    "slice_scatter": lambda x, y: x.slice_scatter(y[:, :4], 1, 0, 4),
+    "select_scatter": lambda x, y: torch.select_scatter(
+        PUT["slice_scatter"](x, torch.cat([y[:, :3], x[:, 3:]], 1)), y[:, 3], 1, 3
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUT)
+def test_tokens_that_are_put_in_the_place_of_others(name):
+    def put(x):
+        return PUT[name](x, x.relu())
+
+    def usual(x):
+        return torch.cat([x[:, :4].relu(), x[:, 4:]], 1)
+
+    assert_same(
+        everything(Plain(between=put), pixels()), everything(Plain(between=usual), pixels())
+    )
+
+
 def test_an_einsum_of_attention_values_and_a_gate():
     """Three streams in one call."""
 

@@ -104,8 +104,38 @@ def test_a_stack_of_heads_is_as_heads_of_one_map(method, name):
     assert_close(found, chain(both, method)[:, 0, 1:])
 
 
+TO_SAME = torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double()
+IN_STACK = {  # and the same without a stack
+    "a layer": (
+        lambda x, y: F.linear(torch.stack([x, y]), TO_SAME).sum(0),
+        lambda x, y: F.linear(x, TO_SAME) + F.linear(y, TO_SAME),
+    ),
+    "a sum over another dimension": (
+        lambda x, y: torch.stack([x.unflatten(2, (2, -1)), y.unflatten(2, (2, -1))])
+        .sum(-2).repeat(1, 1, 1, 2).sum(0),
+        lambda x, y: x.unflatten(2, (2, -1)).sum(-2).repeat(1, 1, 2)
+        + y.unflatten(2, (2, -1)).sum(-2).repeat(1, 1, 2),
+    ),
+    "a mean over another dimension that is kept": (
+        lambda x, y: x + torch.stack([x, y], -1).mean(2, keepdim=True).sum(-1),
+        lambda x, y: x + (x.mean(2, keepdim=True) + y.mean(2, keepdim=True)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_STACK)
+def test_what_is_done_within_a_stack_that_is_summed_later(name):
+    found, expected = (
+        relprop.record(Plain(add=residual(join)), pixels()) for join in IN_STACK[name]
+    )
+    for method in (*METHODS, "attnlrp"):
+        maps = (relprop.explain_trace(t, TARGET, method).relevance for t in (found, expected))
+        assert_close(*maps)
+
+
 TO_ONE = torch.tensor([[0.5, 0.5]]).double()
 TO_D = torch.cat([torch.eye(D), torch.eye(D)], 1).double()
+CONSTANTS = torch.randn(2, 1, N, D, generator=torch.Generator().manual_seed(0)).double()
 UNCLEAR = {
     "weighted over a dimension": lambda x, y: F.linear(torch.stack([x, y], -1), TO_ONE)[..., 0],
     "joined channels": lambda x, y: F.linear(torch.cat([x, y], -1), TO_D),
@@ -114,6 +144,7 @@ UNCLEAR = {
     "chosen": lambda x, y: torch.where(x > 0, x, y),
     "over two dimensions": lambda x, y: x + torch.stack([x, y]).mean((0, 2)).unsqueeze(1),
     "stacked with a constant": lambda x, y: x + torch.stack([y, torch.ones_like(y)]).sum(0),
+    "with constants added": lambda x, y: (torch.stack([x, y]) + CONSTANTS).sum(0),
     "added to a stack": lambda x, y: (x + torch.stack([x, y])).sum(0),
 }
 
