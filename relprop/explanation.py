@@ -42,28 +42,12 @@ class Explanation:
     def of_sources(cls, several: Mapping[str, Explanation]) -> Explanation:
         """One explanation of a model with several sources. It has no relevance of its own."""
         first = next(iter(several.values()))
-        found = object.__new__(cls)
-        known = {"target": first.target, "logits": first.logits, "several": several}
-        for name, value in known.items():
-            object.__setattr__(found, name, value)
-        return found
-
-    def __getattr__(self, name: str):
-        several = self.__dict__.get("several")
-        if several and name in ("relevance", "grid"):
-            raise self._of_several(name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def _of_several(self, name: str) -> AttributeError:
-        return AttributeError(
-            f"the explanation is of {len(self.several)} sources ({', '.join(self.several)}); "
-            f"accepted: explanation.sources[{next(iter(self.several))!r}].{name}"
-        )
+        return _OfSources(first.target, first.logits, several=several)
 
     def __repr__(self) -> str:
         names = ("sources", "target") if self.several else ("source", "relevance", "target", "grid")
         known = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({known})"
+        return f"{Explanation.__name__}({known})"
 
     def heatmap(self, size: int | tuple[int, int]) -> Tensor:
         """The map over the picture drawn as ``size`` (H, W): [B, H, W].
@@ -74,8 +58,6 @@ class Explanation:
         in the padding of the model the map has the part in the picture. ValueError where the input
         is no picture.
         """
-        if self.several:
-            raise self._of_several("heatmap(size)")
         if self.grid is None:
             raise ValueError(
                 "there is no grid of patches to make a heatmap of: the input is no picture"
@@ -90,6 +72,27 @@ class Explanation:
             for side, n in zip(self.sides, (height, width), strict=True)
         )
         return rows @ maps @ columns.mT
+
+
+_OF_ONE = {x: x for x in ("relevance", "grid", "sides", "source")} | {"heatmap": "heatmap(size)"}
+
+
+@dataclass(frozen=True, repr=False)
+class _OfSources(Explanation):
+    """The explanations of several sources. What is of one of them is asked of that one."""
+
+    relevance: Tensor = field(init=False)
+    grid: tuple[int, int] | None = field(init=False)
+    sides: tuple[Side, Side] | None = field(init=False)
+    source: str = field(init=False)
+
+    def __getattribute__(self, name: str):
+        if name in _OF_ONE:
+            raise AttributeError(
+                f"the explanation is of {len(self.several)} sources ({', '.join(self.several)}); "
+                f"accepted: explanation.sources[{next(iter(self.several))!r}].{_OF_ONE[name]}"
+            )
+        return super().__getattribute__(name)
 
 
 def joined(explanations: Sequence[Explanation]) -> Explanation:

@@ -12,7 +12,8 @@ from relprop.errors import UnsupportedModel
 from relprop.recording.graph import Corrected, Relevance
 from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.tags import on_path
-from relprop.rules import Guided, RuleSet, rule_set
+from relprop.rules import Corrections, Guided, RuleSet, rule_set
+from relprop.rules.sets import shares_out
 from relprop.walks.apart import check_apart
 from relprop.walks.backward import Backward, Differentiable, Top
 from relprop.walks.ends import BySource, Ends
@@ -128,7 +129,8 @@ class Passes:
     ) -> tuple[Tensor, ...]:
         """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up.
 
-        ``last`` as in :meth:`gradient`.
+        Of one class against another it is still of ``target`` alone by rules that share relevance
+        out in each sample, such as the paper's: that of both is 0. ``last`` as in :meth:`gradient`.
         """
         maps = self._maps(start_layer)
         found = self._read([x.tensor for x in maps], target, rules, eps, last)
@@ -233,6 +235,25 @@ class Passes:
     def _top(self, target: Tensor) -> Top:
         return self._backward.top(target, self._against)
 
+    def _top_of(self, walk: Relevance | Corrected, target: Tensor) -> Top:
+        """Where relevance begins: with y_t alone where that of y_t - y_against would be 0."""
+        if isinstance(walk, Relevance) and shares_out(walk.rules, self.depth):
+            return self._backward.top(target)
+        return self._top(target)
+
+    def _check_contrast(self, rules: str | RuleSet) -> None:
+        """Raises UnsupportedModel where a map of relevance alone would not know of ``against``."""
+        chosen = rule_set(rules)
+        if self._against is None or isinstance(chosen, (Corrections, Guided)):
+            return
+        if shares_out(chosen, self.depth):
+            raise UnsupportedModel(
+                "relevance by these rules is shared out anew at each sum of two streams, so that "
+                "that of one class against another is 0; accepted: no against=; a method with a "
+                "gradient in its map, such as transformer_attribution; or the rules lrp, epsilon, "
+                "attnlrp and cp_lrp"
+            )
+
     def _read(self, tensors, target, rules, eps, last=False) -> tuple[Tensor, ...]:
         """Relevance of tensors."""
         free = self._frees(last)
@@ -244,10 +265,12 @@ class Passes:
         chosen = rule_set(rules)
         if isinstance(chosen, Guided):
             return begin(self._backward, chosen, target, self._against, eps, tensors)
-        return self._top(target), self._backward.ruled(chosen, eps)
+        walk = self._backward.ruled(chosen, eps)
+        return self._top_of(walk, target), walk
 
     def _of_sources(self, place: Callable[[str], Tensor], target, rules, eps, last) -> BySource:
         """Relevance of the sources, each at its place."""
+        self._check_contrast(rules)
         found = self._read([place(name) for name in self.sources], target, rules, eps, last)
         return dict(zip(self.sources, found, strict=True))
 

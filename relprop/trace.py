@@ -43,7 +43,12 @@ class Trace(States):
     """
 
     def versus(self, against: Tensor | None) -> Trace:
-        """This trace, of which what is explained is y_target - y_against, ``against`` [B]."""
+        """This trace, of which what is explained is y_target - y_against, ``against`` [B].
+
+        Gradients are of the difference, and so is relevance by rules that are linear in what they
+        begin with. By others, such as the paper's, that would be 0 (:func:`shares_out`): it is of
+        y_target alone, in a map with such a gradient, and of relevance alone there is none.
+        """
         trace = copy.copy(self)
         trace._against = against
         return trace
@@ -115,7 +120,8 @@ class Trace(States):
         Raises:
             UnsupportedModel: the head reads more than the tokens of the last block.
         """
-        return self._starts.of_last_block(self._top(target), self._backward.ruled(rules, eps))
+        walk = self._backward.ruled(rules, eps)
+        return self._starts.of_last_block(self._top_of(walk, target), walk)
 
     @functools.cached_property
     def hidden(self) -> tuple[Tensor, ...]:
@@ -153,10 +159,13 @@ class Trace(States):
         check_taken_up(self._starts)
         check_keys(self._backward)
         check_arrival(self._backward, product, self._starts, self._ends)
-        top, walk = self._top(target), self._backward.ruled(rules, eps)
-        at = (self._starts.tensors, self._starts.weights(top, walk))
+        if product.relevance and not product.gradient:
+            self._check_contrast(rules)
+        walk = self._backward.ruled(rules, eps)
+        tops = self._top(target), self._top_of(walk, target)
+        at = (self._starts.tensors, self._starts.weights(tops[1], walk))
         free = self._frees(last=True)
-        found = walk_product(self._backward, product, top, at, self._ends.tensors, walk, free)
+        found = walk_product(self._backward, product, tops, at, self._ends.tensors, walk, free)
         return self.by_source(self._ends.summed(found))
 
     def pooled(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
@@ -196,7 +205,8 @@ class Trace(States):
         check_taken_up(self._starts)
         A, G = self.attention, self.gradient(target)
         factors = [(a * g).relu().mean(dim=1) for a, g in zip(A, G, strict=True)]
-        held = self._starts.shares(self._top(target), self._backward.ruled(rules, eps))
+        walk = self._backward.ruled(rules, eps)
+        held = self._starts.shares(self._top_of(walk, target), walk)
         return self.by_source(gathered(self._starts, self._ends, held, factors))
 
     def input_tokens(self, target: Tensor, rules: RuleSet, eps: float) -> Found:
@@ -214,6 +224,7 @@ class Trace(States):
         self, streams: Sequence[Tensor], target: Tensor, rules: RuleSet, eps: float
     ) -> Found:
         """Relevance of the tokens of streams [B, N, D], summed at those of the input."""
+        self._check_contrast(rules)
         found = self._read(streams, target, rules, eps)
         return self.by_source(self._ends.followed(streams, found))
 

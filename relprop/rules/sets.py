@@ -33,6 +33,18 @@ def find_rule(rules: Rules, operation: str, block: int, depth: int) -> Rule | No
     return rules(operation, block, depth)
 
 
+def shares_out(rules: Rules, depth: int) -> bool:
+    """Whether a rule shares relevance out in each sample, as :func:`add_conserving` does.
+
+    Then relevance is not linear in what it begins with: that of y_t - y_a, which begins with a sum
+    of 0, is 0 wherever it has passed such a rule.
+    """
+    names = rules if isinstance(rules, Mapping) else ("add",)
+    places = ((name, block) for name in names for block in range(depth + 1))
+    found = (find_rule(rules, name, block, depth) for name, block in places)
+    return any(getattr(rule, "per_sample", False) for rule in found)
+
+
 def check_rule(rule: object, operation: str, carried: str) -> None:
     """Raise ValueError where the rule of an operation is none, or not for what a walk carries.
 

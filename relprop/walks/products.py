@@ -53,7 +53,7 @@ class Product:
 def walk_product(
     backward: Backward,
     product: Product,
-    top: Top,
+    tops: tuple[Top, Top],
     at: Top,
     ends: Mapping[str, Tensor],
     rules: Relevance | Corrected,
@@ -62,7 +62,7 @@ def walk_product(
     """Weights of the ends, in their own shapes, by the name of their source.
 
     Args:
-        top: the logits, and what gradient and relevance start with.
+        tops: the logits, and what the gradient starts with; the same of relevance.
         at: what the head reads, and its weights.
         ends: by name, where weights end.
         rules: the walk of relevance.
@@ -72,7 +72,7 @@ def walk_product(
     lowest = min(tag(x).number for x in at[0])
     cuts = [cut for cut in reversed(recording.cuts) if cut.tag.number <= lowest]
     found: dict[str, Tensor] = {}
-    gradient, relevance, high = top, top, recording.count
+    (gradient, relevance), high = tops, recording.count
     for cut in (*cuts, None):
         low = -1 if cut is None else cut.tag.number
         maps = _maps(recording, product, low, high)
