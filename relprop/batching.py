@@ -113,11 +113,10 @@ def memory_of_walk(trace: Trace) -> int:
     """Bytes that the gradient and the relevance of one class take, about.
 
     A gradient and a relevance map of the attention maps of a block, and the temporaries of a rule:
-    those of an attention map, or of the widest layer, four times the stream.
+    those of the largest tensor.
     """
-    maps = trace.attention_nbytes
-    largest = max(maps, default=0)
-    return 4 * largest + AT_ONCE * max(largest, 4 * trace.stream_nbytes)
+    largest = max(trace.attention_nbytes, default=0)
+    return max(1, 4 * largest + AT_ONCE * trace.widest_nbytes)
 
 
 def _is_padding(mask: Tensor) -> bool:

@@ -99,10 +99,9 @@ class Passes:
         return [x.tensor.nbytes for x in self._recording.maps]
 
     @property
-    def stream_nbytes(self) -> int:
-        """Bytes of the largest sum of streams, such as the tokens [B, N, D]; 0 of none."""
-        sums = self._recording.streams.values()
-        return max((s.tensor.nbytes for s in sums if s.product is None), default=0)
+    def widest_nbytes(self) -> int:
+        """Bytes of the largest tensor that was recorded, such as of the widest layer."""
+        return self._recording.widest
 
     # ---------------------------------------------------------------------------- backward passes
 

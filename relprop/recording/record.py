@@ -139,6 +139,7 @@ class Recording:
     calls: list[tuple[Callable, tuple, dict, Any]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     count: int = 0  # of tensors
+    widest: int = 0  # bytes of the largest tensor
     exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
     is_coupled: bool = False  # samples may be among each other's
 

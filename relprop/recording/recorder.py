@@ -248,6 +248,7 @@ class Recorder(TorchFunctionMode):
         if self._largest is not None and output.is_cpu and output.nbytes > self._largest:
             raise TooLarge(output.nbytes)
         recording = self.recording
+        recording.widest = max(recording.widest, output.nbytes)
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         streams = [x for x in tensors if on_path(x)]
         number, block = recording.next_number(), recording.running.blocks

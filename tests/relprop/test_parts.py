@@ -11,7 +11,7 @@ from torch import nn
 import relprop
 from relprop.batching import Batch, measure_sample, memory_of_walk
 from tests.helpers.methods import OF_ALL_INPUTS
-from tests.helpers.plain import H, N, Plain, eager, pixels
+from tests.helpers.plain import B, C, H, N, Plain, eager, pixels
 
 
 def test_a_batch_in_parts_that_fit_into_memory(tiny_vit, images, monkeypatch):
@@ -100,6 +100,22 @@ def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
     assert len(walks) == at_once + 3 * at_once
     for found, expected in zip(parts, whole, strict=True):
         torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes_at_once", [1, 2, 8])
+def test_classes_of_a_model_without_attention_and_without_sums(classes_at_once):
+    """Such as VGG: the memory of a walk is that of its widest layer."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, C))
+    trace = relprop.record(nn.Sequential(*layers).double(), pixels())
+    assert memory_of_walk(trace) >= pixels().new_empty(B, 4, 10, 10).nbytes
+    found = relprop.explain_classes(
+        trace, range(C), "attnlrp", max_memory=classes_at_once * memory_of_walk(trace)
+    )
+    for target, explanation in enumerate(found):
+        expected = relprop.explain_trace(trace, target, "attnlrp").relevance
+        assert expected.std() > 0
+        torch.testing.assert_close(explanation.relevance, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_max_memory_is_not_for_one_class_of_a_recording(tiny_vit, images):
