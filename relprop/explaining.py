@@ -218,8 +218,8 @@ def explain_classes(
         if live:
             _check_graph(found, method, trace)
     rules = METHODS[method].rules if chosen.rules is None else chosen.rules
-    if METHODS[method].signed and not isinstance(rule_set(rules), Corrections):
-        _warn_of_explosion(found, trace.logits)
+    if METHODS[method].signed:
+        _warn_of_explosion(found, trace.logits, isinstance(rule_set(rules), Corrections))
     return [explanation_of(trace, r, t) for r, t in zip(found, classes, strict=True)]
 
 
@@ -235,8 +235,11 @@ def _check_graph(found: Sequence[Found], method: str, trace: Trace) -> None:
     )
 
 
-def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
-    """Where sums of both signs nearly cancel, a share in them has no bound."""
+def _warn_of_explosion(found: Sequence[Found], logits: Tensor, corrected: bool) -> None:
+    """Where sums of both signs nearly cancel, a share in them has no bound.
+
+    Neither has a gradient of many layers, which is ``corrected``.
+    """
     if logits.device.type != "cpu":  # which would have to wait for the values
         return
     tensors = [x for f in found for x in (f.values() if isinstance(f, dict) else [f])]
@@ -245,7 +248,7 @@ def _warn_of_explosion(found: Sequence[Found], logits: Tensor) -> None:
     if of_logits > 0 and largest > EXPLODED * of_logits:
         warn_caller(
             f"relevance reaches {largest:.0e} of logits up to {of_logits:.0e}: by these rules it "
-            'explodes on this model; try method="attnlrp"'
+            "explodes on this model" + ("" if corrected else '; try method="attnlrp"')
         )
 
 

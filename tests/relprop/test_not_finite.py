@@ -69,3 +69,15 @@ def test_relevance_that_explodes_is_told_and_another_method_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         relprop.explain(model, x.abs(), 0, "lrp", rules=relprop.rules.epsilon)
+
+
+def test_a_corrected_gradient_that_explodes_is_told_too():
+    """Of two numbers that nearly cancel; no other method is named, for it is the one."""
+    model = nn.Linear(2, 2, bias=False).double()
+    model.weight.data = torch.tensor([[1.0, 1.0], [1e-9, 0.0]]).double()
+    x = torch.tensor([[1.0, -1 + 1e-9]], dtype=torch.float64)
+    with pytest.warns(UserWarning, match="explodes on this model$"):
+        relprop.explain(model, x, 0, "attnlrp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relprop.explain(model, x.abs(), 0, "attnlrp")
