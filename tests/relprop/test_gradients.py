@@ -1,6 +1,7 @@
-"""A recording's gradients are autograd's."""
+"""A recording's gradients are autograd's, to the bit."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
@@ -17,9 +18,33 @@ def test_gradient_is_autograds(text):
     trace = relprop.record(model, x)
     found = trace.gradient(torch.arange(B) % C)
     for f, e, attention, a in zip(found, expected, trace.attention, model.maps, strict=True):
-        torch.testing.assert_close(f, e, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(attention, a, rtol=1e-10, atol=1e-12)
+        assert torch.equal(f, e) and torch.equal(attention, a)
     assert all(f.abs().max() > 1e-6 for f in found)
+
+
+TIMM = {
+    "vit_tiny_patch16_224": {"img_size": 64, "depth": 3},
+    "swin_tiny_patch4_window7_224": {
+        "img_size": 64, "window_size": 2, "depths": (1, 1), "num_heads": (2, 2), "embed_dim": 16
+    },
+    "resnet10t": {},
+    "convnext_atto": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", TIMM)
+def test_a_walk_without_corrections_is_the_input_times_autograds_gradient(name, dtype):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **TIMM[name]).to(dtype).eval()
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):  # which rounds otherwise
+            module.fused_attn = False
+    x = torch.randn(2, 3, 64, 64, dtype=dtype, requires_grad=True)
+    (expected,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    trace = relprop.record(model, x.detach())
+    found = trace.source_relevance(torch.tensor([1, 1]), relprop.rules.GRADIENT)
+    assert expected.any() and torch.equal(found, x.detach() * expected)
 
 
 WEIGHT, BIAS = torch.randn(4, 5).double(), torch.randn(4).double()
