@@ -1,8 +1,9 @@
 """Relevance rules of linear maps: linear layers, convolutions, patch embeddings.
 
-Each is an equation for one map y = W x + b: ``input`` [B, ..., in], ``weight`` [out, in] and
-``output`` [B, ..., out] of a linear layer; [B, C, ...], [D, C, ...] and [B, D, ...] of a
-convolution, whose other arguments (stride, padding, dilation, groups) follow.
+Each is an equation for one map y = W x + b, of tensors: ``input`` [B, ..., in], ``weight``
+[out, in], ``bias`` [out] or None, ``output`` and its ``relevance`` [B, ..., out] of a linear layer;
+[B, C, ...], [D, C, ...], [D] and [B, D, ...] of a convolution, whose other arguments (stride,
+padding, dilation, groups) follow.
 """
 
 from __future__ import annotations
@@ -95,16 +96,7 @@ def _known(condition: Tensor) -> bool:
 
 
 @carries("relevance")
-def z_plus(
-    relevance: Tensor,
-    output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *args,
-    eps: float,
-    **kwargs,
-) -> Tensor:
+def z_plus(relevance, output, input, weight, bias=None, *args, eps: float, **kwargs) -> Tensor:
     """z+ rule (paper eq. 4): R_i = sum_j  (x_i w_ji)^+ / sum_k (x_k w_jk)^+  R_j.
 
     With v^+ = (|v| + v) / 2 the denominators are half of Z = |W| |x| + W x, and W x is the output
@@ -145,16 +137,7 @@ def linear_z_plus_bf16(
 
 
 @carries("relevance")
-def signwise(
-    relevance: Tensor,
-    output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *args,
-    eps: float,
-    **kwargs,
-) -> Tensor:
+def signwise(relevance, output, input, weight, bias=None, *args, eps: float, **kwargs) -> Tensor:
     """The published LRP baseline: x+ with W+ and x- with W-, each normalised by itself.
 
     R = x+ * (W+^T S1) + x- * (W-^T S2), with S1 = s(R, W+ x+) and S2 = s(R, W- x-).
@@ -170,16 +153,7 @@ def signwise(
 
 
 @carries("relevance")
-def epsilon(
-    relevance: Tensor,
-    output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *args,
-    eps: float,
-    **kwargs,
-) -> Tensor:
+def epsilon(relevance, output, input, weight, bias=None, *args, eps: float, **kwargs) -> Tensor:
     """Epsilon rule (Bach et al. 2015, eq. 58): R_x = x * (W^T s(R, y)).
 
     The bias takes its share.
@@ -189,16 +163,7 @@ def epsilon(
 
 
 @carries("relevance")
-def z_box(
-    relevance: Tensor,
-    output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *args,
-    eps: float,
-    **kwargs,
-) -> Tensor:
+def z_box(relevance, output, input, weight, bias=None, *args, eps: float, **kwargs) -> Tensor:
     """z-box rule for pixels (Montavon et al. 2017, eq. 14), for the patch embedding.
 
     z = W x - W+ l - W- h  with l and h the lowest and the highest value of the image itself.
