@@ -17,6 +17,7 @@ tensor, and stopping at the lowest attention map that is asked for.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ from relprop.recording.tags import (
     Tag,
     follow,
     known_tag,
+    mapped,
     of_weights,
     on_path,
     role,
@@ -124,8 +126,8 @@ class Recorder(TorchFunctionMode):
             return function(*args, **kwargs)
         if torch.is_autocast_enabled(self._device):  # by the model itself, which ends it as well
             torch.set_autocast_enabled(self._device, False)
-        args = tuple(self.current(a) for a in args)
-        kwargs = {k: self.current(a) for k, a in kwargs.items()}
+        args = mapped(args, self.current)
+        kwargs = {k: mapped(a, self.current) for k, a in kwargs.items()}
         if not torch.is_grad_enabled():
             return function(*args, **kwargs)
         if writes_in_place(function, kwargs):
@@ -207,16 +209,17 @@ class Recorder(TorchFunctionMode):
             return function(*args, **kwargs)
         check_recorded(path, self.recording.running)
         if any(x.is_inference() for x in tensors):
-            args = tuple(_as_saved(a) for a in args)
-            kwargs = {k: _as_saved(a) for k, a in kwargs.items()}
+            args = mapped(args, _as_saved)
+            kwargs = {k: mapped(a, _as_saved) for k, a in kwargs.items()}
         if function in COMPOSED:
             with self:  # its parts are recorded
                 return COMPOSED[function](*args, **kwargs)
         for x in path:
             self.recording.read(tag(x).number)
         if OPERATIONS.get(function) in (ops.MATMUL, ops.EINSUM):
-            args = tuple(self._weighing(a, path) for a in args)
-            kwargs = {k: self._weighing(a, path) for k, a in kwargs.items()}
+            noted = functools.partial(self._weighing, path=path)
+            args = mapped(args, noted)
+            kwargs = {k: mapped(a, noted) for k, a in kwargs.items()}
         operation, rule_args, rule_kwargs = interpret(function, args, kwargs)
         if operation is None:
             return run_unknown(function, args, kwargs)
@@ -238,8 +241,6 @@ class Recorder(TorchFunctionMode):
 
     def _weighing(self, value, path: list[Tensor]):
         """The operand of a product, noted as attention without a softmax if it is that."""
-        if isinstance(value, (tuple, list)):
-            return type(value)(self._weighing(v, path) for v in value)
         operation = weighing(value, path)
         return value if operation is None else self._record(operation, (value,), {}, value)
 
@@ -302,9 +303,6 @@ class Recorder(TorchFunctionMode):
 
     def current(self, value):
         """``value`` as a call must see it: rewritten tensors replaced, parameters told apart."""
-        if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-            values = [self.current(v) for v in value]
-            return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
         if not isinstance(value, Tensor):
             return value
         if value.requires_grad and value.is_leaf and known_tag(value) is None:
@@ -323,8 +321,6 @@ class Recorder(TorchFunctionMode):
 
 def _as_saved(value):
     """A copy of weights, or a table, made in inference mode: autograd keeps no such tensor."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(_as_saved(v) for v in value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -228,6 +229,14 @@ def tensors_in(*values) -> list[Tensor]:
         elif isinstance(value, (tuple, list)):
             found.extend(tensors_in(*value))
     return found
+
+
+def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """``value`` with what ``function`` makes of it; of lists and tuples, of each of their parts."""
+    if not isinstance(value, (tuple, list)) or isinstance(value, torch.Size):
+        return function(value)
+    values = [mapped(x, function) for x in value]
+    return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
 
 
 def on_path(x) -> bool:

@@ -12,10 +12,11 @@ from torch import Tensor
 from relprop.errors import UnsupportedModel
 from relprop.recording import operations as ops
 from relprop.recording.operations import OPERATIONS
-from relprop.recording.tags import on_path, tag, tensors_in
+from relprop.recording.tags import mapped, on_path, tag, tensors_in
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Stands for a tensor of the recording, by its number: a step holds no tensor of it."""
 
     number: int
@@ -41,10 +42,10 @@ def step_of(function: Callable, args: tuple, kwargs: dict[str, Any], output: Any
 
 
 def _kept(value: Any) -> Any:
-    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        values = [_kept(x) for x in value]
-        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
-    return Place(tag(value).number) if isinstance(value, Tensor) and on_path(value) else value
+    def place(x: Any) -> Any:
+        return Place(tag(x).number) if isinstance(x, Tensor) and on_path(x) else x
+
+    return mapped(value, place)
 
 
 def _places(*values: Any) -> list[Place]:
@@ -58,17 +59,17 @@ def _places(*values: Any) -> list[Place]:
 
 
 def _given(value: Any, known: Mapping[int, Tensor]) -> Any:
-    if isinstance(value, Place):
-        if value.number not in known:
+    def tensor(x: Any) -> Any:
+        if not isinstance(x, Place):
+            return x
+        if x.number not in known:
             raise UnsupportedModel(
                 "the head reads more than what the last block puts out, so that a state of another "
                 "block has no logits; accepted: a model whose head reads its last block alone"
             )
-        return known[value.number]
-    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        values = [_given(x, known) for x in value]
-        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
-    return value
+        return known[x.number]
+
+    return mapped(value, tensor)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ import relprop
 from relprop import rules
 from relprop.recording.eager import eagerly
 from relprop.recording.recorder import Recorder
+from relprop.recording.tags import known_tag
 from tests.helpers.methods import OF_ALL_INPUTS, crossed
-from tests.helpers.plain import D, N, Plain, assert_same, everything, ids, pixels
+from tests.helpers.plain import B, D, N, Plain, assert_same, everything, ids, pixels
 
 # --------------------------------------------------------------- what a model may be wrapped in
 
@@ -106,6 +108,42 @@ def test_contexts(context, method, tiny_vit, images):
         found = relprop.explain(model, images.clone(), method=method)
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.relevance, expected.relevance)
+
+
+class Pair(NamedTuple):
+    """Arguments of a call, as a model may hold them."""
+
+    first: Tensor
+    second: Tensor
+
+
+def test_tensors_in_a_named_tuple_are_as_those_in_a_list():
+    """In a product with values, beside a table made in inference mode, and in the head."""
+    with torch.inference_mode():
+        table = torch.ones(B, 1, D, dtype=torch.float64)
+
+    class Held(Plain):
+        def __init__(self, kind) -> None:
+            self.kind = kind
+            super().__init__(attend=self.attend, between=self.between, read=self.read)
+
+        def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            attention = (q @ k.mT / 2).softmax(dim=-1)
+            return torch.einsum("bhij,bhjd->bhid", self.kind(attention, v)), attention
+
+        def between(self, x: Tensor) -> Tensor:
+            return torch.cat(self.kind(x, table), dim=1)[:, :-1]
+
+        def read(self, x: Tensor) -> Tensor:
+            return torch.cat(self.kind(x[:, 0], x[:, 1]), dim=1)[:, :D]
+
+    expected, found = (Held(kind) for kind in (lambda *x: list(x), Pair))
+    assert_same(everything(found, pixels()), everything(expected, pixels()))
+    logits = [
+        trace.project(trace.states()[0])
+        for trace in (relprop.record(model, pixels()) for model in (expected, found))
+    ]
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["pixels", "ids"])
@@ -260,7 +298,7 @@ def test_model_in_training_is_left_as_it_was(fails, tiny_vit, images):
     else:
         assert_same(everything(model, images), expected)
     assert state(model) == before
-    assert images.grad is None and images.requires_grad and not hasattr(images, "_relprop_role")
+    assert images.grad is None and images.requires_grad and known_tag(images) is None
     assert_same(everything(model, images), expected)
 
 
