@@ -13,7 +13,6 @@ from relprop.recording.operations import Operation
 from relprop.recording.refusals import check_batch_first, no_rule
 from relprop.rules.gradient import Own
 from relprop.rules.linear import Rule
-from relprop.rules.relevance import nothing
 from relprop.rules.sets import Rules, check_rule, find_rule
 
 TENSOR = object()  # stands for a tensor in the arguments that a node keeps
@@ -167,8 +166,6 @@ class Relevance:
         rule = self.running.rule_of(call, self.rules, "relevance") or call.operation.rule
         if rule is None:
             raise no_rule(self.rules, call.operation.name)
-        if rule is nothing:
-            return ()
         if getattr(rule, "per_sample", False) and not call.of_scores:
             if call.rows:
                 rule = _of_samples(rule, self.batch)

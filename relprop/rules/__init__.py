@@ -29,7 +29,6 @@ from relprop.rules.relevance import (
     add_epsilon,
     epsilon_of,
     matmul_uniform,
-    nothing,
 )
 from relprop.rules.sets import RULE_SETS, RuleSet, in_precision, rule_set
 
@@ -59,7 +58,6 @@ __all__ = [
     "linear_z_plus",
     "linear_z_plus_bf16",
     "matmul_uniform",
-    "nothing",
     "rule_set",
     "signwise",
     "wants_gradient",

@@ -134,12 +134,6 @@ def whole(
     return epsilon_of(function)(relevance, output, input, eps=eps)[0]
 
 
-@carries("relevance")
-def nothing(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
-    """The rule of what no relevance passes through."""
-    return ()
-
-
 def statistic(relevance: Tensor, output: Tensor, *args, eps: float, **kwargs) -> tuple:
     """The rule of a variance, standard deviation or norm: relevance may not arrive there.
 
