@@ -1,5 +1,8 @@
 """bimodal_attention of models of Hugging Face is the published rule on their own eager maps."""
 
+import dataclasses
+import pickle
+
 import pytest
 import torch
 import transformers
@@ -272,11 +275,16 @@ def test_an_explanation_of_several_sources_tells_what_it_has():
     assert "'input_ids': Explanation(source='input_ids', relevance=tensor(" in repr(found)
     for read, name in (
         (lambda: found.heatmap(8), r"heatmap\(size\)"),
+        (lambda: found.relevance, "relevance"),
         (lambda: found.grid, "grid"),
+        (lambda: found.source, "source"),
     ):
         message = rf"2 sources .*accepted: explanation.sources\['numbers'\].{name}$"
         with pytest.raises(AttributeError, match=message):
             read()
+    other = dataclasses.replace(found, target=found.target + 1)
+    assert torch.equal(other.target, found.target + 1) and other.several is found.several
+    assert repr(pickle.loads(pickle.dumps(found))) == repr(found)
 
 
 def test_gradcam_of_an_encoder_beside_a_decoder_is_refused_in_words():
