@@ -38,7 +38,7 @@ class States(Passes):
         model's logits; the two heads of a distilled model have their mean.
 
         Raises:
-            UnsupportedModel: the head reads more than the last block.
+            UnsupportedModel: the head reads more than the last block, or states of other channels.
         """
         return self._backward.value(self._blocks.logits_of_each(states))
 
@@ -51,7 +51,7 @@ class States(Passes):
             arriving: makes of these what their gradient begins with, [B, C].
 
         Raises:
-            UnsupportedModel: a class is explained against another.
+            UnsupportedModel: a class is explained against another, or blocks are of several sizes.
         """
         if self._against is not None:
             raise UnsupportedModel(

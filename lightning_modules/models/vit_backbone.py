@@ -21,6 +21,8 @@ from lightning_modules.models.pooling import AttentionPool
 from lightning_modules.utils.errors import as_input_error
 from lightning_modules.utils.timm_names import check_backbone_name
 
+LAYERS = (nn.Linear, nn.Conv2d)
+
 
 def describe_backbone(name: str, pretrained: bool, options: Mapping[str, Any]) -> str:
     """What a backbone is made of, in the words of a config."""
@@ -80,10 +82,22 @@ def has_head_of_others(backbone: nn.Module, class_names: Sequence[str]) -> bool:
 
 
 def heads_of(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The last layers by name: one, or the two of a distilled DeiT."""
+    """The classifiers by name: one, or the two of a distilled DeiT."""
     heads = backbone.get_classifier()
     heads = heads if isinstance(heads, tuple) else (heads,)
     return {name: m for name, m in backbone.named_modules() if any(m is head for head in heads)}
+
+
+def class_layers(backbone: nn.Module) -> list[str]:
+    """Names of the layers that have a row of weights for each class.
+
+    The classifiers themselves, or those within, as behind the norm of LeViT's.
+    """
+    found: list[str] = []
+    for name, head in heads_of(backbone).items():
+        layers = [x for x, m in head.named_modules(prefix=name) if isinstance(m, LAYERS)]
+        found += layers or [name]
+    return found
 
 
 def load_weights(
@@ -97,7 +111,7 @@ def load_weights(
     Args:
         path: where ``weights`` are from.
     """
-    head = tuple(f"{name}." for name in heads_of(backbone))
+    head = tuple(f"{name}." for name in class_layers(backbone))
     pool = getattr(backbone, "attn_pool", None)
     if isinstance(pool, AttentionPool) and not pool.is_shared:
         head += ("attn_pool.query",)

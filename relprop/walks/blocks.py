@@ -118,10 +118,24 @@ class Blocks:
 
     def logits(self, state: Tensor) -> Tensor:
         """Logits [B, C] of a state [B, N, D] in place of the last block's."""
+        last, tail = self._end
+        if state.shape != last.shape:
+            raise _of_other_size(state, last)
         with walking(self.backward.logits.device), torch.enable_grad():
-            return self._end[1](state)
+            return tail(state)
 
     def logits_of_each(self, states: Tensor) -> Tensor:
         """Logits [B, M, C] of states [B, M, D]: each as if all tokens of the sample had it."""
+        last, tail = self._end
+        if states.shape[-1] != last.shape[-1]:
+            raise _of_other_size(states, last)
         with walking(self.backward.logits.device), torch.enable_grad():
-            return self._end[1].of_each(states)
+            return tail.of_each(states)
+
+
+def _of_other_size(state: Tensor, last: Tensor) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"a state {list(state.shape)} has no logits: the head reads states {list(last.shape)}, as "
+        "of the last block; accepted: blocks that are all of one size; or a method that asks for "
+        "less, such as attnlrp"
+    )

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.pit import PoolingVisionTransformer
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor
 
@@ -235,6 +236,17 @@ class TwoLevels(Plain):
 def test_a_head_that_reads_several_blocks_is_refused(method):
     with pytest.raises(UnsupportedModel, match="is read beside what the next ones put out"):
         relprop.explain(TwoLevels(), pixels(), 1, method)
+
+
+def test_blocks_of_several_sizes_have_no_logits():
+    """Those of stages: the head reads [B, 17, 32] of the last, and others have more tokens."""
+    sizes = {"img_size": 64, "patch_size": 16, "stride": 8, "depth": (1, 1), "heads": (2, 4)}
+    model = PoolingVisionTransformer(**sizes, stem_type="overlap", base_dims=(8, 8), mlp_ratio=2)
+    trace = relprop.record(model.eval(), torch.randn(2, 3, 64, 64))
+    with pytest.raises(UnsupportedModel, match=r"\[2, 50, 16\] has no logits.*accepted: blocks"):
+        relprop.explain_trace(trace, 0, "class_gradient")
+    with pytest.raises(UnsupportedModel, match=r"reads states \[2, 17, 32\].*accepted: blocks"):
+        trace.project(trace.states()[0])
 
 
 def test_a_model_without_attention_is_refused():

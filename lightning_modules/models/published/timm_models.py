@@ -12,7 +12,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lightning_modules.models.vit import ViTClassifier
-from lightning_modules.models.vit_backbone import class_names_of, create_backbone, heads_of
+from lightning_modules.models.vit_backbone import class_layers, class_names_of, create_backbone
 from lightning_modules.models.weights_file import about_weights
 from lightning_modules.utils.errors import InputError, short_message
 from lightning_modules.utils.timm_names import check_published_name
@@ -39,7 +39,8 @@ def timm_classifier(name: str) -> ViTClassifier:
     about = about_weights(weights) if weights else None
     if about is not None:
         return exported_classifier(name, weights, about)
-    model = create_backbone(name, None, pretrained=False, options={})
+    # Of weights a model that has a head, if its own has none: to find the layers of classes.
+    model = create_backbone(name, 1 if weights else None, pretrained=False, options={})
     config = resolve_model_data_config(model)
     classes, size = model.num_classes, config["input_size"][-1]
     if weights:
@@ -105,8 +106,7 @@ def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:
         raise FileNotFoundError(f"--timm ...@{weights}: no such file")
     try:
         state = load_state_dict(weights, weights_only=True)
-        head = next(iter(heads_of(model)))
-        classes = len(state[f"{head}.weight"])
+        classes = len(state[f"{class_layers(model)[0]}.weight"])
         size = size_of_pictures(model, state, size)
     except Exception as error:  # whatever a damaged or hostile file makes its reader raise
         raise InputError(
