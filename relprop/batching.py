@@ -87,11 +87,6 @@ def measure_sample(model: nn.Module, batch: Batch, position=None, recorded: dict
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         found = forward(model, batch.part(0, 1), position=position, **(recorded or {}))
     trace = Trace(*found)  # without hooks, which torch.func in a rule does not take
-    if batch.size > 1 and trace.logits.shape[1] == 1 and (recorded or {}).get("output"):
-        raise ValueError(
-            "max_memory: output= has one score of one sample, as if samples were coupled, like a "
-            "batch of pairs; accepted: scores [batch, classes] of each sample, or no max_memory"
-        )
     for parameter in model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     return sum(kept.values()) + memory_of_walk(trace)

@@ -49,8 +49,9 @@ def explain(
     """Explain a batch: the relevance of every token for ``target``.
 
     On a CPU a batch of which one tensor would exceed 32 MiB is taken in parts, which is faster: a
-    first call of the model breaks off at that tensor, others follow. To have the model called
-    once, with the whole batch: ``relprop.explain_trace(relprop.record(model, inputs))``.
+    first call of the model breaks off at that tensor, others follow. A batch whose scores are of
+    all pairs of its samples is taken whole. To have the model called once, with the whole batch:
+    ``relprop.explain_trace(relprop.record(model, inputs))``.
 
     Args:
         inputs: a tensor or a mapping of keyword tensors.
@@ -93,19 +94,23 @@ def explain(
             recorded["output"] = functools.partial(output_of_part, output)
         size = max(1, max_memory // measure_sample(model, batch, position, recorded))
     with torch.inference_mode(False):  # what comes out may be part of a loss
-        parts = _Parts(model, batch, method, size, largest, recorded)
+        parts = _Parts(model, batch, method, size, largest, max_memory is None, recorded)
         return parts.explain(target, against, position, options)
 
 
 @dataclass
 class _Parts:
-    """``size`` samples at a time, or fewer where a tensor had more than ``largest`` bytes."""
+    """``size`` samples at a time, or fewer where a tensor had more than ``largest`` bytes.
+
+    ``or_whole``: all of them where they cannot be parted, which is an error otherwise.
+    """
 
     model: nn.Module
     batch: Batch
     method: str
     size: int
     largest: int | None
+    or_whole: bool
     recorded: dict
 
     def explain(self, target, against, position, options: dict) -> Explanation:
@@ -114,16 +119,14 @@ class _Parts:
         while start < batch:
             taken = min(self.size, batch - start)
             try:
-                trace = record(
-                    self.model,
-                    self.batch.part(start, taken),
-                    position=_rows(position, start, taken),
-                    largest=self.largest if taken > 1 else None,
-                    **self.recorded,
-                )
+                trace = self._record(start, taken, position, self.largest if taken > 1 else None)
             except TooLarge as tensor:  # seen in the first block, so that little is lost
                 most = max(1, taken * LARGEST // tensor.nbytes)
                 self.size = equal_parts(batch - start, most)
+                continue
+            if start == 0 and taken < batch and self._are_of_pairs(trace.logits, position):
+                self.size, self.largest = batch, None
+                del trace
                 continue
             if start == 0:  # wrong ones are found before hours of work
                 of_all = trace.logits[:1].expand(batch, -1)
@@ -138,6 +141,30 @@ class _Parts:
             del trace  # one recording at a time: it is gone before the next
             start += taken
         return joined(parts)
+
+    def _record(self, start: int, taken: int, position, largest: int | None = None) -> Trace:
+        part, position = self.batch.part(start, taken), _rows(position, start, taken)
+        return record(self.model, part, position=position, largest=largest, **self.recorded)
+
+    def _are_of_pairs(self, logits: Tensor, position) -> bool:
+        """Whether a part has other scores than the batch, as of all pairs of its samples.
+
+        Raises:
+            ValueError: it has, and the batch may not be taken whole.
+        """
+        taken, classes = logits.shape
+        if classes != taken:
+            return False
+        of_others = self._record(0, 2 if taken == 1 else 1, position).logits
+        if of_others.shape[1] == classes:
+            return False
+        if self.or_whole:
+            return True
+        raise ValueError(
+            "max_memory: the model has as many scores as it is given samples, like that of a batch "
+            "of pairs, so that a part has others than the batch; accepted: scores [batch, classes] "
+            "of each sample, or no max_memory"
+        )
 
 
 def _checked(x, logits: Tensor, called: str):
@@ -201,6 +228,7 @@ def explain_classes(
         return METHODS[method](trace, target, chosen)
 
     live = bool(trace.differentiable)
+    rules = METHODS[method].rules if chosen.rules is None else chosen.rules
     with walking(trace.logits.device), torch.set_grad_enabled(live or torch.is_grad_enabled()):
         classes = [resolve_target(target, trace.logits) for target in targets]
         if against is not None:
@@ -209,7 +237,7 @@ def explain_classes(
         for target in classes:
             if against is not None:
                 check_against(other, target)
-            trace.check_apart(target)
+            trace.check_apart(target, rules)
         if together < 2 or live:
             found = [of_class(trace, target) for target in classes]
         else:
@@ -217,7 +245,6 @@ def explain_classes(
             found = _unstacked(torch.vmap(each, chunk_size=together)(torch.stack(classes)))
         if live:
             _check_graph(found, method, trace)
-    rules = METHODS[method].rules if chosen.rules is None else chosen.rules
     if METHODS[method].signed:
         _warn_of_explosion(found, trace.logits, isinstance(rule_set(rules), Corrections))
     return [explanation_of(trace, r, t) for r, t in zip(found, classes, strict=True)]

@@ -17,7 +17,7 @@ from relprop.rules.sets import shares_out
 from relprop.walks.apart import check_apart
 from relprop.walks.backward import Backward, Differentiable, Top
 from relprop.walks.ends import BySource, Ends
-from relprop.walks.guided import begin
+from relprop.walks.guided import begin, top_of_probability
 from relprop.walks.starts import Starts
 from relprop.walks.tokens import Tokens
 
@@ -215,9 +215,15 @@ class Passes:
             return {name: found[name] for name in self.sources}
         return found[self.sources[0]]
 
-    def check_apart(self, target: Tensor) -> None:
-        """Raises UnsupportedModel where a sample's score depends on the input of another."""
+    def check_apart(self, target: Tensor, rules: str | RuleSet = "paper") -> None:
+        """Raises UnsupportedModel where a sample's score depends on the input of another.
+
+        Or its probability, where the rules begin with that.
+        """
         check_apart(self._backward, self._top(target))
+        if isinstance(rule_set(rules), Guided):
+            top = top_of_probability(self._backward, target, self._against)
+            check_apart(self._backward, top, "probabilities")
 
     def check_start_layer(self, start_layer: int) -> None:
         if not 0 <= start_layer < max(1, self.depth):

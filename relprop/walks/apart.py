@@ -7,12 +7,20 @@ import torch
 from relprop.errors import UnsupportedModel
 from relprop.walks.backward import Backward, Top
 
+# What is explained, and what of it is of one sample.
+ACCEPTED = {
+    "scores": "of a model that compares all pictures with all texts each with its own, "
+    "target=torch.arange(B)",
+    "probabilities": "a method that explains scores, such as attnlrp",
+}
 
-def check_apart(backward: Backward, top: Top) -> None:
+
+def check_apart(backward: Backward, top: Top, of: str = "scores") -> None:
     """Raises UnsupportedModel where the score of one sample depends on the input of another.
 
-    As of CLIP, whose scores are of every picture with every text. With other weights for each
-    sample the gradient of a sample is a multiple of what it was, if it is of that sample's score.
+    Or its probability, which is of all its scores. As of CLIP, whose scores are of every picture
+    with every text. With other weights for each sample the gradient of a sample is a multiple of
+    what it was, if it is of that sample's score.
     """
     recording = backward.recording
     if not recording.is_coupled or recording.batch_size == 1:
@@ -26,8 +34,7 @@ def check_apart(backward: Backward, top: Top) -> None:
         expected = x * rows.view(-1, *[1] * (x.ndim - 1))
         if (y - expected).abs().max() > torch.finfo(y.dtype).eps ** 0.5 * y.abs().max():
             raise UnsupportedModel(
-                f"the scores that are explained depend on {name!r} of other samples, whose "
-                "relevance would be of the wrong sample; accepted: of a model that compares all "
-                "pictures with all texts each with its own, target=torch.arange(B); or one sample "
+                f"the {of} that are explained depend on {name!r} of other samples, whose "
+                f"relevance would be of the wrong sample; accepted: {ACCEPTED[of]}; or one sample "
                 "at a time"
             )

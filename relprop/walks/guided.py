@@ -96,11 +96,18 @@ def begin(
         if getattr(rule, "wants_gradient", False):
             walk.places[node.call.number] = at
     edges = [_input_of(node) for node in last]
-    score = torch.func.grad(lambda y: _difference(y, target, against))(backward.value(logits))
-    found = backward.pull([logits], [score], [*edges, *inputs], Noting(walk.places))
+    top = top_of_probability(backward, target, against)
+    found = backward.pull(*top, [*edges, *inputs], Noting(walk.places))
     values = [backward.value(node.saved_tensors[0]) for node in last]
     starts = [x * g for x, g in zip(values, found, strict=False)]
     return (edges, starts), walk  # type: ignore[return-value]
+
+
+def top_of_probability(backward: Backward, target: Tensor, against: Tensor | None) -> Top:
+    """The logits, and the gradient of p_t, or of p_t less another: as :meth:`Backward.top`."""
+    logits = backward.logits
+    score = torch.func.grad(lambda y: _difference(y, target, against))(backward.value(logits))
+    return [logits], [score]
 
 
 def _difference(logits: Tensor, target: Tensor, against: Tensor | None) -> Tensor:

@@ -269,6 +269,38 @@ def test_scores_of_pairs_of_samples_are_refused_but_for_each_with_its_own(compar
         assert_close(found.relevance[1:2], one.sources[name].relevance)
 
 
+def test_probabilities_among_other_samples_are_refused():
+    """p_t of a picture is among its scores with all texts; y_t is of its own alone."""
+    model, B = Towers(COMPARED["product"]), 3
+    inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
+    trace, target = relprop.record(model, inputs), torch.arange(B)
+    found = relprop.explain_trace(trace, target, "attnlrp").sources
+    assert all(x.relevance.any() for x in found.values())
+    refused = r"the probabilities .* of other samples.*accepted: .* such as attnlrp"
+    for method, rules in (("agf", None), ("lrp", relprop.rules.agf())):
+        for targets in ([target], [target, target]):
+            with pytest.raises(relprop.UnsupportedModel, match=refused):
+                relprop.explain_classes(trace, targets, method, rules=rules)
+
+
+@pytest.mark.parametrize("one", [0, 1, 2], ids=lambda n: f"{n} samples at a time")
+@pytest.mark.parametrize("compared", ["product", "broadcast"])
+def test_a_batch_of_pairs_is_never_taken_in_parts(one, compared, monkeypatch):
+    """A part of it has other scores: of the predicted class, always the first, or in words."""
+    model = Towers(COMPARED[compared])
+    inputs = {"numbers": torch.randn(4, 4), "input_ids": torch.arange(8).view(4, 2)}
+    expected = relprop.explain(model, inputs, torch.arange(4), "attnlrp").sources
+    monkeypatch.setattr("relprop.explaining.LARGEST", one * 6 * 4)  # bytes of a sample
+    found = relprop.explain(model, inputs, torch.arange(4), "attnlrp").sources
+    for name, theirs in expected.items():
+        assert torch.equal(found[name].relevance, theirs.relevance)
+    with pytest.raises(relprop.UnsupportedModel, match="of other samples"):
+        relprop.explain(model, inputs, None, "attnlrp")
+    for output in (None, lambda scores: scores):
+        with pytest.raises(ValueError, match="as many scores .*accepted: .*or no max_memory"):
+            relprop.explain(model, inputs, None, "attnlrp", max_memory=1, output=output)
+
+
 def test_an_explanation_of_several_sources_tells_what_it_has():
     inputs = {"numbers": torch.randn(B, 4), "input_ids": torch.arange(2 * B).view(B, 2)}
     found = relprop.explain(Towers(lambda x, y: x * y), inputs, 0, "attnlrp")

@@ -90,6 +90,18 @@ def test_a_batch_in_parts_whose_tensors_memory_keeps(fits, parts, tiny_vit, imag
     torch.testing.assert_close(found.logits, whole.logits)
 
 
+@pytest.mark.parametrize("given", ["one output", "output=", "as many classes as samples"])
+def test_as_many_scores_as_samples_of_a_part_are_no_pairs(given, tiny_vit, images):
+    """Of a part of one sample, or of two; another part has as many."""
+    model, of_one = tiny_vit(num_classes=1 if given == "one output" else 2), lambda y: y[:, 1:]
+    asked = {"output": of_one} if given == "output=" else {}
+    samples = 2 if given == "as many classes as samples" else 1
+    limit = samples * measure_sample(model, Batch(images), None, asked)
+    whole = relprop.explain(model, images, 0, **asked)
+    found = relprop.explain(model, images, 0, max_memory=limit, **asked)
+    torch.testing.assert_close(found.relevance, whole.relevance, rtol=1e-9, atol=1e-12)
+
+
 def test_classes_in_parts_that_fit_into_memory(tiny_vit, images):
     trace, walks = relprop.record(tiny_vit(), images), []
     pull = trace._backward.pull
