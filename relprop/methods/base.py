@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
@@ -75,21 +75,11 @@ class Method:
 METHODS: Registry[Method] = Registry("method")
 
 
-def method(
-    name: str,
-    rules: str = "paper",
-    *,
-    signed: bool = False,
-    pixels: bool = False,
-    product: bool = False,
-    ablation: bool = False,
-    frees_graph: bool = False,
-    diagnosis: bool = False,
-    texts: bool = False,
-    pooled: bool = False,
-    conserves: bool = False,
-) -> Callable[[Function], Function]:
+def method(name: str, rules: str = "paper", **flags: bool) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
+
+    ``flags`` are those of it that are True, such as ``signed``. A TypeError where it has none of
+    that name.
 
     Several classes are explained at once under ``torch.vmap``, whose limits hold for the function;
     with ``max_memory`` a trace is of a part of the batch.
@@ -101,13 +91,14 @@ def method(
     >>> METHODS.pop("gradient").about
     'The mean gradient of the attention that each token receives.'
     """
-
     rule_set(rules)  # a ValueError where there is none
+    accepted = [field.name for field in fields(Method) if field.default is False]
+    for flag in flags:
+        if flag not in accepted:
+            raise TypeError(f"no flag of a method: {flag!r}; accepted: {', '.join(accepted)}")
 
     def add(function: Function) -> Function:
-        known = (rules, signed, pixels, product, ablation, frees_graph, diagnosis, texts)
-        record = Method(name, function, *known, pooled, conserves)
-        METHODS.add(name, record, function)
+        METHODS.add(name, Method(name, function, rules, **flags), function)
         return function
 
     return add

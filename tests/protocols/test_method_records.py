@@ -84,3 +84,11 @@ def test_a_method_with_the_name_of_a_baseline_is_refused():
 def test_a_rule_set_that_is_not_there_is_told_at_once():
     with pytest.raises(ValueError, match="rules is 'nope'"):
         relprop.method("of_mine", rules="nope")
+
+
+def test_a_flag_that_no_method_has_is_told_with_those_there_are():
+    with pytest.raises(TypeError, match="'sined'; accepted: signed, pixels, product, .*conserves$"):
+        relprop.method("of_mine", sined=True)
+    for flag in ("name", "function"):
+        with pytest.raises(TypeError):
+            relprop.method("of_mine", **{flag: True})
