@@ -11,6 +11,7 @@ import relprop
 from benchmarks.families import timm_models
 from lightning_modules.models.initial_weights import Weights
 from lightning_modules.models.published import timm_classifier
+from lightning_modules.models.published.timm_models import size_of_pictures
 from lightning_modules.models.vit_backbone import class_layers, load_weights
 from tests.helpers.published import photo, scattered
 from tests.models.test_published_models import explained, refusal
@@ -112,3 +113,15 @@ def test_classes_in_another_order_leave_the_norm_before_the_head_as_it_is(tmp_pa
     load_weights(other, "file", weights, ["c", "a", "b"])
     torch.testing.assert_close(other.head.linear.weight, model.head.linear.weight[[2, 0, 1]])
     torch.testing.assert_close(other.head.bn.weight, model.head.bn.weight)
+
+
+@pytest.mark.parametrize("name", ["cait", "hiera", "vision_transformer_hybrid", "vitamin", "deit"])
+def test_the_size_of_pictures_is_that_of_the_position_embeddings(name):
+    small = timm_models.MODELS[name]
+    with torch.device("meta"):
+        own, other = (
+            timm.create_model(small.model, **dict(small.options) | {"img_size": (side, side)})
+            for side in (64, 128)
+        )
+    assert size_of_pictures(own, other.state_dict(), 64) == 128
+    assert size_of_pictures(own, own.state_dict(), 64) == 64

@@ -117,16 +117,17 @@ def head_and_size(model: nn.Module, weights: str, size: int) -> tuple[int, int]:
 
 
 def size_of_pictures(model: nn.Module, state: Mapping[str, Tensor], size: int) -> int:
-    """That of the position embeddings in ``state``; ``size`` where they are the model's own.
+    """That of the position embeddings in ``state``; ``size``, the model's, where they are its own.
 
     Raises:
         ValueError: they are not those of square pictures.
     """
     own, theirs = getattr(model, "pos_embed", None), state.get("pos_embed")
-    if own is None or theirs is None or own.shape == theirs.shape:
+    if own is None or theirs is None or own.shape == theirs.shape or theirs.ndim != 3:
         return size
-    patches = theirs.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)
+    prefix = 0 if getattr(model, "no_embed_class", True) else model.num_prefix_tokens
+    patches = theirs.shape[1] - prefix
     side = math.isqrt(patches)
     if side**2 != patches:
         raise ValueError(f"its pos_embed is of {patches} patches, which make no square")
-    return side * model.patch_embed.patch_size[0]
+    return side * (size // math.isqrt(own.shape[1] - prefix))
