@@ -3,13 +3,9 @@
 from relprop import rules
 from relprop.asked import resolve_target
 from relprop.errors import UnknownName, UnsupportedModel
-from relprop.explaining import (
-    check_method,
-    explain,
-    explain_classes,
-    explain_trace,
-)
+from relprop.explaining import explain
 from relprop.explanation import Explanation
+from relprop.from_trace import check_method, explain_classes, explain_trace
 from relprop.guidance import GUIDANCE_LOSSES, guidance_loss
 from relprop.methods import METHODS, Method, Options, method
 from relprop.recording.operations import register

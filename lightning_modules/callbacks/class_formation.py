@@ -16,7 +16,7 @@ from lightning_modules.metrics.identifiability import Identifiability
 from lightning_modules.models.explaining import ExplainingModule
 from lightning_modules.tasks import Caption
 from lightning_modules.utils.errors import InputError
-from relprop.explaining import explanation_of
+from relprop.from_trace import explanation_of
 
 if TYPE_CHECKING:
     from lightning_modules.callbacks.watch import Watch

@@ -327,7 +327,8 @@ def test_bf16_gives_a_map_in_the_precision_of_the_model(tiny_vit, images, dtype)
 def test_a_method_made_of_others(tiny_vit, images, monkeypatch):
     """None of those that it is made of frees what the next one walks back over."""
     monkeypatch.setattr("relprop.methods.base.METHODS", copy.deepcopy(relprop.METHODS))
-    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.base.METHODS)
+    for module in ("explaining", "from_trace"):
+        monkeypatch.setattr(f"relprop.{module}.METHODS", relprop.methods.base.METHODS)
     parts = ("transformer_attribution", "generic_attention")
 
     @relprop.method("sum")

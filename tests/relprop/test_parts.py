@@ -202,7 +202,8 @@ def test_a_mask_between_tokens_is_no_padding(mask):
 
 def test_a_method_from_outside_sees_the_whole_batch(tiny_vit, images, monkeypatch):
     monkeypatch.setattr("relprop.methods.base.METHODS", copy.deepcopy(relprop.METHODS))
-    monkeypatch.setattr("relprop.explaining.METHODS", relprop.methods.base.METHODS)
+    for module in ("explaining", "from_trace"):
+        monkeypatch.setattr(f"relprop.{module}.METHODS", relprop.methods.base.METHODS)
 
     @relprop.method("of the batch")
     def of_batch(trace, target, options):
