@@ -16,11 +16,11 @@ from relprop.recording.run import forward
 from relprop.rules import RuleSet
 from relprop.rules.weights import Weights, to_values
 from relprop.states import States
+from relprop.walks.arrival import check_arrival
 from relprop.walks.backward import Differentiable
 from relprop.walks.bimodal import gathered
 from relprop.walks.ends import BySource
 from relprop.walks.maps import (
-    check_arrival,
     check_factors,
     check_keys,
     check_taken_up,
@@ -158,14 +158,15 @@ class Trace(States):
         check_factors(self._recording, product)
         check_taken_up(self._starts)
         check_keys(self._backward)
-        check_arrival(self._backward, product, self._starts, self._ends)
+        ends = self._ends.tensors
+        check_arrival(self._backward, product, self._starts.tensors, list(ends.values()))
         if product.relevance and not product.gradient:
             self._check_contrast(rules)
         walk = self._backward.ruled(rules, eps)
         tops = self._top(target), self._top_of(walk, target)
         at = (self._starts.tensors, self._starts.weights(tops[1], walk))
         free = self._frees(last=True)
-        found = walk_product(self._backward, product, tops, at, self._ends.tensors, walk, free)
+        found = walk_product(self._backward, product, tops, at, ends, walk, free)
         return self.by_source(self._ends.summed(found))
 
     def pooled(self, target: Tensor, rules: RuleSet, eps: float) -> Found:

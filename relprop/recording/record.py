@@ -143,6 +143,14 @@ class Recording:
     exponentials: dict[int, list[int]] = field(default_factory=dict)  # of scores, by their origin
     is_coupled: bool = False  # samples may be among each other's
 
+    @property
+    def without_residual(self) -> frozenset[int]:
+        """Numbers of the maps from the input that no sum has taken up: nothing leads past them."""
+        sums = [s for s in self.streams.values() if s.product is None and s.tag.state is not None]
+        taken = {number for s in sums for number in s.tag.state.maps}  # type: ignore[union-attr]
+        from_input = {i for i, x in enumerate(self.maps) if x.leads_from_input}
+        return frozenset(from_input - taken)
+
     def next_number(self) -> int:
         self.count += 1
         return self.count

@@ -30,6 +30,7 @@ class Weights:
         alone: maps whose sum passes all weight to the attention, so that the I is left out.
         passing: weight that comes to a product that is no attention is lost there, in place of
             being refused; ``lost``: some was.
+        watched: maps that weight is not to come to where C_b is 0; ``lost_at``: it did.
     """
 
     factors: Mapping[int, Tensor] = field(default_factory=dict)
@@ -37,6 +38,8 @@ class Weights:
     alone: frozenset[int] = frozenset()
     passing: bool = False
     lost: bool = False
+    watched: frozenset[int] = frozenset()
+    lost_at: set[int] = field(default_factory=set)
 
     def back(self, node, call, w: Tensor) -> tuple[Tensor | None, ...]:
         if call.unclear:
@@ -113,8 +116,11 @@ def attention(walk: Weights, call, w: Tensor) -> tuple[Tensor | None, ...]:
             raise _unknown(call)
         walk.lost = True
         return ()
-    C = walk.factors.get(call.product.map)
+    map = call.product.map
+    C = walk.factors.get(map)
     if C is None:
+        if map in walk.watched and bool(w.any()):
+            walk.lost_at.add(map)
         return ()
     values = call.shapes[call.product.values]
     columns = (rows_of(call.product, w, len(C)).unsqueeze(-2) @ C).squeeze(-2)

@@ -15,6 +15,7 @@ from relprop.recording.record import Source
 from relprop.recording.run import walking
 from relprop.recording.tags import tag
 from relprop.rules.weights import Weights
+from relprop.walks.arrival import check_residuals
 from relprop.walks.backward import Backward
 from relprop.walks.places import Moves, Places, by_sample, places_of
 from relprop.walks.starts import over_channels
@@ -113,8 +114,14 @@ class Ends:
     def transported(
         self, outputs: Sequence[Tensor | GradientEdge], weights: Sequence[Tensor]
     ) -> BySource:
-        """Weights of tensors, at the tokens of the sources [B, count]; attention is left out."""
-        found = self.backward.pull(outputs, weights, list(self.tensors.values()), Weights())
+        """Weights of tensors, at the tokens of the sources [B, count]; attention is left out.
+
+        Raises:
+            UnsupportedModel: tokens are the output of attention without a residual.
+        """
+        ends = list(self.tensors.values())
+        check_residuals(self.backward, outputs, weights, ends)
+        found = self.backward.pull(outputs, weights, ends, Weights())
         return self.summed(dict(zip(self.tensors, found, strict=True)))
 
     def summed(self, found: Mapping[str, Tensor]) -> BySource:

@@ -12,7 +12,6 @@ from relprop.recording.record import AttentionMap, Recording
 from relprop.recording.refusals import check_batch_first
 from relprop.rules.weights import Weights, to_values
 from relprop.walks.backward import Backward
-from relprop.walks.ends import Ends
 from relprop.walks.products import Product
 from relprop.walks.starts import Starts
 
@@ -74,36 +73,6 @@ def check_taken_up(starts: Starts) -> None:
     for start in starts.streams:
         if start.tag.apart:
             raise _apart(start.tensor)
-
-
-def check_arrival(backward: Backward, product: Product, starts: Starts, ends: Ends) -> None:
-    """Raises UnsupportedModel where chosen maps lead from what the head reads to no input.
-
-    A map that is not chosen is passed by in a residual. Where queries are the model's own there is
-    none that leads to the input.
-    """
-    recording, chosen = backward.recording, product.chosen
-    if chosen is None:
-        return
-    own = {i for i, x in enumerate(recording.maps) if not x.leads_from_input}
-    if own <= chosen:
-        return
-    walk = Weights({i: _ones(recording, i) for i in chosen}, alone=chosen, passing=product.passing)
-    weights = [torch.ones_like(x) for x in starts.tensors]
-    arrived = backward.pull(starts.tensors, weights, list(ends.tensors.values()), walk)
-    if not any(bool(x.any()) for x in arrived):
-        maps = " and ".join(str(i) for i in sorted(chosen))
-        raise UnsupportedModel(
-            f"attention map {maps} alone does not lead from what the head reads to the input: "
-            f"between them are queries of the model's own (map {min(own - chosen)}); accepted: a "
-            "method of all maps, such as transformer_attribution; or attnlrp and lrp"
-        )
-
-
-def _ones(recording: Recording, number: int) -> Tensor:
-    """C_b whose every entry is 1, [*, n, m]."""
-    x = recording.maps[number]
-    return torch.ones_like(x.canonical(x.tensor.detach(), recording.batch_size)[:, 0])
 
 
 def pooling_maps(recording: Recording, numbers: Collection[int]) -> frozenset[int]:

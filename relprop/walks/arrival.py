@@ -1,0 +1,82 @@
+"""Whether the weight of tokens gets down to the input past attention that does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from relprop.errors import UnsupportedModel
+from relprop.recording.record import AttentionMap, Recording
+from relprop.rules.weights import Weights
+from relprop.walks.backward import Backward
+from relprop.walks.products import Product
+
+ACCEPTED = (
+    "accepted: a method of all maps, such as transformer_attribution, from the first block up; or "
+    "attnlrp and lrp"
+)
+
+
+def check_arrival(
+    backward: Backward, product: Product, read: Sequence[Tensor], ends: Sequence[Tensor]
+) -> None:
+    """Raises UnsupportedModel where the maps of a product lead from what the head reads nowhere.
+
+    A map that is left out is passed by in a residual. Where there is none, or where queries are
+    the model's own, none leads to the input.
+    """
+    maps = backward.recording.maps
+    taken = {i: x for i, x in enumerate(maps) if product.takes(i, x)}
+    alone = backward.recording.without_residual - taken.keys()
+    own = {i for i, x in enumerate(maps) if not x.leads_from_input} - taken.keys()
+    if not alone and not own:
+        return
+    factors = {i: _evenly(backward.recording, x) for i, x in taken.items()}
+    walk = Weights(
+        factors, alone=product.chosen or frozenset(), passing=product.passing, watched=alone
+    )
+    arrived = backward.pull(read, [torch.ones_like(x) for x in read], ends, walk)
+    _check_none(walk)
+    if own and not any(bool(x.any()) for x in arrived):
+        raise _stopped(min(own), taken)
+
+
+def check_residuals(
+    backward: Backward,
+    outputs: Sequence[Tensor | GradientEdge],
+    weights: Sequence[Tensor],
+    ends: Sequence[Tensor],
+) -> None:
+    """Raises UnsupportedModel where tokens cannot be followed down past attention."""
+    alone = backward.recording.without_residual
+    if not alone:
+        return
+    walk = Weights(watched=alone)
+    ones = [backward.logits.new_ones(w.shape) for w in weights]  # the same for all classes
+    backward.pull(outputs, ones, ends, walk)
+    _check_none(walk)
+
+
+def _evenly(recording: Recording, x: AttentionMap) -> Tensor:
+    """C_b [*, n, m] of which every row has the same everywhere, and sums to 1."""
+    A = x.canonical(x.tensor.detach(), recording.batch_size)[:, 0]
+    return torch.full_like(A, 1 / A.shape[-1])
+
+
+def _check_none(walk: Weights) -> None:
+    if walk.lost_at:
+        raise UnsupportedModel(
+            f"attention map {max(walk.lost_at)} has no residual that leads past it to the input, "
+            f"and the method leaves this map out; {ACCEPTED}"
+        )
+
+
+def _stopped(at: int, taken: Mapping[int, AttentionMap]) -> UnsupportedModel:
+    maps = " and ".join(str(i) for i in sorted(taken))
+    return UnsupportedModel(
+        f"attention map {maps} alone does not lead from what the head reads to the input: between "
+        f"them are queries of the model's own (map {at}); {ACCEPTED}"
+    )
