@@ -27,7 +27,8 @@ class Weights:
         factors: C_b [*, n, m] by the number of the map, * being the batch, and windows; of other
             maps it is 0.
         scales: by the number of a sum that takes up attention, what its weights are divided by.
-        alone: maps whose sum passes all weight to the attention, so that the I is left out.
+        counted: maps that count. A sum that takes up others alone passes all weight by them.
+        alone: a sum that takes up maps that count passes all weight to them: the I is left out.
         passing: weight that comes to a product that is no attention is lost there, in place of
             being refused; ``lost``: some was.
         watched: maps that weight is not to come to where C_b is 0; ``lost_at``: it did.
@@ -35,7 +36,8 @@ class Weights:
 
     factors: Mapping[int, Tensor] = field(default_factory=dict)
     scales: Mapping[int, Tensor] = field(default_factory=dict)
-    alone: frozenset[int] = frozenset()
+    counted: frozenset[int] = frozenset()
+    alone: bool = False
     passing: bool = False
     lost: bool = False
     watched: frozenset[int] = frozenset()
@@ -91,7 +93,9 @@ def add(walk: Weights, call, w: Tensor) -> tuple[Tensor | None, ...]:
     if call.number in walk.scales:
         w = w / walk.scales[call.number]
     shares = call.shares
-    if walk.alone.intersection(call.maps):
+    if call.maps and walk.counted.isdisjoint(call.maps):
+        shares = tuple(float(not pending) for pending in call.pending)
+    elif call.maps and walk.alone:
         shares = tuple(float(pending) for pending in call.pending)
     return tuple(
         None if share is None else (w * share).sum_to_size(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,20 +28,18 @@ def check_arrival(
     A map that is left out is passed by in a residual. Where there is none, or where queries are
     the model's own, none leads to the input.
     """
-    maps = backward.recording.maps
-    taken = {i: x for i, x in enumerate(maps) if product.takes(i, x)}
-    alone = backward.recording.without_residual - taken.keys()
-    own = {i for i, x in enumerate(maps) if not x.leads_from_input} - taken.keys()
-    if not alone and not own:
+    recording, maps = backward.recording, backward.recording.maps
+    counted = product.counted(recording)
+    watched = recording.without_residual - counted
+    own = {i for i, x in enumerate(maps) if not x.leads_from_input} - counted
+    if not watched and not own:
         return
-    factors = {i: _evenly(backward.recording, x) for i, x in taken.items()}
-    walk = Weights(
-        factors, alone=product.chosen or frozenset(), passing=product.passing, watched=alone
-    )
+    factors = {i: _evenly(recording, maps[i]) for i in counted}
+    walk = Weights(factors, {}, counted, product.alone, product.passing, watched=watched)
     arrived = backward.pull(read, [torch.ones_like(x) for x in read], ends, walk)
     _check_none(walk)
     if own and not any(bool(x.any()) for x in arrived):
-        raise _stopped(min(own), taken)
+        raise _stopped(min(own), counted)
 
 
 def check_residuals(
@@ -74,8 +72,8 @@ def _check_none(walk: Weights) -> None:
         )
 
 
-def _stopped(at: int, taken: Mapping[int, AttentionMap]) -> UnsupportedModel:
-    maps = " and ".join(str(i) for i in sorted(taken))
+def _stopped(at: int, counted: frozenset[int]) -> UnsupportedModel:
+    maps = " and ".join(str(i) for i in sorted(counted))
     return UnsupportedModel(
         f"attention map {maps} alone does not lead from what the head reads to the input: between "
         f"them are queries of the model's own (map {at}); {ACCEPTED}"

@@ -80,7 +80,8 @@ class Order:
         for number in stream.maps:
             products = recording.maps[number].products
             edges = [edge for edge, *_ in products]
-            arriving = self.ends.backward.pull([stream.tensor], [weights], edges, Weights())
+            walk = Weights(counted=frozenset(stream.maps))
+            arriving = self.ends.backward.pull([stream.tensor], [weights], edges, walk)
             rows = [
                 rows_of(product, w.expand(shape), recording.batch_size)
                 for w, (_, shape, product) in zip(arriving, products, strict=True)

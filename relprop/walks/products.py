@@ -49,6 +49,15 @@ class Product:
             return number in self.chosen
         return map.depth >= self.start_layer
 
+    def counted(self, recording: Recording) -> frozenset[int]:
+        """Numbers of the maps that count."""
+        return frozenset(i for i, x in enumerate(recording.maps) if self.takes(i, x))
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no I where a map counts."""
+        return self.chosen is not None
+
 
 def walk_product(
     backward: Backward,
@@ -71,6 +80,7 @@ def walk_product(
     recording, pull = backward.recording, backward.pull
     lowest = min(tag(x).number for x in at[0])
     cuts = [cut for cut in reversed(recording.cuts) if cut.tag.number <= lowest]
+    counted = product.counted(recording)
     found: dict[str, Tensor] = {}
     (gradient, relevance), high = tops, recording.count
     for cut in (*cuts, None):
@@ -89,9 +99,9 @@ def walk_product(
             *R, relevance = _split(pull(*relevance, inputs, rules), further)
         factors = _factors(backward, product, maps, G, R, rules)
         del G, R
-        scales = _scales(backward, factors) if product.normalize else {}
+        scales = _scales(backward, product, factors)
         within = {name: x for name, x in ends.items() if low < tag(x).number <= high}
-        walk = Weights(factors, scales, product.chosen or frozenset(), product.passing)
+        walk = Weights(factors, scales, counted, product.alone, product.passing)
         w = pull(*at, [*below, *within.values()], walk, free)
         found |= dict(zip(within, w[len(below) :], strict=True))
         if is_last:
@@ -126,27 +136,33 @@ def _factors(backward: Backward, product: Product, maps, G, R, rules) -> dict[in
     return found
 
 
-def _scales(backward: Backward, factors: dict[int, Tensor]) -> dict[int, Tensor]:
+def _scales(backward: Backward, product: Product, factors: dict[int, Tensor]) -> dict[int, Tensor]:
     """What weights leave each sum that takes up attention, in its shape, by its number.
 
-    That is 1 + the row sums of its C_b where all of the attention goes through A V. A row sum is
-    known where A V is, the 1 at the residual: both are carried to the sum by the transpose of the
-    walk of weights from the sum to there.
+    With an I that is 1 + the row sums of its C_b where all of the attention goes through A V;
+    without one the number of attentions side by side, which have their mean. A row sum is known
+    where A V is, the 1 at the residual: both are carried to the sum by the transpose of the walk of
+    weights from the sum to there.
     """
-    found, recording, live = {}, backward.recording, bool(backward.differentiable)
+    found: dict[int, Tensor] = {}
+    recording, live = backward.recording, bool(backward.differentiable)
+    if not product.normalize and not product.alone:
+        return found
     for stream in recording.streams.values():
         taken = [i for i in stream.maps if i in factors]
-        if stream.residual is None or not taken:
+        if stream.residual is None or not taken or product.alone and len(taken) < 2:
             continue
         places = [p for i in taken for p in recording.maps[i].products]
         at = torch.zeros_like(stream.tensor, requires_grad=True)
         inputs = [stream.residual[0], *(edge for edge, *_ in places)]
+        walk = Weights(counted=frozenset(taken), alone=product.alone)
         with torch.enable_grad():
-            arriving = backward.pull([stream.tensor], [at], inputs, Weights(), graph=True)
+            arriving = backward.pull([stream.tensor], [at], inputs, walk, graph=True)
         leaving = [at.new_ones(stream.residual[1])]
         for _, shape, of_map in places:
             r = factors[of_map.map].sum(dim=-1)
-            each = to_output(of_map, torch.ones_like(r), shape)
-            leaving.append(to_output(of_map, r, shape) / each)
+            ones = torch.ones_like(r)
+            each = to_output(of_map, ones, shape)
+            leaving.append(to_output(of_map, ones if product.alone else r, shape) / each)
         (found[stream.tag.number],) = torch.autograd.grad(arriving, at, leaving, create_graph=live)
     return found

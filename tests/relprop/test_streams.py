@@ -47,6 +47,11 @@ def twice(q, k, v):
     return one + two, attention
 
 
+def first_head(q, k, v):
+    y, attention = eager(q[:, :1], k[:, :1], v[:, :1])
+    return torch.cat([y, v[:, 1:]], dim=1), attention
+
+
 def keys_before_queries(q, k, v):
     """[..., m, d] and its transpose, as in convolutional attention."""
     attention = (q @ k.mT / (D // H) ** 0.5).softmax(-1)
@@ -56,15 +61,29 @@ def keys_before_queries(q, k, v):
 def test_attention_that_takes_part_of_the_channels():
     """As in SHViT: what goes around it counts in the sum of a row as well."""
 
-    def first_head(q, k, v):
-        y, attention = eager(q[:, :1], k[:, :1], v[:, :1])
-        return torch.cat([y, v[:, 1:]], dim=1), attention
-
     found, blocks = found_and_blocks(Plain(attend=first_head), pixels(), "rollout")
     identity, product = torch.eye(N).double(), torch.eye(N).double()
     for block in blocks:  # half of the channels go through the map, half past it
         product = (identity + block / 2 + identity / 2) / 2 @ product
     assert_close(found.relevance, product[:, 0, 1:])
+
+
+def test_one_map_that_takes_part_of_the_channels():
+    """Blocks that do not count pass each token on once, whatever goes around their attention."""
+    trace = relprop.record(Plain(attend=first_head), pixels())
+    A, identity = trace.attention[-1].mean(dim=1), torch.eye(N).double()
+    found = relprop.explain_trace(trace, TARGET, "raw_attention").relevance
+    assert_close(found, (A / 2 + identity / 2)[:, 0, 1:])
+    found = relprop.explain_trace(trace, TARGET, "generic_attention", start_layer=2).relevance
+    C = blocks_of(trace, TARGET, "generic_attention")[-1]
+    assert_close(found, (identity + C / 2 + identity / 2)[:, 0, 1:])
+
+
+def test_one_map_of_attentions_side_by_side_is_their_mean():
+    trace = relprop.record(Plain(attend=twice), pixels())
+    found = relprop.explain_trace(trace, TARGET, "raw_attention").relevance
+    both = torch.stack([A.mean(dim=1) for A in trace.attention[-2:]])
+    assert_close(found, both.mean(dim=0)[:, 0, 1:])
 
 
 def test_keys_that_are_some_of_the_tokens():
