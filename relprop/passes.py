@@ -108,9 +108,10 @@ class Passes:
     def gradient(
         self, target: Tensor, start_layer: int = 0, *, last: bool = False
     ) -> tuple[Tensor, ...]:
-        """G^b = d y_t / d A^b of maps ``start_layer`` and up, [B, H, n, m]; ``target`` [B].
+        """G^b = d y_t / d A^b of maps of depth ``start_layer`` and up, [B, H, n, m].
 
-        ``last``: no backward pass follows; of a recording of a single use it frees the graph.
+        ``target`` [B]. ``last``: no backward pass follows; of a recording of a single use it frees
+        the graph.
         """
         maps = self._maps(start_layer)
         free, tensors = self._frees(last), [x.tensor for x in maps]
@@ -126,7 +127,7 @@ class Passes:
         *,
         last: bool = False,
     ) -> tuple[Tensor, ...]:
-        """R^b, the relevance of A^b for class ``target`` [B], from ``start_layer`` up.
+        """R^b, the relevance of A^b for class ``target`` [B], of the maps of :meth:`gradient`.
 
         Of one class against another it is still of ``target`` alone by rules that share relevance
         out in each sample, such as the paper's: that of both is 0. ``last`` as in :meth:`gradient`.
@@ -226,16 +227,18 @@ class Passes:
             check_apart(self._backward, top, "probabilities")
 
     def check_start_layer(self, start_layer: int) -> None:
-        if not 0 <= start_layer < max(1, self.depth):
-            raise ValueError(f"start_layer is {start_layer}; accepted: 0 to {self.depth - 1}")
+        """Raises ValueError where no map counts, or none of one of several towers."""
+        if start_layer:
+            _check_depth(start_layer, Starts(self._backward).deepest)
 
     @property
     def _starts(self) -> Starts:
         return self._tokens.starts
 
     def _maps(self, start_layer: int) -> list[AttentionMap]:
-        self.check_start_layer(start_layer)
-        return self._tokens.maps[start_layer:]
+        maps = self._tokens.maps
+        _check_depth(start_layer, max((x.depth for x in maps), default=0))
+        return [x for x in maps if x.depth >= start_layer]
 
     def _top(self, target: Tensor) -> Top:
         return self._backward.top(target, self._against)
@@ -294,3 +297,9 @@ class Passes:
     def _finished(self, x: Tensor, map: AttentionMap) -> Tensor:
         """[B, H, n, m], and 0 on padding."""
         return self._tokens.without_padding(map.canonical(x, self._recording.batch_size), map)
+
+
+def _check_depth(start_layer: int, deepest: int) -> None:
+    if not 0 <= start_layer <= deepest:
+        accepted = f"0 to {deepest}" if deepest else "0"
+        raise ValueError(f"start_layer is {start_layer}; accepted: {accepted}")

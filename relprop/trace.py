@@ -159,7 +159,7 @@ class Trace(States):
         check_taken_up(self._starts)
         check_keys(self._backward)
         ends = self._ends.tensors
-        check_arrival(self._backward, product, self._starts.tensors, list(ends.values()))
+        check_arrival(self._backward, product, self._starts.tensors, ends)
         if product.relevance and not product.gradient:
             self._check_contrast(rules)
         walk = self._backward.ruled(rules, eps)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,24 +22,42 @@ ACCEPTED = (
 
 
 def check_arrival(
-    backward: Backward, product: Product, read: Sequence[Tensor], ends: Sequence[Tensor]
+    backward: Backward, product: Product, read: Sequence[Tensor], ends: Mapping[str, Tensor]
 ) -> None:
     """Raises UnsupportedModel where the maps of a product lead from what the head reads nowhere.
 
     A map that is left out is passed by in a residual. Where there is none, or where queries are
-    the model's own, none leads to the input.
+    the model's own, none leads to the input. A ValueError where maps from ``start_layer`` up lead
+    to fewer sources than all maps.
     """
     recording, maps = backward.recording, backward.recording.maps
     counted = product.counted(recording)
     watched = recording.without_residual - counted
     own = {i for i, x in enumerate(maps) if not x.leads_from_input} - counted
-    if not watched and not own:
+    if not watched and not own and (not product.start_layer or len(ends) < 2):
         return
-    factors = {i: _evenly(recording, maps[i]) for i in counted}
-    walk = Weights(factors, {}, counted, product.alone, product.passing, watched=watched)
-    arrived = backward.pull(read, [torch.ones_like(x) for x in read], ends, walk)
-    _check_none(walk)
-    if own and not any(bool(x.any()) for x in arrived):
+
+    def reached(product: Product) -> set[str]:
+        """Names of the ends that weight comes to."""
+        counted = product.counted(recording)
+        factors = {i: _evenly(recording, maps[i]) for i in counted}
+        walk = Weights(factors, {}, counted, product.alone, product.passing, watched=watched)
+        ones = [torch.ones_like(x) for x in read]
+        arrived = backward.pull(read, ones, list(ends.values()), walk)
+        _check_none(walk)
+        return {name for name, x in zip(ends, arrived, strict=True) if bool(x.any())}
+
+    found = reached(product)
+    if product.start_layer:
+        starts = range(product.start_layer - 1, -1, -1)
+        lower = {start: replace(product, start_layer=start) for start in starts}
+        if missing := reached(lower[0]) - found:
+            deepest = next(s for s in starts if missing <= reached(lower[s]))
+            raise ValueError(
+                f"start_layer is {product.start_layer}; accepted: 0 to {deepest}, for no map after "
+                f"these leads to {' and '.join(sorted(missing))}"
+            )
+    if own and not found:
         raise _stopped(min(own), counted)
 
 

@@ -71,6 +71,15 @@ class Starts:
                 found.update(state.maps, *(part.maps for part in state.parts))
         return frozenset(found)
 
+    @property
+    def deepest(self) -> int:
+        """The greatest depth of an attention map, of several towers that of the least deep one.
+
+        So that from there up each source has a map that leads to it; 0 without any.
+        """
+        towers = [self._joined(start) for start in self.streams]
+        return min((max(s.tag.depth for s in tower) - 1 for tower in towers), default=0)
+
     def shares(self, top: Top, walk: Relevance | Corrected) -> list[Tensor]:
         """|sum_c R| of each token, over its sum in all starts of the same sources.
 
