@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import relprop
 from benchmarks.families.entry import Example, Padded
@@ -199,7 +200,7 @@ def conserved(example: Example) -> Verdict:
     elif any("SinePosition" in type(module).__name__ for module in model.modules()):
         reason = "positions that the model computes take a share of the scores' relevance"
     else:
-        reason = "why is not known"
+        reason = UNKNOWN
     return Verdict("off", f"{verdict.says}: {reason}")
 
 
@@ -214,24 +215,69 @@ def adds_constants(model: nn.Module, example: Example) -> bool:
 
 
 @check
-def weighed(example: Example) -> Verdict:
-    """In rollout the weights of all sources sum to 1 (2 for two towers) for each sample.
+def weighed(example: Example, method: str = "rollout") -> Verdict:
+    """The weights of all sources sum to 1 (2 for two towers) for each sample.
 
-    To less where the model has tokens of its own, which are no part of a source.
+    The model's own tokens are sources as well. Where they do not, ``says`` has why.
     """
-    sums = sum(r.flatten(1).sum(1) for r in maps(example, "rollout").values())
-    low, high = sums.min().item(), sums.max().item()
-    at_least = 0 if own_tokens(example.model) else example.starts
-    if low >= at_least - WEIGHED and 0 < high <= example.starts + WEIGHED:
+    sums = sum(r.flatten(1).sum(1) for r in maps(with_own_tokens(example), method).values())
+    if ((sums - example.starts).abs() <= WEIGHED).all():
         return Verdict("ok")
-    return Verdict("off", f"{low:.3g} to {high:.3g}, not {example.starts}")
+    is_less = bool((sums > 0).all() and (sums <= example.starts + WEIGHED).all())
+    reason = PADDED if is_less and pads(example) else UNKNOWN
+    low, high = sums.min().item(), sums.max().item()
+    return Verdict("off", f"{low:.3g} to {high:.3g}, not {example.starts}: {reason}")
+
+
+PADDED = "a part ends in what the model pads its tokens with"
+UNKNOWN = "why is not known"
+
+
+def with_own_tokens(example: Example) -> Example:
+    """The example with the model's own tokens as sources, of which each sample has its row."""
+    learned = list(example.asked.get("learned", ()))  # type: ignore[call-overload]
+    for name in own_tokens(example.model):
+        asked = example.asked | {"learned": [*learned, name]}
+        try:
+            relprop.record(example.model, example.inputs, **asked)
+        except ValueError as error:  # a mask's, say, which no sample has
+            if f"'{name}' is not made into tokens" not in str(error):
+                raise
+        else:
+            learned.append(name)
+    return dataclasses.replace(example, asked=example.asked | {"learned": learned})
+
+
+class Pads(TorchFunctionMode):
+    """Notes whether tensors are padded."""
+
+    found = False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") == "pad":
+            self.found |= max((kwargs or {}).get("pad", args[1:2] and args[1])) > 0
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def pads(example: Example) -> bool:
+    """Whether the model puts zeros around its tokens, as windows that do not fit need them."""
+    with Pads() as seen:
+        example.run(example.inputs)
+    return seen.found
 
 
 @check
 def products(example: Example) -> Verdict:
-    """The methods that multiply attention maps are finite, and rollout's weights sum to 1."""
+    """The methods that multiply attention maps are finite, and their weights sum to 1.
+
+    Those of rollout, and of raw_attention where one map leads to the input.
+    """
     verdicts = {method: explained(example, method) for method in PRODUCTS}
     verdicts["rollout's sum"] = weighed(example)
+    of_one = weighed(example, "raw_attention")
+    if of_one.outcome != "refused":
+        verdicts["raw_attention's sum"] = of_one
     for outcome in ("failed", "off", "refused"):
         for name, verdict in verdicts.items():
             if verdict.outcome == outcome:

@@ -29,8 +29,10 @@ names (`timm/swin_transformer`), it measures those again and keeps the other row
 
 - **attnlrp**: `method="attnlrp"` gives a finite map of every source.
 - **products**: so do `transformer_attribution`, `generic_attention` and `rollout`, and the weights
-  of `rollout` sum to 1 over the sources of a sample: to 2 where a model has two towers, and to less
-  where it has tokens of its own, such as a class token.
+  of `rollout`, and of `raw_attention` where it is not refused, sum to 1 over the sources of a
+  sample and the model's own tokens, such as a class token: to 2 where a model has two towers. They
+  are *off* where the model pads its tokens, as windows that do not fit need it: a part of the
+  weight ends in the padding.
 - **gradient**: the walk without corrections against autograd's own input x gradient, which is
   computed without the engine; the largest difference over the largest value, ok to 1e-9.
 - **epsilon**: `rules=relprop.rules.epsilon` with `eps=0` sums to the 1 that it starts with, on
