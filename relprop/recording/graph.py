@@ -41,7 +41,8 @@ class Call(NamedTuple):
     attention scores. ``product``: of an attention map and its values. ``unclear``:
     it is not known what its streams get of the weight of tokens. ``flattened``: shape of the
     feature map that a linear layer's input was, before it was flattened. ``by_token``: of a product
-    of a stream and a constant, it is one of each token's channels.
+    of a stream and a constant, it is one of each token's channels. ``padded``: of a convolution, as
+    of the tag of its input.
     """
 
     operation: Operation
@@ -60,6 +61,7 @@ class Call(NamedTuple):
     unclear: bool = False
     flattened: torch.Size | None = None
     by_token: bool = False
+    padded: tuple[int, ...] = ()
 
 
 class Walk(Protocol):

@@ -54,6 +54,8 @@ def meaning_of(
     if operation in ops.OF_CHANNELS:
         known["flattened"] = first.flattened
         changes["channels"] = 1 if output.ndim > 2 and len(tensors[1].shape) > 2 else -1
+    if operation is ops.CONV:
+        known["padded"] = first.padded
     if operation is ops.CONV and first.role == SCORES:
         changes |= {"role": SCORES, "query": first.query, "key": first.key}
     is_last = output.shape == (*streams[0].shape[:-1], 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.recording import operations as ops
@@ -66,6 +67,7 @@ def note_moved(
         changes["channels"] = first.channels if x.shape == path[0].shape else -1
         changes["form"] = first.form if len(tags) == 1 else 0
         changes["flattened"] = _flattened(path[0], x) if len(tags) == 1 else None
+        changes["padded"] = _padded(*args, **kwargs) if function is F.pad else ()
         changes["rows"] = _rows(recording.batch_size, function, path[0], x)
         set_tag(x, follow(number, tags, **changes | part))
         if role(x) == EXPONENTIAL:  # masked, as a part of a softmax by hand
@@ -80,6 +82,12 @@ def _rows(batch: int, function: Callable, x: Tensor, output: Tensor) -> int:
         return known
     of_samples = function in ops.RESHAPES and (known > 0 or x.shape[:1] == (batch,))
     return count // batch if of_samples and count > batch and count % batch == 0 else 0
+
+
+def _padded(input, pad, mode="constant", value=None) -> tuple[int, ...]:
+    """How many zeros are put at each end of the dimensions of a tensor, the last first."""
+    are_zeros = mode == "constant" and not value and all(count >= 0 for count in pad)
+    return tuple(pad) if are_zeros else ()
 
 
 def _flattened(x: Tensor, output: Tensor) -> torch.Size | None:

@@ -94,6 +94,7 @@ class Tag:
         sources: names of the sources that it depends on.
         query, key: of scores and attention maps, the states that they lead from and to.
         flattened: of a feature map [B, C, ...] that was made [B, ...], its shape.
+        padded: zeros that were put at each end of its dimensions, the last first.
         to_constants: scores, or an attention map, of which the keys are constants.
     """
 
@@ -118,6 +119,7 @@ class Tag:
     query: State | None = None
     key: State | None = None
     flattened: torch.Size | None = None
+    padded: tuple[int, ...] = ()
     to_constants: bool = False
 
 

@@ -180,7 +180,7 @@ def _spread(product, tokens: Tensor, token: str, letters: str, sizes: dict[str, 
 
 
 def conv(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
-    """Evenly over the receptive field, and over the channels."""
+    """Evenly over the receptive field without zeros around it, and over the channels."""
     shape, kernel = call.shapes[0], call.shapes[1]
     if len(kernel) == 2:
         return linear(walk, call, w)
@@ -192,8 +192,10 @@ def conv(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
     def function(x: Tensor) -> Tensor:
         return convolve(x, ones, **options)
 
-    one_channel = (shape[0], 1, *shape[2:])
-    found = transported(function, w.sum(dim=1, keepdim=True), torch.Size(one_channel))
+    inputs = w.new_ones(shape[0], 1, *shape[2:])
+    if call.padded:
+        inputs = F.pad(F.pad(inputs, [-zeros for zeros in call.padded]), call.padded)
+    found = transported(function, w.sum(dim=1, keepdim=True), inputs)
     return ((found / shape[1]).expand(shape),)
 
 
@@ -204,11 +206,11 @@ def evenly(call, w: Tensor) -> Tensor:
         remaining = list(call.args)
         return call.operation.function(x, *remaining[1:], **call.kwargs)
 
-    return transported(function, w, call.shapes[0])
+    return transported(function, w, w.new_ones(call.shapes[0]))
 
 
-def transported(function: Callable, w: Tensor, shape: torch.Size) -> Tensor:
-    ones, transposed, *_ = torch.func.vjp(function, w.new_ones(shape))
+def transported(function: Callable, w: Tensor, inputs: Tensor) -> Tensor:
+    ones, transposed, *_ = torch.func.vjp(function, inputs)
     return transposed(w / ones.masked_fill(ones == 0, torch.inf))[0]
 
 

@@ -230,6 +230,25 @@ def test_two_tokens_that_change_places_are_no_chain_for_gradcam(i, j):
         relprop.explain(Plain(between=between), pixels(), 1, "gradcam")
 
 
+@OF_METHODS
+@pytest.mark.parametrize("sides", [(1, 1), (2, 0)])
+def test_zeros_around_a_convolution_are_no_tokens(sides, method):
+    """However they get there: by the convolution, or before it."""
+    torch.manual_seed(0)
+    kernel = torch.randn(D, D, 3).double()
+
+    def within(x):
+        return F.conv1d(x.mT, kernel, padding=sides[0]).mT[:, :N]
+
+    def before(x):
+        return F.conv1d(F.pad(x.mT, pad=sides), kernel).mT
+
+    one, other = (relprop.record(Plain(between=b), pixels()) for b in (within, before))
+    torch.testing.assert_close(one.logits, other.logits)
+    found, expected = (relprop.explain_trace(t, TARGET, method).relevance for t in (other, one))
+    assert_close(found, expected)
+
+
 # ------------------------------------------------------------------------- streams
 
 
