@@ -146,10 +146,19 @@ class Recording:
     @property
     def without_residual(self) -> frozenset[int]:
         """Numbers of the maps from the input that no sum has taken up: nothing leads past them."""
-        sums = [s for s in self.streams.values() if s.product is None and s.tag.state is not None]
-        taken = {number for s in sums for number in s.tag.state.maps}  # type: ignore[union-attr]
+        taken = {number for state in self._sums() for number in state.maps}
         from_input = {i for i, x in enumerate(self.maps) if x.leads_from_input}
         return frozenset(from_input - taken)
+
+    @property
+    def to_constants(self) -> frozenset[int]:
+        """Numbers of the maps whose attention was added to constants, such as own tokens."""
+        return frozenset(n for state in self._sums() if state.base is None for n in state.maps)
+
+    def _sums(self) -> list[State]:
+        """The states that sums have made, or handed on."""
+        sums = (s.tag.state for s in self.streams.values() if s.product is None)
+        return [state for state in sums if state is not None]
 
     def next_number(self) -> int:
         self.count += 1

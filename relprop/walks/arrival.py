@@ -26,14 +26,15 @@ def check_arrival(
 ) -> None:
     """Raises UnsupportedModel where the maps of a product lead from what the head reads nowhere.
 
-    A map that is left out is passed by in a residual. Where there is none, or where queries are
-    the model's own, none leads to the input. A ValueError where maps from ``start_layer`` up lead
-    to fewer sources than all maps.
+    A map that is left out is passed by in a residual. Where there is none, or where that is of the
+    model's own tokens, none leads to the input. A ValueError where maps from ``start_layer`` up
+    lead to fewer sources than all maps.
     """
     recording, maps = backward.recording, backward.recording.maps
     counted = product.counted(recording)
     watched = recording.without_residual - counted
-    own = {i for i, x in enumerate(maps) if not x.leads_from_input} - counted
+    own = {i for i, x in enumerate(maps) if not x.leads_from_input or i in recording.to_constants}
+    own -= counted
     if not watched and not own and (not product.start_layer or len(ends) < 2):
         return
 
@@ -95,5 +96,6 @@ def _stopped(at: int, counted: frozenset[int]) -> UnsupportedModel:
     maps = " and ".join(str(i) for i in sorted(counted))
     return UnsupportedModel(
         f"attention map {maps} alone does not lead from what the head reads to the input: between "
-        f"them are queries of the model's own (map {at}); {ACCEPTED}"
+        f"them are queries of the model's own, or constants in place of a residual (map {at}); "
+        f"{ACCEPTED}"
     )

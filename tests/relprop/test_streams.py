@@ -295,6 +295,18 @@ def test_a_product_that_leaves_out_attention_without_a_residual_is_refused():
         relprop.explain_trace(trace, 0, "rollout", start_layer=2)
 
 
+@pytest.mark.parametrize("method", ONE_MAP)
+def test_one_map_above_attention_that_is_added_to_constants_is_refused(method):
+    calls, positions = [], torch.randn(1, N, D).double()
+
+    def add(x, y):
+        calls.append(y)
+        return y + positions if len(calls) % 6 == 3 else x + y
+
+    with pytest.raises(UnsupportedModel, match="in place of a residual .map 1"):
+        relprop.explain(Plain(add=add), pixels(), TARGET, method)
+
+
 def test_one_map_below_which_all_have_a_residual_needs_none():
     model = Plain(add=functools.partial(no_residual_in_block_2, calls=[]))
     trace = relprop.record(model, pixels())
