@@ -33,8 +33,7 @@ def check_arrival(
     recording, maps = backward.recording, backward.recording.maps
     counted = product.counted(recording)
     watched = recording.without_residual - counted
-    own = {i for i, x in enumerate(maps) if not x.leads_from_input or i in recording.to_constants}
-    own -= counted
+    own = _own(recording) - counted
     if not watched and not own and (not product.start_layer or len(ends) < 2):
         return
 
@@ -68,14 +67,25 @@ def check_residuals(
     weights: Sequence[Tensor],
     ends: Sequence[Tensor],
 ) -> None:
-    """Raises UnsupportedModel where tokens cannot be followed down past attention."""
+    """Raises UnsupportedModel where tokens cannot be followed down past attention, without it."""
     alone = backward.recording.without_residual
-    if not alone:
+    if not alone and not _own(backward.recording):
         return
     walk = Weights(watched=alone)
     ones = [backward.logits.new_ones(w.shape) for w in weights]  # the same for all classes
-    backward.pull(outputs, ones, ends, walk)
+    arrived = backward.pull(outputs, ones, ends, walk)
     _check_none(walk)
+    if not any(bool(x.any()) for x in arrived):
+        raise UnsupportedModel(
+            "the tokens that the method follows are the model's own, such as learned queries, or "
+            f"attention that is added to constants, and none of the input; {ACCEPTED}"
+        )
+
+
+def _own(recording: Recording) -> set[int]:
+    """Numbers of the maps whose queries, or residual, are the model's own tokens."""
+    own = {i for i, x in enumerate(recording.maps) if not x.leads_from_input}
+    return own | recording.to_constants
 
 
 def _evenly(recording: Recording, x: AttentionMap) -> Tensor:

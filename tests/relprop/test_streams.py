@@ -295,16 +295,25 @@ def test_a_product_that_leaves_out_attention_without_a_residual_is_refused():
         relprop.explain_trace(trace, 0, "rollout", start_layer=2)
 
 
-@pytest.mark.parametrize("method", ONE_MAP)
-def test_one_map_above_attention_that_is_added_to_constants_is_refused(method):
+def attention_added_to_constants(block: int) -> Plain:
     calls, positions = [], torch.randn(1, N, D).double()
 
     def add(x, y):
         calls.append(y)
-        return y + positions if len(calls) % 6 == 3 else x + y
+        return y + positions if len(calls) % 6 == 2 * block + 1 else x + y
 
+    return Plain(add=add)
+
+
+@pytest.mark.parametrize("method", ONE_MAP)
+def test_one_map_above_attention_that_is_added_to_constants_is_refused(method):
     with pytest.raises(UnsupportedModel, match="in place of a residual .map 1"):
-        relprop.explain(Plain(add=add), pixels(), TARGET, method)
+        relprop.explain(attention_added_to_constants(1), pixels(), TARGET, method)
+
+
+def test_libra_of_streams_above_attention_that_is_added_to_constants_is_refused():
+    with pytest.raises(UnsupportedModel, match="and none of the input"):
+        relprop.explain(attention_added_to_constants(0), pixels(), TARGET, "libra")
 
 
 def test_one_map_below_which_all_have_a_residual_needs_none():
