@@ -5,6 +5,7 @@ Gradients are of a picture's pixels, or of other numbers, and of a text's word e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,9 @@ def random(explainer: Explainer, target: int | Tensor | None) -> dict[str, Expla
 
 def some_map(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
     """Maps of tokens, or of the pixels where a model has no attention, whatever they say."""
-    return explainer.by_engine(target, "raw_attention" if explainer.trace.depth else "attnlrp")
+    with contextlib.suppress(relprop.UnsupportedModel):  # which costs no backward pass to the input
+        return explainer.by_engine(target, "raw_attention")
+    return explainer.by_engine(target, "attnlrp")
 
 
 # ------------------------------------------------------------------------------------- captum
