@@ -204,10 +204,11 @@ class Recorder(TorchFunctionMode):
         path = [t for t in tensors if on_path(t)]
         if not path:
             return self._run_off_path(function, args, kwargs)
-        owners = {getattr(known_tag(x), "owner", self.recording.running) for x in path}
-        if self.recording.running not in owners:  # a recording within, of a model that explains
-            return function(*args, **kwargs)
-        check_recorded(path, self.recording.running)
+        own = self.recording.running
+        if any(getattr(known_tag(x), "owner", None) is not own for x in path):
+            if all(getattr(known_tag(x), "owner", own) is not own for x in path):
+                return function(*args, **kwargs)  # of a recording within a model that explains
+            check_recorded(path, own)
         if any(x.is_inference() for x in tensors):
             args = mapped(args, _as_saved)
             kwargs = {k: mapped(a, _as_saved) for k, a in kwargs.items()}

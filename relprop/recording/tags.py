@@ -67,9 +67,9 @@ class Stack(NamedTuple):
     dim: int | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # frozen takes twice as long, for each tensor
 class Tag:
-    """What is known of a tensor of a recording.
+    """What is known of a tensor of a recording. It is not changed once the tensor has it.
 
     Attributes:
         owner: the recording.
@@ -155,35 +155,34 @@ def of_weights(x: Tensor, owner: object) -> Tensor:
 
 def follow(number: int, below: list[Tag], **changes) -> Tag:
     """The tag of what is computed from tensors with the tags ``below``."""
-    first = below[0]
-    known: dict[str, Any]
-    if len(below) == 1:
-        known = {"state": first.state, "pending": first.pending, "depth": first.depth}
-        known |= {
-            "after": first.after,
-            "apart": first.apart,
-            "mixed": first.mixed,
-            "sources": first.sources,
-            "channels": first.channels,
-            "rows": first.rows,
-        }
-    else:
+    first, stacks = below[0], [t.stack for t in below if t.stack is not None]
+    made = Tag(
+        first.owner,
+        number,
+        origin=number,
+        state=first.state,
+        pending=first.pending,
+        after=first.after,
+        stack=stacks[0]._replace(dim=None) if stacks else None,
+        apart=first.apart,
+        mixed=first.mixed,
+        depth=first.depth,
+        channels=first.channels,
+        rows=first.rows,
+        sources=first.sources,
+    )
+    if len(below) > 1:
         states = [t.state for t in below if t.state is not None]
-        known = {
-            "state": max(states, key=lambda state: state.number, default=None),
-            "pending": frozenset().union(*(t.pending for t in below)),
-            "after": frozenset().union(*(t.after for t in below)),
-            "depth": max(t.depth for t in below),
-            "apart": any(t.apart for t in below),
-            "mixed": any(t.mixed for t in below),
-            "channels": first.channels,
-            "rows": first.rows,
-            "sources": frozenset().union(*(t.sources for t in below)),
-        }
-    stacks = [t.stack for t in below if t.stack is not None]
-    known["stack"] = stacks[0]._replace(dim=None) if stacks else None
-    known |= {"owner": first.owner, "number": number, "origin": number}
-    return Tag(**(known | changes))
+        made.state = max(states, key=lambda state: state.number, default=None)
+        made.pending = frozenset().union(*(t.pending for t in below))
+        made.after = frozenset().union(*(t.after for t in below))
+        made.apart = any(t.apart for t in below)
+        made.mixed = any(t.mixed for t in below)
+        made.depth = max(t.depth for t in below)
+        made.sources = frozenset().union(*(t.sources for t in below))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
 
 
 def shares(a: Tag, b: Tag) -> tuple[float, float, int | None] | None:
