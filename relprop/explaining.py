@@ -119,10 +119,12 @@ class _Parts:
                 most = max(1, taken * LARGEST // tensor.nbytes)
                 self.size = equal_parts(batch - start, most)
                 continue
-            if start == 0 and taken < batch and self._are_of_pairs(trace.logits, position):
-                self.size, self.largest = batch, None
-                del trace
-                continue
+            if start == 0 and taken < batch and trace.logits.shape[1] == taken:
+                del trace  # one recording at a time
+                if self._are_of_pairs(taken, position):
+                    self.size, self.largest = batch, None
+                    continue
+                trace = self._record(start, taken, position)
             if start == 0:  # wrong ones are found before hours of work
                 of_all = trace.logits[:1].expand(batch, -1)
                 target, against = (
@@ -141,17 +143,13 @@ class _Parts:
         part, position = self.batch.part(start, taken), _rows(position, start, taken)
         return record(self.model, part, position=position, largest=largest, **self.recorded)
 
-    def _are_of_pairs(self, logits: Tensor, position) -> bool:
-        """Whether a part has other scores than the batch, as of all pairs of its samples.
+    def _are_of_pairs(self, scores: int, position) -> bool:
+        """Whether a part of as many samples as scores has others than the batch, as of all pairs.
 
         Raises:
             ValueError: it has, and the batch may not be taken whole.
         """
-        taken, classes = logits.shape
-        if classes != taken:
-            return False
-        of_others = self._record(0, 2 if taken == 1 else 1, position).logits
-        if of_others.shape[1] == classes:
+        if self._record(0, 2 if scores == 1 else 1, position).logits.shape[1] == scores:
             return False
         if self.or_whole:
             return True

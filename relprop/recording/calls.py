@@ -38,6 +38,8 @@ def interpret(function: Callable, args: Args, kwargs: Kwargs) -> Reading:
     operation = OPERATIONS.get(function)
     if operation is None:
         return None, args, kwargs
+    if operation is ops.MOVED:
+        return (None if _adds(args, kwargs) else operation), args, kwargs
     args, kwargs = _in_order(operation, args, kwargs)
     if operation.tensors and any(on_path(x) for x in kwargs.values()):
         return None, args, kwargs  # under a name that no rule knows
@@ -45,6 +47,12 @@ def interpret(function: Callable, args: Args, kwargs: Kwargs) -> Reading:
         return found
     reader = READERS.get(operation.name)
     return (operation, args, kwargs) if reader is None else reader(operation, args, kwargs)
+
+
+def _adds(args: Args, kwargs: Kwargs) -> bool:
+    """Whether what is put in the place of other numbers is added to them, or multiplied."""
+    accumulates = kwargs.get("accumulate", len(args) == 4 and args[3] is True)  # index_put
+    return bool(accumulates) or kwargs.get("reduce") is not None
 
 
 def _in_order(operation: Operation, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:

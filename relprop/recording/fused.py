@@ -130,7 +130,8 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1):
-    return beta * input + alpha * (batch1 @ batch2)
+    product = alpha * (batch1 @ batch2)
+    return beta * input + product if beta else product  # torch ignores an input that counts 0 times
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

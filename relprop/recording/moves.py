@@ -38,6 +38,7 @@ def note_moved(
     """Give the outputs of a call that moves numbers their tags."""
     tags = [tag(x) for x in path]
     first = tags[0]
+    recording.is_coupled |= function in ops.PUTS and recording.batch_size > 1
     changes: dict[str, Any] = {"role": first.role, "query": first.query, "key": first.key}
     changes["multiple"] = any(t.multiple for t in tags)
     changes["norm_of"] = first.norm_of if len(tags) == 1 else -1
@@ -80,7 +81,8 @@ def _rows(batch: int, function: Callable, x: Tensor, output: Tensor) -> int:
     known, count = tag(x).rows, len(output) if output.ndim else 0
     if function in ops.SAME_PLACES:
         return known
-    of_samples = function in ops.RESHAPES and (known > 0 or x.shape[:1] == (batch,))
+    is_first = x.shape[:1] == (batch,) and x.shape.count(batch) == 1  # else it may be another
+    of_samples = function in ops.RESHAPES and (known > 0 or is_first)
     return count // batch if of_samples and count > batch and count % batch == 0 else 0
 
 

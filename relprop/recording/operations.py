@@ -186,6 +186,7 @@ def _all_spellings(names: str) -> frozenset[Callable]:
 SAME_NUMBERS = _all_spellings("clone contiguous to type_as float double half bfloat16 type")
 SAME_PLACES = SAME_NUMBERS | _all_spellings("masked_fill where")
 RESHAPES = _all_spellings("view view_as reshape reshape_as flatten unflatten squeeze unsqueeze")
+PUTS = _all_spellings("masked_scatter scatter index_copy index_put")  # also of other samples
 JOINS = _all_spellings("cat concat concatenate")
 STACKS = _all_spellings("stack")
 

@@ -31,7 +31,7 @@ class Weights:
         alone: a sum that takes up maps that count passes all weight to them: the I is left out.
         passing: weight that comes to a product that is no attention is lost there, in place of
             being refused; ``lost``: some was.
-        watched: maps that weight is not to come to where C_b is 0; ``lost_at``: it did.
+        watched: maps of which it is noted in ``came_to`` that weight comes to them.
     """
 
     factors: Mapping[int, Tensor] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Weights:
     passing: bool = False
     lost: bool = False
     watched: frozenset[int] = frozenset()
-    lost_at: set[int] = field(default_factory=set)
+    came_to: set[int] = field(default_factory=set)
 
     def back(self, node, call, w: Tensor) -> tuple[Tensor | None, ...]:
         if call.unclear:
@@ -121,10 +121,10 @@ def attention(walk: Weights, call, w: Tensor) -> tuple[Tensor | None, ...]:
         walk.lost = True
         return ()
     map = call.product.map
+    if map in walk.watched and bool(w.any()):
+        walk.came_to.add(map)
     C = walk.factors.get(map)
     if C is None:
-        if map in walk.watched and bool(w.any()):
-            walk.lost_at.add(map)
         return ()
     values = call.shapes[call.product.values]
     columns = (rows_of(call.product, w, len(C)).unsqueeze(-2) @ C).squeeze(-2)
@@ -193,8 +193,8 @@ def conv(walk: Weights, call, w: Tensor) -> tuple[Tensor]:
         return convolve(x, ones, **options)
 
     inputs = w.new_ones(shape[0], 1, *shape[2:])
-    if call.padded:
-        inputs = F.pad(F.pad(inputs, [-zeros for zeros in call.padded]), call.padded)
+    if zeros := call.padded[: 2 * len(kernel[2:])]:  # those of channels do not count
+        inputs = F.pad(F.pad(inputs, [-n for n in zeros]), zeros)
     found = transported(function, w.sum(dim=1, keepdim=True), inputs)
     return ((found / shape[1]).expand(shape),)
 

@@ -34,17 +34,24 @@ def check_arrival(
     counted = product.counted(recording)
     watched = recording.without_residual - counted
     own = _own(recording) - counted
-    if not watched and not own and (not product.start_layer or len(ends) < 2):
+    several = len(ends) > 1 and (product.start_layer > 0 or product.alone)
+    if not watched and not own and not several:
         return
 
     def reached(product: Product) -> set[str]:
         """Names of the ends that weight comes to."""
         counted = product.counted(recording)
         factors = {i: _evenly(recording, maps[i]) for i in counted}
-        walk = Weights(factors, {}, counted, product.alone, product.passing, watched=watched)
+        walk = Weights(factors, {}, counted, product.alone, product.passing)
+        walk.watched = watched | counted
         ones = [torch.ones_like(x) for x in read]
         arrived = backward.pull(read, ones, list(ends.values()), walk)
         _check_none(walk)
+        if product.alone and not walk.came_to and not own:
+            raise UnsupportedModel(
+                f"attention of map {_named(counted)} is neither what the head reads, nor what "
+                f"leads there; {ACCEPTED}"
+            )
         return {name for name, x in zip(ends, arrived, strict=True) if bool(x.any())}
 
     found = reached(product)
@@ -57,7 +64,7 @@ def check_arrival(
                 f"start_layer is {product.start_layer}; accepted: 0 to {deepest}, for no map after "
                 f"these leads to {' and '.join(sorted(missing))}"
             )
-    if own and not found:
+    if own and found != ends.keys():
         raise _stopped(min(own), counted)
 
 
@@ -95,17 +102,20 @@ def _evenly(recording: Recording, x: AttentionMap) -> Tensor:
 
 
 def _check_none(walk: Weights) -> None:
-    if walk.lost_at:
+    if lost := walk.came_to - walk.counted:
         raise UnsupportedModel(
-            f"attention map {max(walk.lost_at)} has no residual that leads past it to the input, "
+            f"attention map {max(lost)} has no residual that leads past it to the input, "
             f"and the method leaves this map out; {ACCEPTED}"
         )
 
 
 def _stopped(at: int, counted: frozenset[int]) -> UnsupportedModel:
-    maps = " and ".join(str(i) for i in sorted(counted))
     return UnsupportedModel(
-        f"attention map {maps} alone does not lead from what the head reads to the input: between "
-        f"them are queries of the model's own, or constants in place of a residual (map {at}); "
-        f"{ACCEPTED}"
+        f"attention of map {_named(counted)} does not lead from what the head reads to all of the "
+        "input: between them are queries of the model's own, or constants in place of a residual "
+        f"(map {at}); {ACCEPTED}"
     )
+
+
+def _named(maps: frozenset[int]) -> str:
+    return " and ".join(str(i) for i in sorted(maps))

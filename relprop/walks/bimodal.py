@@ -35,6 +35,8 @@ def gathered(
         factors: C of each attention map, [B, n, m].
     """
     maps = ends.recording.maps
+    if not all(x.leads_from_input for x in maps):
+        raise unknown_tokens()
     first = {x.key: x for x in reversed(maps) if x.key is not None and x.key.is_first}
     held = in_order(starts, ends, held, first)
     sizes = {state: x.tensor.shape[x.order[-1]] for state, x in first.items()}

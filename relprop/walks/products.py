@@ -164,5 +164,6 @@ def _scales(backward: Backward, product: Product, factors: dict[int, Tensor]) ->
             ones = torch.ones_like(r)
             each = to_output(of_map, ones, shape)
             leaving.append(to_output(of_map, ones if product.alone else r, shape) / each)
-        (found[stream.tag.number],) = torch.autograd.grad(arriving, at, leaving, create_graph=live)
+        (scale,) = torch.autograd.grad(arriving, at, leaving, create_graph=live)
+        found[stream.tag.number] = scale.masked_fill(scale == 0, 1)  # where no attention comes
     return found

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from benchmarks.families import ENTRIES, pairs
 from relprop import UnsupportedModel
 from tests.helpers.maps import gradients
 from tests.helpers.plain import B, Block, C, D, eager
@@ -119,3 +120,22 @@ def test_a_batch_in_parts_is_the_batch(model, inputs, method):
     )
     assert torch.equal(parts.target, target)
     assert_close([parts.logits, *maps_of(parts)], [whole.logits, *maps_of(whole)])
+
+
+def test_a_picture_that_is_put_into_the_text_of_another_sample_is_refused():
+    """LLaVA fills the places of patches in the order of the batch, whichever text they are in."""
+    example = ENTRIES["pair/LLaVA, next token"].make()
+    words, patches = example.inputs["input_ids"][:, -7:], example.inputs["input_ids"][0, :-7]
+    first = torch.cat([patches, patches, words[0]])  # those of both pictures
+    ids = torch.stack([first, first.masked_fill(first == pairs.IMAGE, 5)])
+    inputs = example.inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with pytest.raises(UnsupportedModel, match="depend on 'pixel_values' of other samples"):
+        relprop.explain(example.model, inputs, 1, "attnlrp", **example.asked)
+
+
+@pytest.mark.parametrize("method", ["raw_attention", "last_block", "bimodal_attention"])
+def test_tokens_that_learned_queries_have_pooled_are_not_followed_by_one_map(method):
+    """BLIP-2's picture would be 0 everywhere."""
+    example = ENTRIES["pair/BLIP-2, next token"].make()
+    with pytest.raises(UnsupportedModel, match="queries of the model's own|is none; accepted"):
+        relprop.explain(example.model, example.inputs, 1, method, **example.asked)

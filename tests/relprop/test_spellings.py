@@ -56,8 +56,8 @@ def by_bmm(q, k, v):
 def by_baddbmm(q, k, v):
     """As BLOOM has it: a constant of all heads, and scores, each with a factor."""
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    constant = torch.zeros(1, 1, 1).double()
-    scores = torch.baddbmm(constant, q, k.mT, beta=0.5, alpha=1 / math.sqrt(D // H))
+    constant = torch.full((1, 1, 1), math.nan).double()  # which counts 0 times
+    scores = torch.baddbmm(constant, q, k.mT, beta=0, alpha=1 / math.sqrt(D // H))
     attention = scores.softmax(-1)
     return torch.bmm(attention, v).unflatten(0, (-1, H)), attention
 
@@ -145,11 +145,13 @@ def flat_and_moved(x, y):
     return (x + y).roll(-1, 0).unflatten(0, (-1, N))
 
 
-@pytest.mark.parametrize("add", [flat_by_token, flat_and_moved])
-def test_additions_of_tokens_of_samples_in_another_order_are_refused(add):
-    """The rule of a sum shares relevance out in each sample."""
+@pytest.mark.parametrize(
+    "add, batch", [(flat_by_token, B), (flat_by_token, N), (flat_and_moved, B)]
+)
+def test_additions_of_tokens_of_samples_in_another_order_are_refused(add, batch):
+    """The rule of a sum shares relevance out in each sample. As many as tokens may be either."""
     with pytest.raises(UnsupportedModel, match="a sum of two streams of shape .* batch first"):
-        relprop.explain(Plain(add=of_mlp(add)), pixels(), 1)
+        relprop.explain(Plain(add=of_mlp(add)), pixels(batch), 1)
 
 
 def test_addition_in_place_to_a_tensor_of_two_names():
@@ -205,6 +207,21 @@ def test_tokens_that_are_put_in_the_place_of_others(name):
     assert_same(
         everything(Plain(between=put), pixels()), everything(Plain(between=usual), pixels())
     )
+
+
+ROWS, FOUR = torch.arange(B)[:, None], torch.arange(4)
+ADDED = {
+    "accumulate": lambda x: x.index_put((ROWS, FOUR), x[:, :4].relu(), accumulate=True),
+    "accumulate, by position": lambda x: x.index_put((ROWS, FOUR), x[:, :4].relu(), True),
+    "reduce": lambda x: x.scatter(1, by_index(x[:, :4]), x[:, :4].relu(), reduce="add"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument")
+@pytest.mark.parametrize("name", ADDED)
+def test_tokens_that_are_added_to_others_are_no_move(name):
+    with pytest.raises(UnsupportedModel, match="no relevance rule for .* as called here"):
+        relprop.explain(Plain(between=ADDED[name]), pixels(), 1)
 
 
 def test_an_einsum_of_attention_values_and_a_gate():

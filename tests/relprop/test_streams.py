@@ -478,3 +478,28 @@ def test_libra_sums_the_streams_of_the_upper_half_times_their_gradient():
     found = relprop.explain_trace(trace, TARGET, "libra").relevance
     held = trace._read(streams, TARGET, "cp_lrp", 0.0)  # after the blocks 1, 2 and 3 of 3
     assert_close(found, sum(r.sum(-1) for r in held)[:, 1:])
+
+
+def on_some(q, k, v):
+    """Two attentions side by side of the patches 0 to 3 alone."""
+    some = [x[:, :, 1:5] for x in (q, k, v)]
+    attended = eager(*some)[0] + eager(some[1], some[0], some[2])[0]
+    return F.pad(attended, (0, 0, 1, N - 5)), None
+
+
+@pytest.mark.parametrize("method", ["raw_attention", "partial_lrp", "last_block"])
+def test_tokens_that_no_attention_comes_to_have_no_map_of_it(method):
+    model = Plain(attend=on_some, read=lambda x: x.mean(1))
+    found = relprop.explain(model, pixels(), TARGET, method).relevance
+    assert found.isfinite().all() and found[:, :4].any() and not found[:, 4:].any()
+
+
+@pytest.mark.parametrize("method", ["rollout", "raw_attention"])
+def test_channels_that_are_padded_before_a_convolution(method):
+    kernel = torch.randn(D, D + 4, 3, generator=torch.Generator().manual_seed(0)).double()
+
+    def between(x):
+        return x + F.conv1d(F.pad(x.mT, (1, 1, 2, 2)), kernel).mT
+
+    found = relprop.explain(Plain(between=between), pixels(), TARGET, method).relevance
+    assert found.std() > 0 and (found.sum(1) <= 1 + 1e-9).all()
