@@ -19,15 +19,14 @@ from relprop.trace import DEFAULT_EPS
 class Options:
     """What every method takes; a method that has no use for one of them ignores it.
 
-    ``start_layer``: first block of the product, by the
-    depth of its attention map. ``rules``: a rule set or its name; None is the
-    method's own. ``eps``: the stabiliser, 0 for exact division. ``normalize_rows``: rows of
-    I + A-bar sum to 1 in the product methods (the paper's choice for BERT). ``precision``: that
-    of the model, or "bf16", in which the products of the paper's z+ rule are faster; maps hardly
-    change. No other rule is affected, neither those of ``lrp`` nor your own. ``level``: "tokens"
-    or "input", where attnlrp and cp_lrp are read. ``lm_head``: of decoded_saliency, a function from
-    states [B, N, D] to logits [B, N, V] of the vocabulary; None: the model's own, or its word
-    embeddings.
+    ``start_layer``: first block of the product, by the depth of its attention map. ``rules``: a
+    rule set or its name; None is the method's own. ``eps``: the stabiliser, 0 for exact division.
+    ``normalize_rows``: rows of I + A-bar sum to 1 in the product methods (the paper's choice for
+    BERT). ``precision``: that of the model, or "bf16", in which the products of the paper's z+ rule
+    are faster; maps hardly change. No other rule is affected, neither those of ``lrp`` nor your
+    own. ``level``: "tokens" or "input", where attnlrp and cp_lrp are read. ``lm_head``: of
+    decoded_saliency, a function from states [B, N, D] to logits [B, N, V] of the vocabulary; None:
+    the model's own, or its word embeddings.
     """
 
     start_layer: int = 0

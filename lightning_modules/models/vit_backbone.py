@@ -95,9 +95,15 @@ def class_layers(backbone: nn.Module) -> list[str]:
     """
     found: list[str] = []
     for name, head in heads_of(backbone).items():
-        layers = [x for x, m in head.named_modules(prefix=name) if isinstance(m, LAYERS)]
+        within = head.named_modules(prefix=name)
+        layers = [x for x, m in within if isinstance(m, LAYERS) and has_row_of_each(m, backbone)]
         found += layers or [name]
     return found
+
+
+def has_row_of_each(layer: nn.Module, backbone: nn.Module) -> bool:
+    """Whether a layer has a row of weights for each class, as a hidden one has not."""
+    return len(layer.weight) == backbone.num_classes
 
 
 def load_weights(

@@ -78,7 +78,7 @@ def random(explainer: Explainer, target: int | Tensor | None) -> dict[str, Expla
 
 def some_map(explainer: Explainer, target: int | Tensor | None) -> dict[str, Explained]:
     """Maps of tokens, or of the pixels where a model has no attention, whatever they say."""
-    with contextlib.suppress(relprop.UnsupportedModel):  # which costs no backward pass to the input
+    with contextlib.suppress(relprop.UnsupportedModel):
         return explainer.by_engine(target, "raw_attention")
     return explainer.by_engine(target, "attnlrp")
 

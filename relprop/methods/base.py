@@ -78,8 +78,8 @@ METHODS: Registry[Method] = Registry("method")
 def method(name: str, rules: str = "paper", **flags: bool) -> Callable[[Function], Function]:
     """Register a function as a :class:`Method`, which says what the arguments are.
 
-    ``flags`` are those of it that are True, such as ``signed``. A TypeError where it has none of
-    that name.
+    ``flags`` are its attributes that are False unless they are given here, such as ``signed=True``.
+    A TypeError where it has none of that name.
 
     Several classes are explained at once under ``torch.vmap``, whose limits hold for the function;
     with ``max_memory`` a trace is of a part of the batch.
