@@ -36,11 +36,18 @@ LARGE = {
 }
 
 
+RELEVANCE = (("lrp", {}), ("lrp", {"rules": relprop.rules.epsilon}), ("cp_lrp", {}))
+
+
 def check_family(name: str) -> checks.Verdict:
     """It is explained rightly or refused in words; which of both."""
     example = ENTRIES[name].make()
     explained = checks.explained(example)
     assert explained.outcome in ("ok", "refused"), explained
+    for method, options in RELEVANCE:
+        found = checks.explained(example, method, **options)
+        assert found.outcome in ("ok", "refused"), (method, found)
+        assert found.outcome == "ok" or explained.outcome == "refused" or method == "cp_lrp", found
     products = checks.products(example)
     # Weights that do not sum to 1 end in what is known.
     assert products.outcome in ("ok", "refused") or checks.PADDED in products.says, products
