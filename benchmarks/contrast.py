@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from benchmarks.arms_report import interval
 from benchmarks.measure import progress
 from benchmarks.precision import PHOTOS, WEIGHTS, photographs, trained
+from lightning_modules.metrics import EnergyInside
 from lightning_modules.protocols.grid import CELLS, chosen, mosaic
 from lightning_modules.utils.cli import Parser
 
@@ -23,7 +25,7 @@ METHODS = (
     *("transformer_attribution", "generic_attention", "attnlrp_attention", "gradcam"),
     *("attnlrp", "cp_lrp", "rollout"),
 )
-ROW = "| {:26} | {:16} | {:16} | {:16} | {:16} | {:18} |"
+ROW = "| {:25} | {:23} | {:23} | {:23} | {:23} | {:19} |"
 
 
 def mosaics(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
@@ -39,24 +41,26 @@ def mosaics(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
 
 
 def of_cells(model: nn.Module, x: Tensor, classes: Tensor, method: str, contrast: bool) -> Tensor:
-    """Shares of positive relevance in the cell of each class, and in the one after it: [M, 2]."""
-    shares = []
+    """Shares of positive relevance in the cell of each class, and in the one after it, in percent.
+
+    [M, 2], the means of the four classes of each mosaic.
+    """
+    shares = EnergyInside(), EnergyInside()
     for own in range(CELLS):
         other = (own + 1) % CELLS
         target, against = classes[:, own], classes[:, other] if contrast else None
         found = relprop.explain(model, x, target, method, against=against)
-        rows, columns = found.grid
-        maps = found.relevance.clamp(min=0).view(-1, 2, rows // 2, 2, columns // 2)
-        cells = maps.sum((2, 4)).flatten(1)
-        cells = cells / cells.sum(1, keepdim=True).clamp(min=1e-12)
-        shares.append(cells[:, [own, other]])
-    return torch.stack(shares).mean(dim=0)
+        maps = found.relevance.unflatten(1, found.grid)
+        for metric, cell in zip(shares, (own, other), strict=True):
+            metric.update(maps, region(cell, found.grid).expand_as(maps))
+    each = [metric.in_order().view(CELLS, -1).mean(dim=0) for metric in shares]
+    return 100 * torch.stack(each, dim=1)
 
 
-def interval(values: Tensor) -> str:
-    """Mean in percent, and half of its 95% interval."""
-    half = 1.96 * values.std() / len(values) ** 0.5
-    return f"{100 * values.mean():.1f} ±{100 * half:.1f}"
+def region(cell: int, grid: tuple[int, int]) -> Tensor:
+    """The patches of a cell, bool [rows, columns]."""
+    cells = torch.arange(CELLS).view(2, 2)
+    return cells.repeat_interleave(grid[0] // 2, 0).repeat_interleave(grid[1] // 2, 1) == cell
 
 
 def main() -> None:
@@ -75,7 +79,7 @@ def main() -> None:
         alone, against = (of_cells(model, x, classes, method, c) for c in (False, True))
         gain = (against[:, 0] - against[:, 1]) - (alone[:, 0] - alone[:, 1])
         figures = (*alone.T, *against.T, gain)
-        print(ROW.format(f"`{method}`", *(interval(v) for v in figures)), flush=True)
+        print(ROW.format(f"`{method}`", *(interval(v.tolist()) for v in figures)), flush=True)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ class Pads(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if getattr(function, "__name__", "") == "pad":
-            self.found |= max((kwargs or {}).get("pad", args[1:2] and args[1])) > 0
+            self.found |= max(kwargs["pad"] if kwargs and "pad" in kwargs else args[1]) > 0
         return function(*args, **(kwargs or {}))
 
 

@@ -40,7 +40,8 @@ def meaning_of(
             return {}, _of_unchanged(operation, first) | {"role": ATTENTION}
         return {}, _of_unchanged(operation, first)
     if operation.name in ("matmul", "einsum", "product"):
-        return _of_product(recording, operation, args, tensors, streams, output)
+        of_call, of_output = _of_product(recording, operation, args, tensors, streams, output)
+        return of_call, of_output | ({"rows": 0} if operation.mixes else {})
     if operation is ops.ADD:
         return _of_sum(tensors, streams, number)
     if operation in (ops.MUL, ops.GATE):

@@ -24,7 +24,7 @@ ACCEPTED = (
 def check_arrival(
     backward: Backward, product: Product, read: Sequence[Tensor], ends: Mapping[str, Tensor]
 ) -> None:
-    """Raises UnsupportedModel where the maps of a product lead from what the head reads nowhere.
+    """Raises UnsupportedModel where the maps of a product do not lead down to the input.
 
     A map that is left out is passed by in a residual. Where there is none, or where that is of the
     model's own tokens, none leads to the input. A ValueError where maps from ``start_layer`` up
@@ -42,8 +42,13 @@ def check_arrival(
         """Names of the ends that weight comes to."""
         counted = product.counted(recording)
         factors = {i: _evenly(recording, maps[i]) for i in counted}
-        walk = Weights(factors, {}, counted, product.alone, product.passing)
-        walk.watched = watched | counted
+        walk = Weights(
+            factors,
+            counted=counted,
+            alone=product.alone,
+            passing=product.passing,
+            watched=watched | counted,
+        )
         ones = [torch.ones_like(x) for x in read]
         arrived = backward.pull(read, ones, list(ends.values()), walk)
         _check_none(walk)

@@ -145,13 +145,21 @@ def flat_and_moved(x, y):
     return (x + y).roll(-1, 0).unflatten(0, (-1, N))
 
 
+def flat_and_turned(x, y):
+    """[D, B N], in which samples are not first."""
+    turned = (torch.einsum("rd,de->er", z.flatten(0, 1), torch.eye(D).double()) for z in (x, y))
+    x, y = (F.linear(z, torch.eye(B * N).double()) for z in turned)
+    return (x + y).mT.unflatten(0, (-1, N))
+
+
 @pytest.mark.parametrize(
-    "add, batch", [(flat_by_token, B), (flat_by_token, N), (flat_and_moved, B)]
+    "add, batch",
+    [(flat_by_token, B), (flat_by_token, N), (flat_and_moved, B), (flat_and_turned, B)],
 )
 def test_additions_of_tokens_of_samples_in_another_order_are_refused(add, batch):
     """The rule of a sum shares relevance out in each sample. As many as tokens may be either."""
     with pytest.raises(UnsupportedModel, match="a sum of two streams of shape .* batch first"):
-        relprop.explain(Plain(add=of_mlp(add)), pixels(batch), 1)
+        relprop.explain(Plain(add=of_mlp(add)), pixels(batch), 1, "lrp", rules="paper")
 
 
 def test_addition_in_place_to_a_tensor_of_two_names():
